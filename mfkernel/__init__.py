@@ -1,0 +1,21 @@
+"""Matrix factorization of known ratings, R ≈ P·Q, at compiled speed."""
+
+from mfkernel import datasets
+from mfkernel.api import factorize
+from mfkernel.factors import Epoch, Factors, load
+from mfkernel.io import read_ratings
+from mfkernel.model_selection import train_test_split
+from mfkernel.ratings import Ratings
+from mfkernel.training import DivergenceError
+
+__all__ = [
+    "DivergenceError",
+    "Epoch",
+    "Factors",
+    "Ratings",
+    "datasets",
+    "factorize",
+    "load",
+    "read_ratings",
+    "train_test_split",
+]

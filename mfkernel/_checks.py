@@ -1,0 +1,110 @@
+"""Checks of what the user passes: each says what was expected, what came, and what to do."""
+
+import difflib
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def one_of(name: str, value: object, known: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``known``, else say which of them is nearest."""
+    if isinstance(value, str) and value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
+
+
+def integer(name: str, value: object, least: int) -> int:
+    """Return ``value`` as an int, at least ``least``; a bool or a float is no integer."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def real(name: str, value: object, *, positive: bool) -> float:
+    """Return ``value`` as a finite float, above zero if ``positive``, else not below it."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        kind = "positive" if positive else "zero or positive"
+        raise ValueError(f"{name} must be finite and {kind}, got {number}")
+    return number
+
+
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return float32 or float64 in native byte order."""
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if known not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be np.float32 or np.float64, got {dtype!r}")
+    return known
+
+
+def numeric(name: str, array: NDArray[Any]) -> None:
+    """Refuse dtypes that hold no real numbers."""
+    if array.dtype.kind == "b":
+        raise TypeError(
+            f"{name} has dtype bool, which says what is known but not how it is rated; "
+            f"pass {name}.astype(np.float32) if every True is a rating of 1"
+        )
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; ratings must be real numbers (try .astype(float))")
+
+
+def bounded(name: str, numbers: Any, count: int | None, count_name: str) -> NDArray[Any]:
+    """Return ``numbers`` as an array of integers in ``range(count)``, or not negative without a count."""
+    array = np.asarray(numbers)
+    if array.dtype.kind not in "iu":
+        if array.size:
+            raise TypeError(
+                f"{name} must be integers, got dtype {array.dtype}; "
+                "np.unique(ids, return_inverse=True) numbers ids of any kind"
+            )
+        array = array.astype(np.int32)
+    if array.size == 0:
+        return array
+    if int(array.min()) < 0:
+        raise ValueError(f"{_first(name, array, array < 0)}; numbers must not be negative")
+    if count is not None and int(array.max()) >= count:
+        raise ValueError(f"{_first(name, array, array >= count)} but {count_name} = {count}")
+    return array
+
+
+def finite(array: NDArray[Any], place: Callable[[int], str]) -> None:
+    """Refuse nan and inf; ``place`` names the n-th value, such as ``values[17]``."""
+    known = np.isfinite(array)
+    if not known.all():
+        n = int(known.argmin())
+        raise ValueError(f"{place(n)} is {array[n]}; ratings must be finite")
+
+
+def cast(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str]) -> NDArray[Any]:
+    """Return finite ``array`` as a native, C-contiguous array of ``dtype``, itself where it is one already."""
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(array, dtype=dtype)
+    if result.dtype.itemsize < array.dtype.itemsize and not (fits := np.isfinite(result)).all():
+        n = int(fits.argmin())
+        raise ValueError(f"{place(n)} = {array[n]} does not fit in {dtype}; pass dtype=np.float64 or rescale")
+    return result
+
+
+def _first(name: str, array: NDArray[Any], where: NDArray[np.bool_]) -> str:
+    """Say which value stands first in ``where``, such as ``users[3] = 12``."""
+    place = np.unravel_index(int(where.argmax()), where.shape)
+    index = f"[{', '.join(map(str, place))}]" if place else ""
+    return f"{name}{index} = {array[place]}"

@@ -1,0 +1,27 @@
+"""The one place where kernels are given their compile options."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+# Lets LLVM vectorise sums and use FMA. `fastmath=True` would add nnan and ninf, under which
+# isnan(nan) is False in a kernel and divergence goes unseen.
+FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
+
+
+def jit(function: Kernel) -> Kernel:
+    """Compile ``function`` on its first call: without the GIL, cached on disk where that is possible.
+
+    Numba's disk cache knows neither compile options nor callees in other files: never decorate one
+    function twice, and keep kernels that call one another in one file.
+    """
+    options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+    try:
+        return cast(Kernel, numba.njit(cache=True, **options)(function))
+    except RuntimeError as error:  # neither the package's folder nor the user's cache is writable
+        logging.getLogger("mfkernel").info("kernels are compiled anew in this process: %s", error)
+        return cast(Kernel, numba.njit(**options)(function))

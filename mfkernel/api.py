@@ -1,0 +1,234 @@
+"""``factorize``: from ratings to factors."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfkernel import _checks, methods
+from mfkernel._machine import available_cores, available_memory
+from mfkernel.engine import interruptible
+from mfkernel.factors import Factors, aligned_rows
+from mfkernel.ratings import Ratings
+from mfkernel.schedule import RowSchedule
+from mfkernel.training import Callback, show_progress, train
+
+METHODS = ("sgd",)
+SCHEDULES = ("sequential", "hogwild")
+
+
+def factorize(
+    R: Any,
+    k: int,
+    *,
+    method: str = "sgd",
+    schedule: str = "sequential",
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    regularization: float | None = None,
+    shuffle: bool = True,
+    init: tuple[ArrayLike, ArrayLike] | None = None,
+    dtype: DTypeLike = np.float32,
+    missing: str = "zero",
+    duplicates: str = "raise",
+    rng: Any = None,
+    n_threads: int | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> Factors:
+    r"""Find P (m, k) and Q (k, n) with R ≈ P·Q from the known ratings of R.
+
+    Minimizes, over the known ratings, :math:`\sum (r - p \cdot q)^2 + \lambda (\|p\|^2 + \|q\|^2)` by
+    stochastic gradient descent; each rating makes the steps
+
+    .. math::
+        p \leftarrow p + \gamma (e q - \lambda p), \qquad q \leftarrow q + \gamma (e p - \lambda q),
+
+    the second with the p that the first has just made. A textbook's step ``alpha * 2 * e * q`` is
+    ``learning_rate = 2 * alpha`` here.
+
+    Parameters
+    ----------
+    R
+        Ratings, a row a user and a column an item: a dense array in which zero and nan are unknown, any
+        ``scipy.sparse`` matrix or array (stored entries are ratings), triplets ``(users, items, values)`` or
+        ``(users, items, values, shape)``, or a :class:`Ratings`. Never modified.
+    k
+        Number of factors. More fit more detail, and need more ratings.
+    method
+        ``"sgd"``.
+    schedule
+        ``"sequential"``: one thread, row by row; the same ``rng`` gives the same bits. ``"hogwild"``: several
+        threads without locks, which differ a little from run to run (one thread gives the sequential bits).
+    epochs
+        Passes over the ratings; by default 30, or more for fewer than 10,000 ratings.
+    learning_rate
+        Step size γ, constant. By default chosen by the scale of the ratings and lowered linearly, to zero
+        after the last epoch.
+    regularization
+        λ, per rating, in units of R; by default 0.05 standard deviations of the ratings.
+    shuffle
+        Visit the rows in a new random order each epoch.
+    init
+        Start values ``(P0, Q0)``, (m, k) and (k, n); copied. By default noise around the point where every
+        prediction is the mean.
+    dtype
+        ``np.float32`` or ``np.float64``, of P, Q and the arithmetic.
+    missing
+        ``"zero"``: zero and nan are unknown in a dense R. ``"nan"``: only nan is.
+    duplicates
+        What becomes of several ratings for one cell: ``"raise"``, ``"sum"``, ``"mean"`` or ``"last"``.
+    rng
+        None, an int, SeedSequence, BitGenerator or Generator, as for ``np.random.default_rng`` (SPEC 7).
+    n_threads
+        Threads for ``"hogwild"``; by default the cores that this process may use.
+    callback
+        Called with the :class:`Epoch` record after each epoch; training stops if it returns True.
+    progress
+        Write a line an epoch to stderr.
+
+    Returns
+    -------
+    Factors
+        Unpacks as ``P, Q``. Rows and columns without ratings are predicted by the mean, unless ``init`` gave
+        them values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be; the message names the value and its place.
+    DivergenceError
+        If the learning rate is too large.
+    MemoryError
+        If the factors would not fit in the memory that is free.
+
+    References
+    ----------
+    Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", Computer 2009.
+    Niu et al., "Hogwild: a lock-free approach to parallelizing stochastic gradient descent", NIPS 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> R = np.array([[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]])
+    >>> P, Q = factorize(R, 2, rng=0)
+    >>> P.shape, Q.shape
+    ((5, 2), (2, 3))
+    """
+    k = _checks.integer("k", k, 1)
+    _checks.one_of("method", method, METHODS)
+    _checks.one_of("schedule", schedule, SCHEDULES)
+    float_type = _checks.float_dtype(dtype)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {callback!r}")
+    generator = _generator(rng)
+    n_tasks = _n_tasks(schedule, n_threads)
+    if epochs is not None:
+        epochs = _checks.integer("epochs", epochs, 1)
+    if learning_rate is not None:
+        learning_rate = _checks.real("learning_rate", learning_rate, positive=True)
+    if regularization is not None:
+        regularization = _checks.real("regularization", regularization, positive=False)
+
+    ratings = interruptible(lambda: Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type))
+    if ratings.nnz == 0:
+        raise ValueError(f"R has no known ratings (shape {ratings.shape})")
+    _check_memory(methods.training_bytes(ratings, k, float_type, n_tasks))
+
+    def prepare() -> tuple[methods.Sgd, RowSchedule]:
+        if init is None:
+            P, Q = methods.default_start(ratings, k, float_type, generator)
+        else:
+            P, Q = _given_start(init, ratings.shape, k, float_type)
+        sgd = methods.Sgd(
+            ratings,
+            P,
+            Q,
+            learning_rate=methods.default_learning_rate(ratings) if learning_rate is None else learning_rate,
+            regularization=(
+                methods.default_regularization(ratings) if regularization is None else regularization
+            ),
+            decay=learning_rate is None,
+        )
+        return sgd, RowSchedule(ratings, n_tasks, bool(shuffle))
+
+    sgd, rows = interruptible(prepare)
+    if epochs is None:
+        epochs = methods.default_epochs(ratings)
+    callbacks = [*([show_progress(epochs)] if progress else []), *([callback] if callback else [])]
+    history = train(sgd, rows, epochs, generator, lambda record: _call_all(callbacks, record))
+    if init is None:
+        methods.predict_mean_for_unknown(ratings, sgd.P, sgd.Q)
+    return Factors(
+        np.ascontiguousarray(sgd.P[:, :k]),
+        np.ascontiguousarray(sgd.Q[:, :k]).T,
+        mean=ratings.mean,
+        known_users=None if init is not None else ratings.user_counts() > 0,
+        known_items=None if init is not None else ratings.item_counts() > 0,
+        history=history,
+        user_ids=ratings.user_ids,
+        item_ids=ratings.item_ids,
+    )
+
+
+def _call_all(callbacks: Sequence[Callback], record: Any) -> bool:
+    """Call each; True if one of them asks to stop."""
+    return any([callback(record) is True for callback in callbacks])
+
+
+def _generator(rng: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"rng must be None, an integer, SeedSequence, BitGenerator or Generator, got {rng!r} ({error})"
+        ) from None
+
+
+def _n_tasks(schedule: str, n_threads: int | None) -> int:
+    if n_threads is not None:
+        n_threads = _checks.integer("n_threads", n_threads, 1)
+    if schedule == "hogwild":
+        return available_cores() if n_threads is None else n_threads
+    if n_threads is not None and n_threads > 1:
+        warnings.warn(
+            f"n_threads={n_threads} is not used: schedule='sequential' runs on one thread, 'hogwild' on several",
+            stacklevel=3,
+        )
+    return 1
+
+
+def _given_start(
+    init: Any, shape: tuple[int, int], k: int, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Check and copy ``init`` into padded, aligned rows."""
+    try:
+        P0, Q0 = (np.asarray(X) for X in init)
+    except (TypeError, ValueError):
+        raise TypeError("init must be a pair of arrays (P0, Q0)") from None
+    m, n = shape
+    if P0.shape != (m, k) or Q0.shape != (k, n):
+        raise ValueError(
+            f"init must be P0 of shape {(m, k)} and Q0 of shape {(k, n)}, got {P0.shape} and {Q0.shape}"
+        )
+    rows = []
+    for name, X0 in (("P0", P0), ("Q0", Q0.T)):
+        _checks.numeric(name, X0)
+        X = aligned_rows(X0.shape[0], k, dtype)
+        X[:, :k] = X0
+        if not np.isfinite(X).all():
+            row, column = np.argwhere(~np.isfinite(X))[0]
+            place = f"{row}, {column}" if name == "P0" else f"{column}, {row}"
+            raise ValueError(f"init must be finite, but {name}[{place}] is {X0[row, column]} in {dtype}")
+        rows.append(X)
+    return rows[0], rows[1]
+
+
+def _check_memory(needs: dict[str, int]) -> None:
+    """Refuse what cannot fit: a clear error beats a killed process."""
+    free = available_memory()
+    if free is not None and sum(needs.values()) > free:
+        parts = ", ".join(f"{name} {size / 2**30:,.1f} GiB" for name, size in needs.items())
+        raise MemoryError(f"training needs {parts}, but only {free / 2**30:,.1f} GiB is free")

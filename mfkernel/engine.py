@@ -1,0 +1,81 @@
+"""Who runs the tasks: this thread, or several that start and end with the training."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+Result = TypeVar("Result")
+
+POLL = 0.05  # seconds; on Windows a wait without a timeout cannot be interrupted
+
+
+class ThreadEngine:
+    """Runs tasks on ``n_threads`` threads, one in this thread; a context manager.
+
+    The kernels hold no lock of Python's, so that plain threads run them side by side: no threading layer to
+    clash with, nothing that survives a fork, and Ctrl-C is answered between two calls of a kernel.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mfkernel") if n_threads > 1 else None
+
+    def run(
+        self, function: Callable[[Any, Callable[[], bool]], Result], tasks: Sequence[Any]
+    ) -> list[Result]:
+        """Return ``function(task, cancelled)`` of each task, in their order.
+
+        Each call must look at ``cancelled()`` every few milliseconds and return if it is True. If one fails,
+        or Ctrl-C arrives, the others are cancelled and waited for before the exception goes on.
+        """
+        if self._pool is None or len(tasks) == 1:
+            return [function(task, _never) for task in tasks]
+        cancel = threading.Event()
+        futures = [self._pool.submit(function, task, cancel.is_set) for task in tasks]
+        try:
+            _wait(futures)
+        finally:
+            cancel.set()
+            wait(futures)
+        return [future.result() for future in futures]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def interruptible(function: Callable[[], Result]) -> Result:
+    """Return ``function()``, computed in a thread of its own, so that Ctrl-C need not wait for its end.
+
+    For one long call of NumPy or of a kernel; if interrupted, it ends unheeded in the background.
+    """
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="mfkernel", daemon=True).start()
+    _wait([future])
+    return future.result()
+
+
+def _wait(futures: Sequence[Future[Any]]) -> None:
+    """Wait until all are done or one has failed, open to Ctrl-C on every platform."""
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=POLL, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+
+
+def _never() -> bool:
+    return False

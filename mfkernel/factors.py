@@ -1,0 +1,271 @@
+"""What a factorization yields: P, Q and how they came about."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfkernel import _checks
+from mfkernel._machine import available_memory
+from mfkernel.ratings import Ratings
+
+FORMAT_VERSION = 1
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+PADDING = 8  # coordinates: a row is a whole number of 32-byte vectors in float32
+
+
+class Epoch(NamedTuple):
+    """One pass over the ratings.
+
+    Attributes
+    ----------
+    epoch
+        1 for the first.
+    rmse
+        Root mean square of the residuals, each as it was met, just before its own update; after the last
+        epoch ``model.rmse(R)`` is a little lower.
+    seconds
+        Wall time of this pass.
+    learning_rate
+        Step size of this pass.
+    """
+
+    epoch: int
+    rmse: float
+    seconds: float
+    learning_rate: float
+
+
+class Factors:
+    """Factors P (m, k) and Q (k, n) with R ≈ P·Q; unpacks as ``P, Q = factors``.
+
+    Parameters
+    ----------
+    P, Q
+        (m, k) user factors and (k, n) item factors.
+    mean
+        Mean rating; the prediction for rows and columns without ratings.
+    known_users, known_items
+        (m,), (n,) True where there were ratings to learn from; by default everywhere.
+    history
+        One record an epoch.
+    user_ids, item_ids
+        (m,), (n,) what the rows and columns are called outside.
+
+    Examples
+    --------
+    >>> model = Factors([[1.0], [2.0]], [[3.0, 4.0]], mean=5.0)
+    >>> float(model.predict(1, 0))
+    6.0
+    >>> P, Q = model
+    >>> (P @ Q).tolist()
+    [[3.0, 4.0], [6.0, 8.0]]
+    """
+
+    def __init__(
+        self,
+        P: ArrayLike,
+        Q: ArrayLike,
+        *,
+        mean: float = 0.0,
+        known_users: ArrayLike | None = None,
+        known_items: ArrayLike | None = None,
+        history: Sequence[Epoch] = (),
+        user_ids: NDArray[Any] | None = None,
+        item_ids: NDArray[Any] | None = None,
+    ) -> None:
+        self.P, self.Q = np.asarray(P), np.asarray(Q)
+        if self.P.ndim != 2 or self.Q.ndim != 2 or self.P.shape[1] != self.Q.shape[0]:
+            raise ValueError(f"P must be (m, k) and Q (k, n), got {self.P.shape} and {self.Q.shape}")
+        m, n = self.shape
+        self.mean = float(mean)
+        self.known_users = np.ones(m, np.bool_) if known_users is None else np.asarray(known_users, np.bool_)
+        self.known_items = np.ones(n, np.bool_) if known_items is None else np.asarray(known_items, np.bool_)
+        self.history = list(history)
+        self.user_ids, self.item_ids = user_ids, item_ids
+        for name, array, size in (
+            ("known_users", self.known_users, m),
+            ("known_items", self.known_items, n),
+            ("user_ids", user_ids, m),
+            ("item_ids", item_ids, n),
+        ):
+            if array is not None and array.shape != (size,):
+                raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n), the shape of R."""
+        return self.P.shape[0], self.Q.shape[1]
+
+    @property
+    def k(self) -> int:
+        """Number of factors."""
+        return int(self.P.shape[1])
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter((self.P, self.Q))
+
+    def __repr__(self) -> str:
+        (m, n), rmse = self.shape, f", rmse {self.history[-1].rmse:.4g}" if self.history else ""
+        return f"Factors(P {m:,} × {self.k}, Q {self.k} × {n:,}, {self.P.dtype}{rmse})"
+
+    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
+        """Predict the rating of each user for each item.
+
+        Parameters
+        ----------
+        users, items
+            Row and column numbers, of any shapes that broadcast: ``predict(3, [0, 7])``,
+            ``predict(users[:, None], items)``.
+
+        Returns
+        -------
+        ndarray
+            p·q where both have ratings, else the mean rating; of the broadcast shape and P's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number is no integer, negative, or beyond the last row or column.
+        """
+        m, n = self.shape
+        rows, columns = np.broadcast_arrays(
+            _checks.bounded("users", users, m, "n_users"), _checks.bounded("items", items, n, "n_items")
+        )
+        result = np.empty(rows.shape, self.P.dtype)
+        flat_rows, flat_columns, flat = rows.ravel(), columns.ravel(), result.reshape(-1)
+        item_rows = self.Q.T
+        step = max(1, 2**20 // self.k)  # pairs at once, so that the gathered rows stay in cache
+        for start in range(0, flat.size, step):
+            u, i = flat_rows[start : start + step], flat_columns[start : start + step]
+            dots = np.einsum("nk,nk->n", self.P[u], item_rows[i])
+            known = self.known_users[u] & self.known_items[i]
+            flat[start : start + step] = np.where(known, dots, self.mean)
+        return result[()] if result.ndim == 0 else result
+
+    def reconstruct(self) -> NDArray[Any]:
+        """Return P @ Q, all m × n predictions.
+
+        Rows and columns without ratings come as near to the mean as k factors can (``predict`` gives the
+        mean itself).
+
+        Raises
+        ------
+        MemoryError
+            If the product would not fit in the memory that is free; the message says its size.
+        """
+        m, n = self.shape
+        size, free = m * n * self.P.dtype.itemsize, available_memory()
+        if free is not None and size > free:
+            raise MemoryError(
+                f"P @ Q is {m:,} × {n:,} {self.P.dtype}, {size / 2**30:,.1f} GiB, but only "
+                f"{free / 2**30:,.1f} GiB is free; predict(users, items) gives the cells that you need"
+            )
+        return np.asarray(self.P @ self.Q)
+
+    def rmse(self, R: Any) -> float:
+        """Root mean square error of the predictions for the ratings R (anything that ``Ratings`` takes)."""
+        ratings = R if isinstance(R, Ratings) else Ratings(R)
+        if ratings.shape != self.shape:
+            raise ValueError(f"R must have the model's shape {self.shape}, got {ratings.shape}")
+        if ratings.nnz == 0:
+            raise ValueError("R has no ratings to compare with")
+        residuals = ratings.values - self.predict(ratings.users, ratings.items)
+        return float(np.sqrt(np.mean(np.square(residuals, dtype=np.float64))))
+
+    def user_rows(self, ids: ArrayLike) -> NDArray[np.intp]:
+        """Translate user ids to row numbers, for ``predict``."""
+        return _positions("user", ids, self.user_ids)
+
+    def item_columns(self, ids: ArrayLike) -> NDArray[np.intp]:
+        """Translate item ids to column numbers, for ``predict``."""
+        return _positions("item", ids, self.item_ids)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one ``.npz`` file, without pickle; an older file is replaced only when all is written.
+
+        P, Q and the ids are the arrays ``P``, ``Q``, ``user_ids`` and ``item_ids`` of that file.
+        """
+        target = Path(path)
+        arrays = {
+            "header": np.array(json.dumps({"format": FORMAT_VERSION, "mean": self.mean})),
+            "P": self.P,
+            "Q": self.Q,
+            "known_users": self.known_users,
+            "known_items": self.known_items,
+            "history": np.array(self.history, np.float64).reshape(-1, len(Epoch._fields)),
+        }
+        for name, ids in (("user_ids", self.user_ids), ("item_ids", self.item_ids)):
+            if ids is not None:
+                arrays[name] = ids
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            try:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                Path(file.name).replace(target)
+            except BaseException:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+                raise
+
+
+def load(path: str | os.PathLike[str]) -> Factors:
+    """Read a model that ``Factors.save`` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such model, or of a newer version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+        version = header["format"]
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{os.fspath(path)} is not a model saved by mfkernel ({error})") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)} has format {version}; this version reads format {FORMAT_VERSION}"
+        )
+    try:
+        history = [Epoch(int(e), *rest) for e, *rest in arrays.pop("history").tolist()]
+        return Factors(**arrays, mean=header["mean"], history=history)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a whole model ({error})") from error
+
+
+def padded_rank(k: int) -> int:
+    """Round k up to whole vectors."""
+    return -(-k // PADDING) * PADDING
+
+
+def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Make zeros (n_rows, padded k) that start on a cache line; NumPy promises only 16 bytes."""
+    spare = ALIGNMENT // dtype.itemsize
+    size = n_rows * padded_rank(k)
+    buffer = np.zeros(size + spare, dtype)
+    offset = -buffer.ctypes.data % ALIGNMENT // dtype.itemsize
+    return buffer[offset : offset + size].reshape(n_rows, padded_rank(k))
+
+
+def _positions(kind: str, ids: ArrayLike, vocabulary: NDArray[Any] | None) -> NDArray[np.intp]:
+    wanted = np.asarray(ids)
+    if vocabulary is None:
+        raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
+    order = np.argsort(vocabulary)
+    places = np.searchsorted(vocabulary, wanted, sorter=order).clip(max=vocabulary.size - 1)
+    found = order[places]
+    unknown = vocabulary[found] != wanted
+    if np.any(unknown):
+        raise KeyError(f"{kind} id {wanted[unknown].flat[0]!r} is not in the model")
+    return np.asarray(found)

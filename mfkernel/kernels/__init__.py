@@ -1,0 +1,19 @@
+"""Compiled loops over flat arrays; no checks, no allocation of results, no randomness, no errors.
+
+Words outside, mathematics inside:
+
+===========  ================================  =====================
+kernels      meaning                           outside
+===========  ================================  =====================
+u, i, r      user row, item column, rating     ``users``, ``items``, ``values``
+P, Q         factors, one row of k an entity   ``model.P``, ``model.Q.T``
+p, q         the row of one user, one item     ``P[u]``, ``Q[i]``
+k            columns of P and Q, a multiple    ``k``
+             of 8 (the padding is zero)
+e            residual r − p·q
+lr           step size γ                       ``learning_rate``
+reg          λ of λ(‖p‖² + ‖q‖²), per rating   ``regularization``
+===========  ================================  =====================
+
+``*_update`` is one rating, ``*_span`` a contiguous range, run by one thread.
+"""

@@ -1,0 +1,136 @@
+"""What happens to the ratings of a task, and the settings that fit the data when none are given."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.factors import aligned_rows, padded_rank
+from mfkernel.ratings import Ratings
+from mfkernel.schedule import Task
+
+BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
+
+
+class Sgd:
+    """Stochastic gradient descent on the squared error plus λ(‖p‖² + ‖q‖²) of every known rating.
+
+    Parameters
+    ----------
+    ratings
+        what is fitted, with values of the factors' dtype.
+    P, Q
+        (m, k), (n, k) rows, padded and aligned; updated in place.
+    learning_rate
+        step size of the first epoch.
+    regularization
+        λ.
+    decay
+        lower the step size linearly, towards zero after the last epoch.
+    """
+
+    def __init__(
+        self,
+        ratings: Ratings,
+        P: NDArray[Any],
+        Q: NDArray[Any],
+        *,
+        learning_rate: float,
+        regularization: float,
+        decay: bool,
+    ) -> None:
+        self.ratings, self.P, self.Q = ratings, P, Q
+        self.regularization = regularization
+        self._first_rate, self._decay = learning_rate, decay
+        self._scalar = P.dtype.type
+
+    def learning_rate(self, epoch: int, epochs: int) -> float:
+        """Step size of epoch 1, …, ``epochs``."""
+        return self._first_rate * ((1 - (epoch - 1) / epochs) if self._decay else 1.0)
+
+    def run(self, task: Task, learning_rate: float, cancelled: Callable[[], bool]) -> float:
+        """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
+        from mfkernel.kernels.sgd import Rows, sgd_span
+
+        lr, reg = self._scalar(learning_rate), self._scalar(self.regularization)
+        budget = max(1, BUDGET // self.P.shape[1])
+        loss = 0.0
+        for order, starts, stops in task:
+            rows = Rows(starts, stops, self.ratings.indices, self.ratings.values)
+            cursor = np.zeros(2, np.int64)
+            while cursor[0] < order.size and not cancelled():
+                loss += sgd_span(order, cursor, budget, rows, self.P, self.Q, lr, reg)
+        return loss
+
+
+# The defaults below were chosen on ML-100K, ML-1M, ml-latest-small and generated sets of other scales and
+# densities, as a compromise between them (docs/architecture.md says how far each is from its own best).
+# If R is multiplied by s, P and Q grow by √s, the step size must fall by s and λ rise by s: so each is a
+# plain number times a scale of the ratings.
+
+
+def default_learning_rate(ratings: Ratings) -> float:
+    """Choose a step size: 0.025 over the size of a typical residual.
+
+    A step moves the prediction by γe(‖p‖² + ‖q‖²), and the factors carry the mean as well as what varies:
+    ‖p‖² is at least about |mean|, so that a mean far from zero asks for smaller steps. So do outliers.
+    """
+    values = ratings.values
+    farthest = max(float(values.max()) - ratings.mean, ratings.mean - float(values.min()))
+    return 0.025 / (max(ratings.std, abs(ratings.mean) / 3, farthest / 10) or 1.0)
+
+
+def default_regularization(ratings: Ratings) -> float:
+    """Choose λ: 0.05 standard deviations."""
+    return 0.05 * ratings.std
+
+
+def default_epochs(ratings: Ratings) -> int:
+    """Choose the passes: 30, and more for few ratings, which cost nothing but meet each row too rarely."""
+    return min(1000, max(30, math.ceil(300_000 / ratings.nnz)))
+
+
+def default_start(
+    ratings: Ratings, k: int, dtype: np.dtype[Any], rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Start where every prediction is about the mean: constant rows plus noise that breaks the symmetry.
+
+    Returns
+    -------
+    tuple
+        P (m, k) and Q (n, k), rows padded and aligned.
+    """
+    level = math.sqrt(abs(ratings.mean) / k)
+    noise = 0.05 * math.sqrt(32 / k) * math.sqrt(ratings.std or abs(ratings.mean) or 1.0)
+    rows = []
+    for n_rows, center in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, ratings.mean))):
+        X = aligned_rows(n_rows, k, dtype)
+        X[:, :k] = rng.standard_normal((n_rows, k), dtype=dtype)
+        X[:, :k] *= dtype.type(noise)
+        X[:, :k] += dtype.type(center)
+        rows.append(X)
+    return rows[0], rows[1]
+
+
+def predict_mean_for_unknown(ratings: Ratings, P: NDArray[Any], Q: NDArray[Any]) -> None:
+    """Give rows and columns without ratings the factors whose products with all others are nearest the mean.
+
+    Least squares over the known rows of the other side: minimizes Σ (x·q - mean)².
+    """
+    users, items = ratings.user_counts() > 0, ratings.item_counts() > 0
+    for this, known, other, other_known in ((P, users, Q, items), (Q, items, P, users)):
+        if not known.all():
+            rows = other[other_known].astype(np.float64)
+            target = rows.sum(axis=0) * ratings.mean
+            this[~known] = np.linalg.lstsq(rows.T @ rows, target, rcond=None)[0]
+
+
+def training_bytes(ratings: Ratings, k: int, dtype: np.dtype[Any], n_tasks: int) -> dict[str, int]:
+    """Return what training takes beyond the ratings, in bytes."""
+    m, n = ratings.shape
+    return {
+        "factors": (m + n) * padded_rank(k) * dtype.itemsize,
+        "order of the rows": m * 8 * (2 if n_tasks == 1 else 3 + n_tasks),
+    }

@@ -1,0 +1,182 @@
+"""The one checked container of known ratings."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mfkernel import _checks, convert
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+
+class Ratings:
+    """Known ratings of m users for n items: a CSR matrix that has been checked and cannot be changed.
+
+    Rows are sorted by item and hold an item at most once; every number is in range and every rating finite.
+    The arrays are read-only. They share memory with what they were made from where its layout allows, so
+    change that only when the ratings are no longer in use.
+
+    Parameters
+    ----------
+    R
+        A dense (m, n) array, in which zero and nan are unknown (see ``missing``); a masked array; any
+        ``scipy.sparse`` matrix or array, whose stored entries are ratings, explicit zeros too; or triplets
+        ``(users, items, values)`` or ``(users, items, values, shape)``.
+    missing
+        ``"zero"``: zero and nan are unknown in a dense array; ``"nan"``: only nan is.
+    duplicates
+        What becomes of several ratings of one user for one item: ``"raise"``, or take their ``"sum"``, their
+        ``"mean"`` or the ``"last"``.
+    dtype
+        float32 or float64; by default float32 where that holds the values exactly by their type (float16,
+        float32, integers up to 16 bits), else float64.
+    user_ids, item_ids
+        (m,), (n,) what the rows and columns are called outside, if not by number.
+
+    Attributes
+    ----------
+    indptr
+        (m + 1,) int64; user u has the entries ``indptr[u]:indptr[u + 1]``.
+    indices
+        (nnz,) the items, int32, or int64 if there are more than 2³¹ - 1.
+    values
+        (nnz,) the ratings.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If R cannot be read as ratings; the message names the first bad value and its place.
+
+    Examples
+    --------
+    >>> R = Ratings([[5, 3, 0], [4, 0, 0]])
+    >>> R
+    Ratings(2 users × 3 items, 3 ratings, float64)
+    >>> R.T.indices
+    array([0, 1, 0], dtype=int32)
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[Any]
+    values: NDArray[Any]
+    shape: tuple[int, int]
+    user_ids: NDArray[Any] | None
+    item_ids: NDArray[Any] | None
+
+    def __init__(
+        self,
+        R: Any,
+        *,
+        missing: str = "zero",
+        duplicates: str = "raise",
+        dtype: DTypeLike | None = None,
+        user_ids: ArrayLike | Sequence[str] | None = None,
+        item_ids: ArrayLike | Sequence[str] | None = None,
+    ) -> None:
+        known_dtype = None if dtype is None else _checks.float_dtype(dtype)
+        if isinstance(R, Ratings):
+            user_ids = R.user_ids if user_ids is None else user_ids
+            item_ids = R.item_ids if item_ids is None else item_ids
+            values = R.values if known_dtype is None else R._cast(known_dtype)
+            csr = convert.Csr(R.indptr, R.indices, values, R.shape)
+        else:
+            csr = convert.to_csr(R, missing, duplicates, known_dtype)
+        self._set(csr, _ids("user_ids", user_ids, csr.shape[0]), _ids("item_ids", item_ids, csr.shape[1]))
+
+    def _set(self, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> Self:
+        self.indptr = convert.frozen(csr.indptr)
+        self.indices = convert.frozen(csr.indices)
+        self.values = convert.frozen(csr.values)
+        self.shape = (int(csr.shape[0]), int(csr.shape[1]))
+        self.user_ids, self.item_ids = user_ids, item_ids
+        return self
+
+    def _cast(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        return _checks.cast(self.values, dtype, "values[{}]".format)
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows, m."""
+        return self.shape[0]
+
+    @property
+    def n_items(self) -> int:
+        """Number of columns, n."""
+        return self.shape[1]
+
+    @property
+    def nnz(self) -> int:
+        """Number of known ratings."""
+        return int(self.values.size)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values: float32 or float64."""
+        return self.values.dtype
+
+    @cached_property
+    def users(self) -> NDArray[Any]:
+        """(nnz,) the row of each entry; made on first use."""
+        numbers = np.arange(self.n_users, dtype=self.indices.dtype)
+        return convert.frozen(np.repeat(numbers, np.diff(self.indptr)))
+
+    @property
+    def items(self) -> NDArray[Any]:
+        """(nnz,) the column of each entry, another name of ``indices``."""
+        return self.indices
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean rating; 0 if there is none."""
+        return float(self.values.mean(dtype=np.float64)) if self.nnz else 0.0
+
+    @cached_property
+    def std(self) -> float:
+        """Standard deviation of the ratings; 0 if there is none."""
+        return float(self.values.std(dtype=np.float64)) if self.nnz else 0.0
+
+    @property
+    def T(self) -> "Ratings":
+        """The transposed ratings: items as users and users as items."""
+        csr = convert.from_triplets(self.indices, self.users, self.values, self.shape[::-1], dtype=self.dtype)
+        return Ratings.__new__(Ratings)._set(csr, self.item_ids, self.user_ids)
+
+    def user_counts(self) -> NDArray[np.int64]:
+        """Count the ratings of each user, (m,)."""
+        return np.diff(self.indptr)
+
+    def item_counts(self) -> NDArray[np.int64]:
+        """Count the ratings of each item, (n,)."""
+        return np.bincount(self.indices, minlength=self.n_items)
+
+    def select(self, entries: NDArray[np.bool_]) -> "Ratings":
+        """Keep the ratings that the (nnz,) mask marks; shape and ids stay."""
+        kept = np.concatenate([[0], np.cumsum(entries)])[self.indptr]
+        csr = convert.Csr(kept, self.indices[entries], self.values[entries], self.shape)
+        return Ratings.__new__(Ratings)._set(csr, self.user_ids, self.item_ids)
+
+    def to_scipy(self) -> "sparse.csr_array":
+        """Return a copy as ``scipy.sparse.csr_array``."""
+        from scipy import sparse
+
+        return sparse.csr_array((self.values, self.indices, self.indptr), shape=self.shape, copy=True)
+
+    def __repr__(self) -> str:
+        return (
+            f"Ratings({self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} ratings, {self.dtype})"
+        )
+
+
+def _ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:
+    if ids is None:
+        return None
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iuU":
+        array = array.astype(str)
+    if array.shape != (count,):
+        raise ValueError(f"{name} must have the shape ({count},), one a row or column, got {array.shape}")
+    return convert.frozen(array)

@@ -1,0 +1,86 @@
+"""The training loop; there is no other."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mfkernel.engine import ThreadEngine
+from mfkernel.factors import Epoch
+from mfkernel.methods import Sgd
+from mfkernel.schedule import RowSchedule
+
+Callback = Callable[[Epoch], Any]
+
+BLOWN_UP = 1e3  # times the size of the ratings, or of the first residuals if a given start is farther off
+
+
+class DivergenceError(FloatingPointError):
+    """The residuals grow without bound: the learning rate is too large for these ratings."""
+
+
+def train(
+    method: Sgd,
+    schedule: RowSchedule,
+    epochs: int,
+    rng: np.random.Generator,
+    callback: Callback | None,
+) -> list[Epoch]:
+    """Run ``epochs`` epochs, each wave of tasks after the one before it.
+
+    Parameters
+    ----------
+    callback
+        called with the record of each epoch; if it returns True, training stops there.
+
+    Raises
+    ------
+    DivergenceError
+        When the residuals are no longer finite, or absurd.
+    """
+    history: list[Epoch] = []
+    nnz = method.ratings.nnz
+    limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
+    with ThreadEngine(schedule.n_tasks) as engine:
+        for epoch in range(1, epochs + 1):
+            rate = method.learning_rate(epoch, epochs)
+            start = time.perf_counter()
+            loss = 0.0
+            for wave in schedule.waves(rng):
+                losses = engine.run(lambda task, cancelled, rate=rate: method.run(task, rate, cancelled), wave)
+                loss += sum(losses)
+            rmse = math.sqrt(loss / nnz)
+            history.append(Epoch(epoch, rmse, time.perf_counter() - start, rate))
+            if epoch == 1:
+                limit = max(limit, rmse)
+            if not rmse <= limit:
+                raise divergence(history[-1])
+            if callback is not None and callback(history[-1]) is True:
+                break
+    if not (np.isfinite(method.P).all() and np.isfinite(method.Q).all()):
+        raise divergence(history[-1])
+    return history
+
+
+def divergence(record: Epoch) -> DivergenceError:
+    """Word the error for the epoch in which training was given up."""
+    return DivergenceError(
+        f"training diverged in epoch {record.epoch} (rmse {record.rmse:g}) with learning rate "
+        f"{record.learning_rate:g}; pass a smaller learning_rate"
+    )
+
+
+def show_progress(epochs: int) -> Callback:
+    """Return a callback that writes a line an epoch to stderr."""
+
+    def show(record: Epoch) -> None:
+        print(
+            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rmse {record.rmse:.6g}  "
+            f"rate {record.learning_rate:.3g}  {record.seconds:.3g} s",
+            file=sys.stderr,
+        )
+
+    return show
