@@ -47,12 +47,12 @@ def real(name: str, value: object, *, positive: bool) -> float:
 def float_dtype(dtype: Any) -> np.dtype[Any]:
     """Return float32 or float64 in native byte order."""
     try:
-        known = np.dtype(dtype)
+        for known in (np.dtype(np.float32), np.dtype(np.float64)):
+            if np.dtype(dtype) == known:
+                return known
     except TypeError:
-        known = None
-    if known not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be np.float32 or np.float64, got {dtype!r}")
-    return known
+        pass
+    raise ValueError(f"dtype must be np.float32 or np.float64, got {dtype!r}")
 
 
 def numeric(name: str, array: NDArray[Any]) -> None:
@@ -94,7 +94,7 @@ def finite(array: NDArray[Any], place: Callable[[int], str]) -> None:
 
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str]) -> NDArray[Any]:
-    """Return finite ``array`` as a native, C-contiguous array of ``dtype``, itself where it is one already."""
+    """Return finite ``array`` as a native, contiguous array of ``dtype``: itself where it is one already."""
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(array, dtype=dtype)
     if result.dtype.itemsize < array.dtype.itemsize and not (fits := np.isfinite(result)).all():

@@ -19,9 +19,13 @@ def jit(function: Kernel) -> Kernel:
     Numba's disk cache knows neither compile options nor callees in other files: never decorate one
     function twice, and keep kernels that call one another in one file.
     """
-    options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+
+    def compiled(cache: bool) -> Kernel:
+        options: Any = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy", "cache": cache}
+        return cast(Kernel, numba.njit(**options)(function))
+
     try:
-        return cast(Kernel, numba.njit(cache=True, **options)(function))
+        return compiled(cache=True)
     except RuntimeError as error:  # neither the package's folder nor the user's cache is writable
         logging.getLogger("mfkernel").info("kernels are compiled anew in this process: %s", error)
-        return cast(Kernel, numba.njit(**options)(function))
+        return compiled(cache=False)

@@ -175,7 +175,7 @@ def factorize(
 
 def _call_all(callbacks: Sequence[Callback], record: Any) -> bool:
     """Call each; True if one of them asks to stop."""
-    return any([callback(record) is True for callback in callbacks])
+    return [callback(record) for callback in callbacks].count(True) > 0
 
 
 def _generator(rng: Any) -> np.random.Generator:
@@ -194,7 +194,8 @@ def _n_tasks(schedule: str, n_threads: int | None) -> int:
         return available_cores() if n_threads is None else n_threads
     if n_threads is not None and n_threads > 1:
         warnings.warn(
-            f"n_threads={n_threads} is not used: schedule='sequential' runs on one thread, 'hogwild' on several",
+            f"n_threads={n_threads} is not used: schedule='sequential' runs on one thread, "
+            "schedule='hogwild' on several",
             stacklevel=3,
         )
     return 1

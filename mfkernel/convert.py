@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel import _checks
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 DUPLICATES = ("raise", "sum", "mean", "last")
 MISSING = ("zero", "nan")
@@ -134,7 +131,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
     )
 
 
-def _coo_triplets(R: "sparse.coo_array") -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _coo_triplets(R: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     coo = R.tocoo(copy=False)
     if R.format == "bsr" and R.blocksize != (1, 1):
         known = coo.data != 0
@@ -143,7 +140,7 @@ def _coo_triplets(R: "sparse.coo_array") -> tuple[NDArray[Any], NDArray[Any], ND
 
 
 def _check_compressed(R: Any, shape: tuple[int, int], names: tuple[str, str]) -> None:
-    """Refuse CSR or CSC arrays that point outside: scipy accepts them, and a kernel would read wild memory."""
+    """Refuse CSR or CSC arrays that point outside: scipy takes them, a kernel would read wild memory."""
     indptr = R.indptr
     if indptr.size != shape[0] + 1 or indptr[0] != 0:
         raise ValueError(
@@ -213,9 +210,7 @@ def _cell(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
     return f"R[{int(np.searchsorted(indptr, n, side='right')) - 1}, {indices[n]}]"
 
 
-def _values(
-    values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str]
-) -> NDArray[Any]:
+def _values(values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str]) -> NDArray[Any]:
     """Check ratings and make them float32 or float64: as asked, else float32 where that loses nothing."""
     if values.size == 0 and values.dtype.kind not in "iuf":
         values = values.astype(np.float32)
@@ -234,7 +229,7 @@ def _index_array(numbers: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view: of the user's own array nothing changes, and a kernel has one type to compile."""
+    """Return a read-only view: nothing can be changed through it, and kernels meet one type of array."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -71,7 +71,10 @@ def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rn
 
 
 def _distinct_cells(
-    row_weights: NDArray[np.float64], column_weights: NDArray[np.float64], count: int, rng: np.random.Generator
+    row_weights: NDArray[np.float64],
+    column_weights: NDArray[np.float64],
+    count: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Draw distinct cells, numbered row by row, with about the given weights; sorted."""
     n_columns = column_weights.size

@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,9 +187,10 @@ class Factors:
         return _positions("item", ids, self.item_ids)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one ``.npz`` file, without pickle; an older file is replaced only when all is written.
+        """Write the model to one ``.npz`` file, without pickle.
 
-        P, Q and the ids are the arrays ``P``, ``Q``, ``user_ids`` and ``item_ids`` of that file.
+        An older file is replaced only when all is written. P, Q and the ids are the arrays ``P``, ``Q``,
+        ``user_ids`` and ``item_ids`` of that file.
         """
         target = Path(path)
         arrays = {
@@ -200,20 +201,17 @@ class Factors:
             "known_items": self.known_items,
             "history": np.array(self.history, np.float64).reshape(-1, len(Epoch._fields)),
         }
-        for name, ids in (("user_ids", self.user_ids), ("item_ids", self.item_ids)):
-            if ids is not None:
-                arrays[name] = ids
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            try:
+        ids = {"user_ids": self.user_ids, "item_ids": self.item_ids}
+        arrays |= {name: array for name, array in ids.items() if array is not None}
+        draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            with draft.open("xb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
-                file.close()
-                Path(file.name).replace(target)
-            except BaseException:
-                file.close()
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Factors:

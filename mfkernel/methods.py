@@ -50,7 +50,7 @@ class Sgd:
         """Step size of epoch 1, …, ``epochs``."""
         return self._first_rate * ((1 - (epoch - 1) / epochs) if self._decay else 1.0)
 
-    def run(self, task: Task, learning_rate: float, cancelled: Callable[[], bool]) -> float:
+    def run(self, task: Task, cancelled: Callable[[], bool], learning_rate: float) -> float:
         """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
         from mfkernel.kernels.sgd import Rows, sgd_span
 
@@ -117,14 +117,14 @@ def default_start(
 def predict_mean_for_unknown(ratings: Ratings, P: NDArray[Any], Q: NDArray[Any]) -> None:
     """Give rows and columns without ratings the factors whose products with all others are nearest the mean.
 
-    Least squares over the known rows of the other side: minimizes Σ (x·q - mean)².
+    Least squares: minimizes Σ (x·q - mean)² over the known items q, then Σ (x·p - mean)² over all users p.
     """
     users, items = ratings.user_counts() > 0, ratings.item_counts() > 0
-    for this, known, other, other_known in ((P, users, Q, items), (Q, items, P, users)):
+    for this, known, others in ((P, users, Q[items]), (Q, items, P)):
         if not known.all():
-            rows = other[other_known].astype(np.float64)
-            target = rows.sum(axis=0) * ratings.mean
-            this[~known] = np.linalg.lstsq(rows.T @ rows, target, rcond=None)[0]
+            gram = others.T.astype(np.float64) @ others
+            target = others.sum(axis=0, dtype=np.float64) * ratings.mean
+            this[~known] = np.linalg.lstsq(gram, target, rcond=None)[0]
 
 
 def training_bytes(ratings: Ratings, k: int, dtype: np.dtype[Any], n_tasks: int) -> dict[str, int]:

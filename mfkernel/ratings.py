@@ -140,7 +140,7 @@ class Ratings:
         return float(self.values.std(dtype=np.float64)) if self.nnz else 0.0
 
     @property
-    def T(self) -> "Ratings":
+    def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
         """The transposed ratings: items as users and users as items."""
         csr = convert.from_triplets(self.indices, self.users, self.values, self.shape[::-1], dtype=self.dtype)
         return Ratings.__new__(Ratings)._set(csr, self.item_ids, self.user_ids)
@@ -166,9 +166,7 @@ class Ratings:
         return sparse.csr_array((self.values, self.indices, self.indptr), shape=self.shape, copy=True)
 
     def __repr__(self) -> str:
-        return (
-            f"Ratings({self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} ratings, {self.dtype})"
-        )
+        return f"Ratings({self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} ratings, {self.dtype})"
 
 
 def _ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:

@@ -95,7 +95,8 @@ def balanced_cuts(counts: NDArray[np.integer], n_parts: int) -> NDArray[np.int64
     left = (right - 1).clip(min=0)
     cuts = np.where(shares - before[left] < before[right] - shares, left, right)
     cuts[0], cuts[-1] = 0, counts.size
-    return cuts.astype(np.int64)
+    result: NDArray[np.int64] = cuts.astype(np.int64)
+    return result
 
 
 def _band_bounds(ratings: Ratings, n_bands: int) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,7 @@ def train(
             start = time.perf_counter()
             loss = 0.0
             for wave in schedule.waves(rng):
-                losses = engine.run(lambda task, cancelled, rate=rate: method.run(task, rate, cancelled), wave)
-                loss += sum(losses)
+                loss += sum(engine.run(partial(method.run, learning_rate=rate), wave))
             rmse = math.sqrt(loss / nnz)
             history.append(Epoch(epoch, rmse, time.perf_counter() - start, rate))
             if epoch == 1:

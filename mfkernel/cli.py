@@ -1,0 +1,109 @@
+"""The program ``mfkernel``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mfkernel as mf
+from mfkernel.api import SCHEDULES
+from mfkernel.convert import DUPLICATES
+
+EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program; errors that the user can mend end it with a line, not a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        sys.exit("mfkernel: interrupted")
+    except (OSError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        sys.exit(f"mfkernel: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mfkernel", description="Matrix factorization of known ratings.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "factorize",
+        help="find P and Q with R ≈ P·Q",
+        description="Find P and Q with R ≈ P·Q for the ratings of FILE: MovieLens u.data, ratings.dat or "
+        "ratings.csv, 'user item rating' text, MatrixMarket or scipy npz, gzipped or not. "
+        "Without FILE, for the textbook's 5 × 3 example.",
+    )
+    command.set_defaults(run=_factorize)
+    command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the ratings")
+    command.add_argument("-k", type=int, help="number of factors (default: 32; 2 for the example)")
+    command.add_argument("-o", "--output", type=Path, metavar="MODEL.npz", help="save P, Q and the ids here")
+    command.add_argument("--test", type=float, metavar="SHARE", help="hold out this share of the ratings")
+    command.add_argument("--schedule", choices=SCHEDULES, default="sequential")
+    command.add_argument("--threads", type=int, metavar="N", help="for hogwild (default: all cores)")
+    command.add_argument("--epochs", type=int, metavar="N", help="passes over the ratings")
+    command.add_argument("--learning-rate", type=float, metavar="RATE", help="step size, held constant")
+    command.add_argument("--regularization", type=float, metavar="LAMBDA")
+    command.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    command.add_argument("--seed", type=int, help="same seed, same result (sequential schedule)")
+    command.add_argument("--duplicates", choices=DUPLICATES, default="raise")
+    command.add_argument(
+        "--columns", nargs=3, metavar=("USER", "ITEM", "RATING"), help="names in FILE's header"
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _factorize(options: argparse.Namespace) -> None:
+    """Read, factorize, report and save."""
+    settings: dict[str, Any] = {
+        "epochs": options.epochs,
+        "learning_rate": options.learning_rate,
+        "regularization": options.regularization,
+        "schedule": options.schedule,
+        "n_threads": options.threads,
+        "rng": options.seed,
+    }
+    if options.file is None:
+        _example(options, settings)
+        return
+    if options.output is not None and not options.output.parent.is_dir():
+        raise ValueError(f"{options.output}: the folder {options.output.parent} does not exist")
+    ratings = mf.read_ratings(options.file, columns=options.columns, duplicates=options.duplicates)
+    print(f"{options.file}: {ratings}")
+    train, test = ratings, None
+    if options.test is not None:
+        train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
+    k = 32 if options.k is None else options.k
+    model = mf.factorize(train, k, dtype=options.dtype, progress=not options.quiet, **settings)
+    print(f"{'RMSE':<18}{'train':>10}{'test' if test else '':>10}")
+    for name, rmse in (("predicting the mean", _rmse_of_mean(train.mean)), (f"{k} factors", model.rmse)):
+        figures = [f"{rmse(part):>10.4f}" for part in (train, test) if part is not None]
+        print(f"{name:<18.18}{''.join(figures)}")
+    if options.output is not None:
+        model.save(options.output)
+        print(f"saved {options.output}")
+
+
+def _rmse_of_mean(mean: float) -> Any:
+    return lambda part: float(np.sqrt(np.mean((part.values.astype(np.float64) - mean) ** 2)))
+
+
+def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Factorize the textbook's example, by its own settings where none are given."""
+    if options.test is not None:
+        raise ValueError("--test needs a FILE: the example has 7 ratings")
+    R, P0, Q0 = mf.datasets.textbook()
+    k = 2 if options.k is None else options.k
+    if k == 2 and options.seed is None:
+        settings |= {"init": (P0, Q0), "shuffle": False}
+        settings |= {name: value for name, value in EXAMPLE.items() if settings[name] is None}
+    model = mf.factorize(R, k, dtype=np.float64, **settings)
+    with np.printoptions(precision=8, suppress=True):
+        print(f"Original matrix (0 is unknown):\n{R}")
+        print(f"\nReconstructed matrix, P·Q with k = {k}:\n{model.reconstruct()}")
+    if options.output is not None:
+        model.save(options.output)
+        print(f"\nsaved {options.output}")

@@ -1,0 +1,98 @@
+"""The algorithms in plain Python and NumPy, to be read beside the formulas and compared with the kernels.
+
+Nothing here is fast. A function is named after the kernel that it stands for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def textbook_program(R: Array, P: Array, Q: Array, alpha: float, passes: int) -> tuple[Array, Array]:
+    r"""Run the textbook's loop over every known cell and coordinate; zero is unknown.
+
+    .. math::
+        e = r_{ij} - p_i \cdot q_j, \qquad
+        p_{if} \leftarrow p_{if} + 2 \alpha e q_{fj}, \qquad
+        q_{fj} \leftarrow q_{fj} + 2 \alpha e p_{if}
+
+    Parameters
+    ----------
+    R, P, Q
+        (m, n), (m, k) and (k, n); P and Q are start values, which are copied.
+
+    Returns
+    -------
+    tuple
+        P and Q after ``passes`` passes.
+    """
+    P, Q = P.copy(), Q.copy()
+    m, n = R.shape
+    k = P.shape[1]
+    for _ in range(passes):
+        for i in range(m):
+            for j in range(n):
+                if R[i, j] > 0:
+                    e = R[i, j] - np.dot(P[i, :], Q[:, j])
+                    for f in range(k):
+                        P[i, f] += alpha * 2 * e * Q[f, j]
+                        Q[f, j] += alpha * 2 * e * P[i, f]
+    return P, Q
+
+
+def sgd_update(r: float, p: Array, q: Array, lr: float, reg: float) -> float:
+    r"""Step p and q, (k,), down the gradient of one rating, in place; return the residual met before.
+
+    .. math::
+        e = r - p \cdot q, \qquad
+        p \leftarrow p + \gamma (e q - \lambda p), \qquad
+        q \leftarrow q + \gamma (e p - \lambda q)
+
+    The second step uses the new p. Each is a step of γ down the gradient of
+    :math:`\tfrac12 (r - p \cdot q)^2 + \tfrac{\lambda}{2} (\|p\|^2 + \|q\|^2)`, with the residual held.
+    """
+    e = r - np.dot(p, q)
+    p += lr * (e * q - reg * p)
+    q += lr * (e * p - reg * q)
+    return float(e)
+
+
+def sgd_span(
+    order: Sequence[int] | Array,
+    starts: Array,
+    stops: Array,
+    indices: Array,
+    values: Array,
+    P: Array,
+    Q: Array,
+    lr: float,
+    reg: float,
+) -> float:
+    """Visit the rows ``order``, of each the entries ``starts[u]:stops[u]``; return the sum of e².
+
+    P is (n_users, k), Q (n_items, k); both are updated in place.
+    """
+    loss = 0.0
+    for u in order:
+        for n in range(starts[u], stops[u]):
+            loss += sgd_update(values[n], P[u], Q[indices[n]], lr, reg) ** 2
+    return loss
+
+
+def counting_argsort(keys: Array, order: Array, n_keys: int) -> tuple[Array, Array]:
+    """Sort the entries ``order`` stably by their keys; return each key's first position, then the order."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=n_keys))])
+    return offsets, order[np.argsort(keys[order], kind="stable")]
+
+
+def band_bounds(indptr: Array, indices: Array, cuts: Array) -> Array:
+    """Find, for each cut, where the columns ``cut`` and later begin in every row: (n_cuts, n_rows)."""
+    bounds = [
+        [indptr[u] + np.searchsorted(indices[indptr[u] : indptr[u + 1]], cut) for u in range(indptr.size - 1)]
+        for cut in cuts
+    ]
+    return np.array(bounds, np.int64)

@@ -1,0 +1,41 @@
+"""A fresh Numba cache for each run: the disk cache knows neither compile options nor callees elsewhere."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_cache = tempfile.mkdtemp(prefix="mfkernel-numba-")
+os.environ["NUMBA_CACHE_DIR"] = _cache  # before Numba is imported; child processes inherit it
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import mfkernel as mf  # noqa: E402
+
+# the first example may have to wait for a kernel to be compiled
+hypothesis.settings.register_profile("mfkernel", deadline=None, max_examples=60)
+hypothesis.settings.load_profile("mfkernel")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of real ratings; tests that need it are skipped where there is none."""
+    folder = os.environ.get("MFKERNEL_DATA")
+    if not folder:
+        pytest.skip("MFKERNEL_DATA names no folder of real ratings")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ratings() -> mf.Ratings:
+    """A generated set with long tails: 300 users, 200 items, 6,000 ratings."""
+    return mf.datasets.synthetic(300, 200, 6000, rng=1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
