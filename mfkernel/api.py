@@ -68,7 +68,8 @@ def factorize(
         Step size γ, constant. By default chosen by the scale of the ratings and lowered linearly, to zero
         after the last epoch.
     regularization
-        λ, per rating, in units of R; by default 0.05 standard deviations of the ratings.
+        λ, per rating, in units of R; by default 0.07 standard deviations of the ratings, or less where there
+        are more than 30 a row or column.
     shuffle
         Visit the rows in a new random order each epoch.
     init

@@ -1,0 +1,117 @@
+"""Threads, cancellation, and what the process may use."""
+
+import threading
+import time
+
+import pytest
+
+from mfkernel._machine import available_cores, available_memory
+from mfkernel.engine import ThreadEngine, interruptible
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_thread_engine__returns_results_in_the_order_of_the_tasks(n_threads):
+    with ThreadEngine(n_threads) as engine:
+        for _ in range(3):
+            assert engine.run(lambda task, cancelled: task * task, range(10)) == [t * t for t in range(10)]
+
+
+def test_thread_engine__runs_tasks_side_by_side():
+    barrier = threading.Barrier(3, timeout=20)
+    with ThreadEngine(3) as engine:
+        assert engine.run(lambda task, cancelled: barrier.wait() >= 0, [0, 1, 2]) == [True] * 3
+
+
+def test_thread_engine__cancels_the_others_when_one_fails():
+    seen = []
+
+    def work(task, cancelled):
+        if task == 0:
+            raise ZeroDivisionError
+        deadline = time.monotonic() + 20
+        while not cancelled() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        seen.append(cancelled())
+
+    with ThreadEngine(2) as engine, pytest.raises(ZeroDivisionError):
+        engine.run(work, [0, 1])
+    assert seen == [True]
+
+
+def test_interruptible__passes_on_results_and_errors():
+    assert interruptible(lambda: 42) == 42
+    with pytest.raises(KeyError, match="lost"):
+        interruptible(lambda: {}["lost"])
+
+
+def write(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 3),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "100000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n"}, 8),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "1000 100000\n"}, 1),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n3:cpu,cpuacct:/x\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "200000\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu,cpuacct:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+    ],
+)
+def test_available_cores__is_the_affinity_cut_by_the_cgroup_quota(files, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    write(tmp_path, files)
+    assert available_cores(tmp_path) == expected
+
+
+def test_available_cores__respects_the_affinity_mask(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3}, raising=False)
+    assert available_cores(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 2048 kB\n"}, 2 * 2**20),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 2048 kB\n",
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "1000\n",
+                "sys/fs/cgroup/a/memory.current": "300\n",
+            },
+            700,
+        ),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 2048 kB\n",
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "max\n",
+                "sys/fs/cgroup/a/memory.current": "300\n",
+            },
+            2 * 2**20,
+        ),
+    ],
+)
+def test_available_memory__is_what_is_free_cut_by_the_cgroup_limit(files, expected, tmp_path):
+    write(tmp_path, files)
+    assert available_memory(tmp_path) == expected

@@ -1,0 +1,319 @@
+"""What ``factorize`` takes and what it refuses: every form of R, every argument."""
+
+import re
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+import mfkernel as mf
+
+DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
+FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+KINDS = [f"{name}_{kind}" for name, kind in product(FORMATS, ("array", "matrix"))]
+COMPRESSED = ["csr_array", "csr_matrix", "csc_array", "csc_matrix"]
+
+
+def fit(R, k=2, **options):
+    return mf.factorize(R, k, **{"epochs": 3, "rng": 0} | options)
+
+
+def assert_same(model, expected):
+    np.testing.assert_array_equal(model.P, expected.P)
+    np.testing.assert_array_equal(model.Q, expected.Q)
+
+
+def cells(R, **options):
+    """Return {(user, item): rating} as the container reads R."""
+    r = mf.Ratings(R, **options)
+    places = zip(r.users.tolist(), r.items.tolist(), strict=True)
+    return dict(zip(places, r.values.tolist(), strict=True))
+
+
+def as_sparse(kind, triplets):
+    """Store triplets in a scipy format, explicit zeros too where the format can."""
+    users, items, values, shape = triplets
+    name, family = kind.split("_")
+    R = getattr(sparse, f"coo_{family}")((values, (users, items)), shape=shape)
+    return R.tobsr(blocksize=(1, 1)) if name == "bsr" else R.asformat(name)
+
+
+def arrays_of(R):
+    """Return every array inside R, also those of Python objects."""
+    if isinstance(R, tuple):
+        return [np.asarray(part) for part in R]
+    if not sparse.issparse(R):
+        return [R]
+    if R.format == "dok":
+        return [np.array(list(R.keys())), np.array(list(R.values()))]
+    names = {"dia": ("data", "offsets"), "coo": ("row", "col", "data"), "lil": ("rows", "data")}
+    parts = [getattr(R, name) for name in names.get(R.format, ("indptr", "indices", "data"))]
+    return [np.array(sum(part, [])) if part.dtype == object else part for part in parts]
+
+
+def snapshot(R):
+    return [(a.dtype, a.shape, a.strides, a.flags.writeable, a.tobytes()) for a in arrays_of(R)]
+
+
+@st.composite
+def triplets(draw):
+    m, n = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    cell = st.tuples(st.integers(0, m - 1), st.integers(0, n - 1))
+    places = draw(st.lists(cell, min_size=1, max_size=20, unique=True))
+    rating = st.floats(-10, 10, width=16, allow_subnormal=False)
+    values = draw(st.lists(rating, min_size=len(places), max_size=len(places)))
+    users, items = np.array(places).T
+    return users, items, np.array(values, draw(st.sampled_from([np.float32, np.float64]))), (m, n)
+
+
+# dense arrays
+
+
+@pytest.mark.parametrize(
+    "R",
+    [
+        DENSE.tolist(),
+        np.asfortranarray(DENSE),
+        np.repeat(np.repeat(DENSE, 2, axis=0), 3, axis=1)[::2, ::3],
+        DENSE[::-1][::-1],
+        DENSE.astype(">f8"),
+        DENSE.astype(">f4"),
+        DENSE.astype(">i2"),
+        DENSE.astype(np.float16),
+        DENSE.astype(np.float32),
+        DENSE.astype(np.longdouble),
+        DENSE.astype(np.int8),
+        DENSE.astype(np.uint64),
+        np.where(DENSE == 0, np.nan, DENSE),
+        np.ma.masked_equal(DENSE, 0),
+        np.ma.masked_equal(np.where(DENSE == 0, 9, DENSE), 9),
+    ],
+    ids="list fortran strided reversed >f8 >f4 >i2 f2 f4 longdouble i1 u8 nan masked masked9".split(),
+)
+def test_dense__is_taken_in_any_layout_and_number_type(R):
+    assert_same(fit(R), fit(DENSE))
+    assert_same(fit(R, dtype=np.float64), fit(DENSE, dtype=np.float64))
+
+
+def test_dense__may_be_read_only(tmp_path):
+    R = DENSE.copy()
+    R.flags.writeable = False
+    assert_same(fit(R), fit(DENSE))
+    np.save(tmp_path / "R.npy", DENSE)
+    assert_same(fit(np.load(tmp_path / "R.npy", mmap_mode="r")), fit(DENSE))
+
+
+def test_dense__zero_is_a_rating_if_only_nan_is_missing():
+    R = np.array([[0.0, np.nan, -0.0], [2.0, 3.0, np.nan]])
+    assert cells(R) == {(1, 0): 2, (1, 1): 3}
+    assert cells(R, missing="nan") == {(0, 0): 0, (0, 2): 0, (1, 0): 2, (1, 1): 3}
+    assert_same(fit(R, missing="nan"), fit(([0, 0, 1, 1], [0, 2, 0, 1], [0.0, 0, 2, 3])))
+    masked = np.ma.array(R, mask=[[1, 0, 0], [0, 1, 0]])
+    assert cells(masked, missing="nan") == {(0, 2): 0, (1, 0): 2}
+
+
+@pytest.mark.parametrize("missing", ["zero", "nan"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_dense__refuses_infinity_with_its_first_place(value, missing):
+    R = DENSE.copy()
+    R[1, 2] = R[2, 0] = value
+    with pytest.raises(ValueError, match=rf"\[1, ?2\].*{value}"):
+        fit(R, missing=missing)
+
+
+@pytest.mark.parametrize(
+    "R",
+    [DENSE > 0, DENSE.astype(object), DENSE.astype(complex), DENSE.astype(str), DENSE.astype("S3"), [[1, None]]],
+    ids=["bool", "object", "complex", "str", "bytes", "none"],
+)
+def test_dense__refuses_what_are_no_real_numbers(R):
+    with pytest.raises(TypeError, match=re.escape(str(np.asarray(R).dtype))):
+        fit(R)
+
+
+@pytest.mark.parametrize("R", [[[1, 2], [3]], [1.0, 2.0], 5.0, None, "R", np.ones((2, 2, 2)), object()])
+def test_dense__refuses_what_is_no_matrix(R):
+    with pytest.raises((TypeError, ValueError)):
+        fit(R)
+
+
+# sparse matrices
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse__any_format_gives_the_same_factors(kind):
+    users, items = np.nonzero(DENSE)
+    R = as_sparse(kind, (users, items, DENSE[users, items], DENSE.shape))
+    assert type(R) is getattr(sparse, kind)
+    assert_same(fit(R), fit(DENSE))
+    assert_same(fit(R.astype(np.float32)), fit(DENSE))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("dia")])
+def test_sparse__explicit_zeros_are_ratings(kind):
+    R = [0, 1, 1, 2], [1, 0, 2, 0], [0.0, 5.0, 0.0, 1.0], (3, 3)
+    assert cells(as_sparse(kind, R)) == {(0, 1): 0, (1, 0): 5, (1, 2): 0, (2, 0): 1}
+    assert_same(fit(as_sparse(kind, R)), fit(R))
+
+
+@pytest.mark.parametrize("family", ["array", "matrix"])
+def test_sparse__zeros_that_only_fill_up_are_unknown(family):
+    R = np.kron(np.eye(2), [[1.0, 2], [0, 4]])
+    expected = {(0, 0): 1, (0, 1): 2, (1, 1): 4, (2, 2): 1, (2, 3): 2, (3, 3): 4}
+    for blocksize in [(2, 2), (1, 2), (4, 1), (4, 4)]:
+        assert cells(getattr(sparse, f"bsr_{family}")(R, blocksize=blocksize)) == expected
+    assert cells(getattr(sparse, f"dia_{family}")(R)) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_sparse__refuses_what_is_not_finite_with_its_place(kind, value):
+    R = as_sparse(kind, ([0, 1, 2], [0, 2, 1], [1.0, value, 2.0], (3, 3)))
+    with pytest.raises(ValueError, match=rf"\[1, ?2\].*{value}"):
+        fit(R)
+
+
+@pytest.mark.parametrize("dtype", [bool, complex])
+def test_sparse__refuses_what_are_no_real_numbers(dtype):
+    with pytest.raises(TypeError, match="bool|complex"):
+        fit(sparse.csr_array(DENSE).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.float32, np.longdouble, ">f8"])
+@pytest.mark.parametrize("kind", ["csr_array", "csc_array", "coo_array"])
+def test_sparse__takes_any_real_values(kind, dtype):
+    R = getattr(sparse, kind)(DENSE)
+    R.data = R.data.astype(dtype)
+    assert_same(fit(R), fit(DENSE))
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.int16, ">i4"])
+def test_sparse__takes_unsorted_rows_with_any_index_type(kind, dtype):
+    R = getattr(sparse, kind)(DENSE)
+    R.indices, R.indptr = R.indices.astype(dtype), R.indptr.astype(dtype)
+    for start, stop in zip(R.indptr[:-1], R.indptr[1:], strict=True):
+        R.indices[start:stop] = R.indices[start:stop][::-1].copy()
+        R.data[start:stop] = R.data[start:stop][::-1].copy()
+    assert (np.diff(mf.Ratings(R).indices[:2]) > 0).all()
+    assert_same(fit(R), fit(DENSE))
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("indices", [0, 1, 3, 2], "3.*3"),
+        ("indices", [0, 1, 1, -1], r"\[3\].*-1"),
+        ("indices", [0.0, 1.0, 1.0, 2.0], "integers"),
+        ("indices", [0, 1, 1], "indptr"),
+        ("data", [1.0, 2.0, 3.0], "indptr"),
+        ("indptr", [0, 3, 1, 4], r"indptr\[2\].*1"),
+        ("indptr", np.array([0, 3, 1, 4], np.uint32), r"indptr\[2\].*1"),
+        ("indptr", [0, -2, 3, 4], r"indptr\[1\].*-2"),
+        ("indptr", np.array([0, 2**31 - 1, -1, 4], np.int32), "indptr"),
+        ("indptr", [1, 2, 3, 4], "indptr"),
+        ("indptr", [0, 2, 3, 4, 4], "indptr"),
+        ("indptr", [0, 2, 4], "indptr"),
+        ("indptr", [0, 2, 3, 9], "indptr.*9"),
+        ("indptr", [], "indptr"),
+        ("indptr", [0.0, 2.0, 3.0, 4.0], "indptr"),
+    ],
+)
+def test_sparse__refuses_arrays_that_point_astray(kind, name, array, message):
+    R = getattr(sparse, kind)(np.array([[1.0, 2, 0], [0, 3, 0], [0, 0, 4]]).T)
+    R = getattr(sparse, kind)((np.arange(1.0, 5), [0, 1, 1, 2], [0, 2, 3, 4]), shape=(3, 3))
+    setattr(R, name, np.asarray(array))
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit(R)
+
+
+def test_sparse__refuses_offsets_that_wrap_around():
+    R = sparse.csr_array((np.ones(4), np.arange(4), np.arange(5)), shape=(4, 4))
+    R.indptr = np.array([0, 2**31 - 1, -(2**31), -1, 4], np.int32)
+    with pytest.raises(ValueError, match="indptr"):
+        mf.Ratings(R)
+
+
+INDICES = st.lists(st.integers(-3, 8), min_size=6, max_size=6)
+INDEX_TYPES = st.sampled_from([np.int32, np.int64, np.int8])
+
+
+@given(st.sampled_from([*COMPRESSED, "bsr_array"]), INDICES, INDICES, INDEX_TYPES)
+def test_sparse__malformed_index_arrays_never_get_through(kind, indices, indptr, dtype):
+    blocks = np.ones((6, 1, 1)) if kind == "bsr_array" else np.ones(6)
+    R = getattr(sparse, kind)((blocks, np.zeros(6, int), np.arange(6)), shape=(5, 5))
+    R.indices, R.indptr = np.array(indices, dtype), np.array(indptr, dtype)
+    sound = indptr[0] == 0 and indptr[-1] <= 6 and sorted(indptr) == indptr
+    if sound and all(0 <= i < 5 for i in indices[: indptr[-1]]):
+        r = mf.Ratings(R, duplicates="last")
+        assert r.nnz == len({(u, i) for u in range(5) for i in indices[indptr[u] : indptr[u + 1]]})
+    else:
+        with pytest.raises((TypeError, ValueError)):
+            mf.Ratings(R, duplicates="last")
+
+
+@given(INDICES, INDICES, st.integers(0, 8), st.integers(0, 8), st.booleans())
+def test_triplets__out_of_range_indices_never_get_through(users, items, m, n, in_coo):
+    values = np.ones(6)
+    R = users, items, values, (m, n)
+    if in_coo:
+        R = sparse.coo_array((values, (np.zeros(6, int), np.zeros(6, int))), shape=(m + 9, n + 9))
+        R.coords, R._shape = (np.array(users), np.array(items)), (m, n)
+    if all(0 <= u < m for u in users) and all(0 <= i < n for i in items):
+        assert mf.Ratings(R, duplicates="sum").values.sum() == 6
+    else:
+        with pytest.raises((TypeError, ValueError)):
+            mf.Ratings(R, duplicates="sum")
+
+
+# triplets and Ratings
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64, ">i8"])
+def test_triplets__take_any_integers(dtype):
+    users, items = (x.astype(dtype) for x in np.nonzero(DENSE))
+    values = DENSE[DENSE != 0]
+    assert_same(fit((users, items, values)), fit(DENSE))
+    assert_same(fit((users[::-1], items[::-1], values[::-1], DENSE.shape)), fit(DENSE))
+    assert_same(fit((users.tolist(), items.tolist(), values.tolist())), fit(DENSE))
+
+
+def test_triplets__reach_as_far_as_their_shape():
+    assert fit(([0, 2], [1, 0], [3.0, 4.0])).shape == (3, 2)
+    assert fit(([0, 2], [1, 0], [3.0, 4.0], (7, 5))).shape == (7, 5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_triplets__refuse_what_is_not_finite_with_its_first_place(value):
+    values = np.arange(20.0)
+    values[[17, 19]] = value
+    with pytest.raises(ValueError, match=rf"values\[17\].*{value}"):
+        fit((np.arange(20)[::-1], np.arange(20), values))
+
+
+@pytest.mark.parametrize("form", ["triplets", *KINDS[:6], *KINDS[2:4]])
+def test_duplicates__are_refused_with_a_count(form):
+    R = [0, 1, 0, 1], [2, 1, 2, 1], [3.0, 4.0, 5.0, 6.0], (2, 3)
+    if form.startswith("csr") or form.startswith("csc"):
+        data = (np.ones(4), [2, 2, 1, 1], [0, 2, 4]) if "csr" in form else (np.ones(4), [1, 1, 0, 0], [0, 0, 2, 4])
+        R = getattr(sparse, form)(data, shape=(2, 3))
+    elif form != "triplets":
+        R = getattr(sparse, form.replace("bsr", "coo"))((R[2], R[:2]), shape=(2, 3))
+    with pytest.raises(ValueError, match=r"\b2 duplicate"):
+        fit(R)
+
+
+@pytest.mark.parametrize(("duplicates", "value"), [("sum", 12.0), ("mean", 4.0), ("last", 3.0)])
+def test_duplicates__follow_the_policy(duplicates, value):
+    R = [0, 1, 0, 0], [1, 0, 1, 1], [8.0, 2.0, 1.0, 3.0]
+    assert_same(fit(R, duplicates=duplicates), fit(([0, 1], [1, 0], [value, 2.0])))
+
+
+def test_ratings__are_taken_as_they_are():
+    assert_same(fit(mf.Ratings(DENSE)), fit(DENSE))
+    assert_same(fit(mf.Ratings(DENSE, dtype=np.float32), dtype=np.float64), fit(DENSE, dtype=np.float64))
+    assert_same(fit(mf.Ratings(DENSE).T), fit(DENSE.T))

@@ -1,0 +1,164 @@
+"""What needs a process of its own: imports, the disk cache, Ctrl-C, threads and fork."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import mfkernel as mf
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
+
+
+def python(code, **environment):
+    """Run code in a fresh process; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import__loads_neither_numba_nor_scipy():
+    code = "import sys, mfkernel; print([m for m in ('numba', 'scipy', 'llvmlite') if m in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_import__is_quick():
+    code = (
+        "import time, numpy; start = time.perf_counter(); import mfkernel; print(time.perf_counter() - start)"
+    )
+    assert min(float(python(code)) for _ in range(3)) <= 0.3
+
+
+def test_first_call__is_quick_with_a_warm_cache():
+    code = (
+        "import time; start = time.perf_counter(); import mfkernel as mf, numpy as np;"
+        "R = np.array([[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]);"
+        "mf.factorize(R, 2); print(time.perf_counter() - start)"
+    )
+    python(code)
+    assert min(float(python(code)) for _ in range(3)) <= 1.5
+
+
+def test_factorize__runs_where_no_cache_can_be_written(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code = (
+        "import numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"  # as where neither package nor home is writable
+        "import mfkernel as mf; print(mf.factorize([[5, 3], [4, 1]], 1, epochs=1).k)"
+    )
+    assert python(code) == "1"
+
+
+def test_factorize__gives_the_same_bits_in_a_new_process():
+    code = (
+        "import mfkernel as mf, hashlib;"
+        "P, Q = mf.factorize(mf.datasets.synthetic(200, 100, 3000), 8, rng=5);"
+        "print(hashlib.sha256(P.tobytes() + Q.tobytes()).hexdigest())"
+    )
+    assert python(code) == python(code)
+
+
+def test_factorize__asserts_nothing_that_optimised_python_would_drop():
+    code = (
+        "import mfkernel as mf\n"
+        "try: mf.factorize(([0, 9], [0, 0], [1, 2], (2, 2)), 1)\n"
+        "except ValueError as error: print(error)"
+    )
+    assert "users[1] = 9" in python(code, PYTHONOPTIMIZE="2")
+
+
+INTERRUPTED = """
+import sys, time
+import numpy as np
+import mfkernel as mf
+{setup}
+print("ready", flush=True)
+try:
+    {call}
+except KeyboardInterrupt:
+    print(time.monotonic(), flush=True)
+"""
+LARGE_RUN = "R = mf.datasets.synthetic(6040, 3706, 1_000_000); mf.factorize(R, 32, epochs=1)"
+ONE_LONG_ROW = "R = np.full((1, 3_000_000), 3.0, np.float32); mf.factorize(R[:, :9], 64, epochs=1)"
+MANY_TRIPLETS = (
+    "n = 20_000_000; users, items = np.divmod(np.random.default_rng(0).permutation(n), 5000);"
+    "values = np.ones(n, np.float32); mf.factorize((users[:9], items[:9], values[:9]), 8, epochs=1)"
+)
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("setup", "call"),
+    [
+        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6)"),
+        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, schedule='hogwild', n_threads=2)"),
+        (ONE_LONG_ROW, "mf.factorize(R, 64, epochs=10**6, regularization=1)"),
+        (MANY_TRIPLETS, "[mf.factorize((users, items, values), 8, epochs=1) for _ in range(99)]"),
+    ],
+    ids=["sequential", "hogwild", "one long row", "conversion"],
+)
+def test_factorize__ctrl_c_returns_within_a_fifth_of_a_second(setup, call):
+    delays = []
+    for attempt in range(3):  # the machine may be busy: one quick answer shows that nothing blocks
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED.format(setup=setup, call=call)], stdout=subprocess.PIPE, text=True
+        )
+        with process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.5 + 0.17 * attempt)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            delays.append(float(process.stdout.readline()) - sent)
+            process.kill()
+        if delays[-1] <= 0.2:
+            break
+    assert min(delays) <= 0.2
+
+
+def test_factorize__runs_in_several_threads_at_once(ratings):
+    expected = [mf.factorize(ratings, 8, rng=seed).P for seed in range(4)]
+    results = [None] * 4
+
+    def work(seed):
+        mf.factorize(ratings, 8, rng=seed, schedule="hogwild", n_threads=2)
+        results[seed] = mf.factorize(ratings, 8, rng=seed).P
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result, other in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, other)
+
+
+def _hogwild_rmse(ratings, queue):
+    queue.put(mf.factorize(ratings, 8, rng=0, schedule="hogwild", n_threads=2).rmse(ratings))
+
+
+@POSIX
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_factorize__runs_in_a_child_process(method, ratings):
+    mf.factorize(ratings, 8, schedule="hogwild", n_threads=2)  # leave whatever threads leave behind
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=_hogwild_rmse, args=(ratings, queue))
+    child.start()
+    rmse = queue.get(timeout=60)
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert rmse < ratings.std

@@ -1,0 +1,112 @@
+"""How good the plain call is: against the mean baseline, on any scale, on generated and real ratings."""
+
+import numpy as np
+import pytest
+
+import mfkernel as mf
+
+SCALES = {
+    "1 to 5": lambda r: r,
+    "-10 to 10": lambda r: (r - 3) * 5,
+    "0 to 100": lambda r: (r - 1) * 25,
+    "millions": lambda r: r * 1e6,
+    "millionths": lambda r: r * 1e-6,
+    "negative": lambda r: -r,
+    "centred": lambda r: r - 3.53,
+    "far from zero": lambda r: r + 100,
+}
+
+
+def rescaled(ratings, function):
+    values = function(ratings.values.astype(np.float64))
+    return mf.Ratings((ratings.users, ratings.items, values, ratings.shape))
+
+
+def user_and_item_mean_rmse(train, test):
+    """Test RMSE of mean + b_u + b_i, the biases being damped means (5 ratings of weight zero)."""
+    residuals = train.values - train.mean
+    item_bias = np.bincount(train.items, residuals, train.n_items) / (train.item_counts() + 5)
+    residuals = residuals - item_bias[train.items]
+    user_bias = np.bincount(train.users, residuals, train.n_users) / (train.user_counts() + 5)
+    predicted = train.mean + user_bias[test.users] + item_bias[test.items]
+    return np.sqrt(np.mean((test.values - predicted) ** 2))
+
+
+@pytest.fixture(scope="module")
+def split():
+    return mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_factorize__beats_the_means_on_any_scale(scale, split):
+    train, test = (rescaled(part, SCALES[scale]) for part in split)
+    ratio = mf.factorize(train, 32, rng=0).rmse(test) / user_and_item_mean_rmse(train, test)
+    # far from zero one step size must serve both the mean and what varies by a hundredth of it
+    assert ratio < (1.02 if scale == "far from zero" else 0.98)
+
+
+def test_factorize__scaling_the_ratings_scales_the_predictions(split):
+    train, test = split
+    plain = mf.factorize(train, 8, rng=0, dtype=np.float64).predict(test.users, test.items)
+    scaled = mf.factorize(rescaled(train, SCALES["millions"]), 8, rng=0, dtype=np.float64)
+    np.testing.assert_allclose(scaled.predict(test.users, test.items), plain * 1e6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 8, 128])
+def test_factorize__beats_the_means_with_any_rank(k, split):
+    train, test = split
+    ratio = mf.factorize(train, k, rng=0).rmse(test) / user_and_item_mean_rmse(train, test)
+    assert ratio < (1.07 if k == 1 else 0.99)  # one factor cannot hold both biases
+
+
+@pytest.mark.parametrize("shape", [(60, 40, 3), (200, 150, 5)])
+def test_factorize__recovers_a_low_rank_matrix(shape, rng):
+    m, n, k = shape
+    truth = rng.normal(size=(m, k)) @ rng.normal(size=(k, n))
+    R = np.where(rng.random((m, n)) < 0.5, truth, np.nan)
+    model = mf.factorize(R, k, missing="nan", rng=0)
+    hidden = np.isnan(R)
+    error = np.sqrt(np.mean((model.reconstruct() - truth)[hidden] ** 2))
+    assert error < 0.2 * truth.std()
+    exact = mf.factorize(R, k, missing="nan", rng=0, regularization=0, epochs=300)
+    assert np.sqrt(np.mean((exact.reconstruct() - truth)[hidden] ** 2)) < 0.01 * truth.std()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(0).lognormal(0, 2, 2000),
+        np.random.default_rng(0).standard_cauchy(2000),
+        np.append(np.ones(1999), 1e6),
+        np.full(2000, 3.0),
+        np.full(2000, 0.0),
+    ],
+    ids=["lognormal", "cauchy", "one outlier", "constant", "zero"],
+)
+def test_factorize__does_not_diverge_on_odd_distributions(values, rng):
+    cells = rng.choice(100 * 60, 2000, replace=False)
+    ratings = mf.Ratings((cells // 60, cells % 60, values, (100, 60)))
+    model = mf.factorize(ratings, 8, rng=0)
+    assert model.rmse(ratings) <= max(values.std(), 0.1)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("fold", ["u1", "u2", "u3", "u4", "u5"])
+def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
+    whole = np.loadtxt(data_folder / "ml-100k" / "u.data", dtype=np.int64)
+    shape = tuple(whole[:, :2].max(axis=0))
+    train, test = (
+        mf.Ratings((part[:, 0] - 1, part[:, 1] - 1, part[:, 2], shape), dtype=np.float32)
+        for part in (np.loadtxt(data_folder / "ml-100k" / f"{fold}.{kind}", int) for kind in ("base", "test"))
+    )
+    assert mf.factorize(train, 32, rng=0).rmse(test) < 0.98 * user_and_item_mean_rmse(train, test)
+
+
+@pytest.mark.data
+def test_factorize__beats_the_means_on_ml_1m_and_hogwild_is_as_good(data_folder):
+    ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")
+    train, test = mf.train_test_split(ratings, 0.1, rng=1)
+    sequential = mf.factorize(train, 32, rng=0).rmse(test)
+    assert sequential < 0.94 * user_and_item_mean_rmse(train, test)
+    hogwild = mf.factorize(train, 32, rng=0, schedule="hogwild", n_threads=2).rmse(test)
+    assert hogwild == pytest.approx(sequential, rel=0.005)

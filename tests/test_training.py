@@ -1,0 +1,119 @@
+"""The training loop as the user of ``factorize`` sees it."""
+
+import numpy as np
+import pytest
+
+import mfkernel as mf
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+def test_factorize__records_one_epoch_after_another(schedule, ratings):
+    model = mf.factorize(ratings, 4, epochs=5, schedule=schedule, rng=0)
+    assert [e.epoch for e in model.history] == [1, 2, 3, 4, 5]
+    assert all(e.seconds > 0 for e in model.history)
+    assert model.history[-1].rmse < model.history[0].rmse
+    rates = [e.learning_rate for e in model.history]
+    np.testing.assert_allclose(np.diff(rates), -rates[0] / 5)
+
+
+def test_factorize__keeps_a_given_learning_rate_constant(ratings):
+    model = mf.factorize(ratings, 4, epochs=3, learning_rate=0.01)
+    assert [e.learning_rate for e in model.history] == [0.01] * 3
+
+
+def test_factorize__reports_the_residuals_met(ratings):
+    model = mf.factorize(ratings, 4, epochs=30, rng=0)
+    assert model.rmse(ratings) == pytest.approx(model.history[-1].rmse, rel=0.02)
+
+
+def test_factorize__one_hogwild_thread_gives_the_sequential_bits(ratings):
+    one = mf.factorize(ratings, 6, rng=3, epochs=4)
+    two = mf.factorize(ratings, 6, rng=3, epochs=4, schedule="hogwild", n_threads=1)
+    np.testing.assert_array_equal(one.P, two.P)
+    np.testing.assert_array_equal(one.Q, two.Q)
+    assert [e.rmse for e in one.history] == [e.rmse for e in two.history]
+
+
+def test_factorize__depends_on_rng_alone(ratings):
+    one, two, other = (mf.factorize(ratings, 6, rng=seed, epochs=2).P for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert (one != other).any()
+
+
+def test_factorize__shuffle_changes_the_order(ratings):
+    one, two = (mf.factorize(ratings, 6, rng=1, epochs=2, shuffle=s).P for s in (True, False))
+    assert (one != two).any()
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 16])
+def test_factorize__hogwild_fits_as_well_as_sequential(n_threads):
+    train, test = mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)
+    sequential = mf.factorize(train, 16, rng=0).rmse(test)
+    hogwild = mf.factorize(train, 16, rng=0, schedule="hogwild", n_threads=n_threads).rmse(test)
+    assert hogwild == pytest.approx(sequential, rel=0.005)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_factorize__divergence_names_epoch_and_learning_rate(schedule, dtype, ratings):
+    with pytest.raises(mf.DivergenceError, match=r"epoch \d+ .*learning rate 7"):
+        mf.factorize(ratings, 4, learning_rate=7, schedule=schedule, dtype=dtype, n_threads=None)
+
+
+def test_factorize__slow_divergence_is_seen_before_the_numbers_overflow():
+    rates = np.geomspace(0.05, 5, 12)
+    diverged = 0
+    ratings = mf.datasets.synthetic(100, 50, 1500)
+    for rate in rates:
+        try:
+            model = mf.factorize(ratings, 2, learning_rate=rate, epochs=20, dtype=np.float64, rng=0)
+        except mf.DivergenceError:
+            diverged += 1
+        else:
+            assert np.abs(model.reconstruct()).max() < 1e5
+    assert 0 < diverged < rates.size
+
+
+def test_factorize__callback_sees_each_epoch_and_can_stop(ratings):
+    seen = []
+
+    def callback(record):
+        seen.append(record)
+        return record.epoch == 3
+
+    model = mf.factorize(ratings, 4, epochs=10, callback=callback)
+    assert seen == model.history
+    assert len(seen) == 3
+
+
+def test_factorize__an_error_in_the_callback_comes_through(ratings):
+    def callback(record):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        mf.factorize(ratings, 4, epochs=10, callback=callback)
+
+
+def test_factorize__progress_writes_a_line_an_epoch_to_stderr(ratings, capsys):
+    mf.factorize(ratings, 4, epochs=3, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 3
+    assert "3/3" in err.splitlines()[-1]
+
+
+def test_factorize__sequential_says_that_threads_are_not_used(ratings):
+    with pytest.warns(UserWarning, match="n_threads=4 is not used.*hogwild"):
+        mf.factorize(ratings, 4, epochs=1, n_threads=4)
+
+
+def test_factorize__goes_on_from_given_factors(ratings):
+    first = mf.factorize(ratings, 4, epochs=10, rng=0)
+    second = mf.factorize(ratings, 4, epochs=1, learning_rate=1e-4, init=tuple(first), rng=0)
+    assert second.history[0].rmse == pytest.approx(first.rmse(ratings), rel=1e-3)
+
+
+def test_factorize__refuses_factors_that_cannot_fit(ratings, monkeypatch):
+    monkeypatch.setattr("mfkernel.api.available_memory", lambda: 10_000)
+    with pytest.raises(MemoryError, match="factors.*GiB"):
+        mf.factorize(ratings, 64)
