@@ -8,6 +8,8 @@ from mfkernel.model_selection import train_test_split
 from mfkernel.ratings import Ratings
 from mfkernel.training import DivergenceError
 
+__version__ = "0.1.0"
+
 __all__ = [
     "DivergenceError",
     "Epoch",

@@ -27,8 +27,9 @@ def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rn
     """Generate star ratings with the long tails of real ones; by default as many as ML-100K has.
 
     A few users rate much and a few items are rated often: activity and popularity are lognormal, with the
-    shares of the busiest tenth as in ML-100K and ML-1M. A rating is the sum of a mean, a user's and an item's bias, eight factors and noise, rounded
-    to 1, …, 5 stars: standard deviations 1.1 of all of them, 0.8 of the noise.
+    shares of the busiest tenth as in ML-100K and ML-1M. A rating is the sum of a mean, a user's and an item's
+    bias, eight factors and noise, rounded to 1, …, 5 stars: standard deviations 1.1 of all of them, 0.8 of
+    the noise.
 
     Parameters
     ----------

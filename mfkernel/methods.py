@@ -88,7 +88,7 @@ def default_regularization(ratings: Ratings) -> float:
     λ is per rating, so that a row of n ratings is held by nλ; the more it has, the less of that it needs.
     """
     density = ratings.nnz / sum(ratings.shape)
-    return 0.07 * ratings.std * min(1.0, (30 / density) ** 0.25)
+    return 0.07 * ratings.std * min(1.0, math.sqrt(math.sqrt(30 / density)))
 
 
 def default_epochs(ratings: Ratings) -> int:

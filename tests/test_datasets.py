@@ -16,7 +16,9 @@ def test_textbook__has_the_known_start():
     np.testing.assert_array_equal(Q0, state.rand(2, 3))
 
 
-@pytest.mark.parametrize("size", [(943, 1682, 100_000), (50, 30, 750), (10, 1000, 2000), (2, 2, 2), (2, 1, 1)])
+@pytest.mark.parametrize(
+    "size", [(943, 1682, 100_000), (50, 30, 750), (10, 1000, 2000), (2, 2, 2), (2, 1, 1)]
+)
 def test_synthetic__has_the_size_asked_for(size):
     ratings = mf.datasets.synthetic(*size)
     assert (ratings.n_users, ratings.n_items, ratings.nnz) == size

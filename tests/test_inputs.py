@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -51,7 +51,7 @@ def arrays_of(R):
         return [np.array(list(R.keys())), np.array(list(R.values()))]
     names = {"dia": ("data", "offsets"), "coo": ("row", "col", "data"), "lil": ("rows", "data")}
     parts = [getattr(R, name) for name in names.get(R.format, ("indptr", "indices", "data"))]
-    return [np.array(sum(part, [])) if part.dtype == object else part for part in parts]
+    return [np.array([x for row in part for x in row]) if part.dtype == object else part for part in parts]
 
 
 def snapshot(R):
@@ -91,7 +91,7 @@ def triplets(draw):
         np.ma.masked_equal(DENSE, 0),
         np.ma.masked_equal(np.where(DENSE == 0, 9, DENSE), 9),
     ],
-    ids="list fortran strided reversed >f8 >f4 >i2 f2 f4 longdouble i1 u8 nan masked masked9".split(),
+    ids=lambda R: f"{type(R).__name__}-{np.asarray(R).dtype.str}",
 )
 def test_dense__is_taken_in_any_layout_and_number_type(R):
     assert_same(fit(R), fit(DENSE))
@@ -126,7 +126,14 @@ def test_dense__refuses_infinity_with_its_first_place(value, missing):
 
 @pytest.mark.parametrize(
     "R",
-    [DENSE > 0, DENSE.astype(object), DENSE.astype(complex), DENSE.astype(str), DENSE.astype("S3"), [[1, None]]],
+    [
+        DENSE > 0,
+        DENSE.astype(object),
+        DENSE.astype(complex),
+        DENSE.astype(str),
+        DENSE.astype("S3"),
+        [[1, None]],
+    ],
     ids=["bool", "object", "complex", "str", "bytes", "none"],
 )
 def test_dense__refuses_what_are_no_real_numbers(R):
@@ -178,7 +185,7 @@ def test_sparse__refuses_what_is_not_finite_with_its_place(kind, value):
 
 @pytest.mark.parametrize("dtype", [bool, complex])
 def test_sparse__refuses_what_are_no_real_numbers(dtype):
-    with pytest.raises(TypeError, match="bool|complex"):
+    with pytest.raises(TypeError, match=r"bool|complex"):
         fit(sparse.csr_array(DENSE).astype(dtype))
 
 
@@ -206,7 +213,7 @@ def test_sparse__takes_unsorted_rows_with_any_index_type(kind, dtype):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("indices", [0, 1, 3, 2], "3.*3"),
+        ("indices", [0, 1, 3, 2], r"\[2\].*3.*3"),
         ("indices", [0, 1, 1, -1], r"\[3\].*-1"),
         ("indices", [0.0, 1.0, 1.0, 2.0], "integers"),
         ("indices", [0, 1, 1], "indptr"),
@@ -224,7 +231,6 @@ def test_sparse__takes_unsorted_rows_with_any_index_type(kind, dtype):
     ],
 )
 def test_sparse__refuses_arrays_that_point_astray(kind, name, array, message):
-    R = getattr(sparse, kind)(np.array([[1.0, 2, 0], [0, 3, 0], [0, 0, 4]]).T)
     R = getattr(sparse, kind)((np.arange(1.0, 5), [0, 1, 1, 2], [0, 2, 3, 4]), shape=(3, 3))
     setattr(R, name, np.asarray(array))
     with pytest.raises((TypeError, ValueError), match=message):
@@ -238,22 +244,39 @@ def test_sparse__refuses_offsets_that_wrap_around():
         mf.Ratings(R)
 
 
-INDICES = st.lists(st.integers(-3, 8), min_size=6, max_size=6)
-INDEX_TYPES = st.sampled_from([np.int32, np.int64, np.int8])
+@pytest.mark.parametrize("kind", [*COMPRESSED, "coo_array"])
+def test_sparse__may_be_read_only(kind):
+    R = getattr(sparse, kind)(DENSE)
+    for array in arrays_of(R):
+        array.flags.writeable = False
+    assert_same(fit(R), fit(DENSE))
+    if kind == "coo_array":
+        assert_same(fit((R.row, R.col, R.data)), fit(DENSE))
 
 
-@given(st.sampled_from([*COMPRESSED, "bsr_array"]), INDICES, INDICES, INDEX_TYPES)
+INDICES = st.lists(st.integers(-2, 7), min_size=6, max_size=6)
+RISING = st.lists(st.integers(0, 6), min_size=4, max_size=4).map(lambda x: [0, *sorted(x), 6])
+INDEX_TYPES = st.sampled_from([np.int8, np.int32, np.int64])
+
+
+@given(st.sampled_from([*COMPRESSED, "bsr_array"]), INDICES, INDICES | RISING, INDEX_TYPES)
 def test_sparse__malformed_index_arrays_never_get_through(kind, indices, indptr, dtype):
-    blocks = np.ones((6, 1, 1)) if kind == "bsr_array" else np.ones(6)
-    R = getattr(sparse, kind)((blocks, np.zeros(6, int), np.arange(6)), shape=(5, 5))
-    R.indices, R.indptr = np.array(indices, dtype), np.array(indptr, dtype)
-    sound = indptr[0] == 0 and indptr[-1] <= 6 and sorted(indptr) == indptr
-    if sound and all(0 <= i < 5 for i in indices[: indptr[-1]]):
-        r = mf.Ratings(R, duplicates="last")
-        assert r.nnz == len({(u, i) for u in range(5) for i in indices[indptr[u] : indptr[u + 1]]})
-    else:
+    ones = np.ones((6, 1, 1) if kind == "bsr_array" else 6)
+    R = getattr(sparse, kind)((ones, np.zeros(6, int), np.arange(6)), shape=(5, 5))
+    R.data, R.indices, R.indptr = ones, np.array(indices, dtype), np.array(indptr, dtype)
+    if indptr == [0, *sorted(indptr[1:-1]), 6] and all(0 <= i < 5 for i in indices):
+        distinct = {(u, i) for u in range(5) for i in indices[indptr[u] : indptr[u + 1]]}
+        assert mf.Ratings(R, duplicates="last").nnz == len(distinct)
+    elif indptr != sorted(indptr) or indptr[0] or indptr[-1] > 6 or indptr[-1] == 6:
         with pytest.raises((TypeError, ValueError)):
             mf.Ratings(R, duplicates="last")
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_sparse__spare_room_behind_the_last_entry_is_unread(kind):
+    R = getattr(sparse, kind)(DENSE)
+    R.indices, R.data = np.append(R.indices, [-9, 99]), np.append(R.data, [np.nan, 8.0])
+    assert_same(fit(R), fit(DENSE))
 
 
 @given(INDICES, INDICES, st.integers(0, 8), st.integers(0, 8), st.booleans())
@@ -295,25 +318,236 @@ def test_triplets__refuse_what_is_not_finite_with_its_first_place(value):
         fit((np.arange(20)[::-1], np.arange(20), values))
 
 
-@pytest.mark.parametrize("form", ["triplets", *KINDS[:6], *KINDS[2:4]])
-def test_duplicates__are_refused_with_a_count(form):
-    R = [0, 1, 0, 1], [2, 1, 2, 1], [3.0, 4.0, 5.0, 6.0], (2, 3)
-    if form.startswith("csr") or form.startswith("csc"):
-        data = (np.ones(4), [2, 2, 1, 1], [0, 2, 4]) if "csr" in form else (np.ones(4), [1, 1, 0, 0], [0, 0, 2, 4])
-        R = getattr(sparse, form)(data, shape=(2, 3))
-    elif form != "triplets":
-        R = getattr(sparse, form.replace("bsr", "coo"))((R[2], R[:2]), shape=(2, 3))
+def with_duplicates(form):
+    """Store two ratings twice: 3 and 5 for cell (0, 2), 4 and 6 for cell (1, 1)."""
+    users, items, values, shape = [0, 1, 0, 1], [2, 1, 2, 1], [3.0, 4.0, 5.0, 6.0], (2, 3)
+    if form == "triplets":
+        return users, items, values, shape
+    if form.startswith("coo"):
+        return getattr(sparse, form)((values, (users, items)), shape=shape)
+    indices, indptr = ([2, 2, 1, 1], [0, 2, 4]) if form.startswith("csr") else ([1, 1, 0, 0], [0, 0, 2, 4])
+    data = [3.0, 5, 4, 6] if form.startswith("csr") else [4.0, 6, 3, 5]
+    return getattr(sparse, form)((np.array(data), indices, indptr), shape=shape)
+
+
+@pytest.mark.parametrize("form", ["triplets", "coo_array", "coo_matrix", *COMPRESSED])
+def test_duplicates__are_refused_or_merged(form):
+    R = with_duplicates(form)
     with pytest.raises(ValueError, match=r"\b2 duplicate"):
         fit(R)
-
-
-@pytest.mark.parametrize(("duplicates", "value"), [("sum", 12.0), ("mean", 4.0), ("last", 3.0)])
-def test_duplicates__follow_the_policy(duplicates, value):
-    R = [0, 1, 0, 0], [1, 0, 1, 1], [8.0, 2.0, 1.0, 3.0]
-    assert_same(fit(R, duplicates=duplicates), fit(([0, 1], [1, 0], [value, 2.0])))
+    for duplicates, values in [("sum", [8.0, 10.0]), ("mean", [4.0, 5.0]), ("last", [5.0, 6.0])]:
+        assert_same(fit(R, duplicates=duplicates), fit(([0, 1], [2, 1], values, (2, 3))))
 
 
 def test_ratings__are_taken_as_they_are():
     assert_same(fit(mf.Ratings(DENSE)), fit(DENSE))
     assert_same(fit(mf.Ratings(DENSE, dtype=np.float32), dtype=np.float64), fit(DENSE, dtype=np.float64))
     assert_same(fit(mf.Ratings(DENSE).T), fit(DENSE.T))
+
+
+# what holds for every form
+
+
+@given(triplets(), st.integers(1, 9), st.sampled_from(["sequential", "hogwild"]), st.data())
+def test_factorize__gives_finite_factors_and_leaves_every_form_untouched(R, k, schedule, data):
+    users, items, values, shape = R
+    assume(values.any())
+    dense = np.full(shape, np.nan, values.dtype)
+    dense[users, items] = values
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    options = {"missing": "nan", "schedule": schedule, "n_threads": 1, "dtype": dtype}
+    far = shape[0] - 1 in users and shape[1] - 1 in items
+    forms = [dense, np.asfortranarray(dense), R, *(as_sparse(kind, R) for kind in KINDS)]
+    for form in [*forms, R[:3]] if far else forms:
+        before = snapshot(form)
+        model = fit(form, k, **options)
+        assert snapshot(form) == before
+        assert model.P.shape == (shape[0], k)
+        assert model.Q.shape == (k, shape[1])
+        assert model.P.dtype == model.Q.dtype == dtype
+        assert np.isfinite(model.P).all()
+        assert np.isfinite(model.Q).all()
+
+
+@given(
+    triplets(), st.sampled_from(["csr_array", "csc_matrix", "coo_array"]), st.sampled_from(["sum", "last"])
+)
+def test_factorize__leaves_unsorted_duplicates_untouched(R, kind, duplicates):
+    users, items, values, shape = R
+    R = as_sparse(kind, (users[::-1], items[::-1], values[::-1], shape))
+    if kind != "coo_array":
+        R.indices[:] = R.indices[::-1].copy()
+        R.has_sorted_indices = R.has_canonical_format = False
+    before = snapshot(R)
+    fit(R, duplicates=duplicates)
+    assert snapshot(R) == before
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+@pytest.mark.parametrize("k", [1, 2, 40])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (2, 3)])
+def test_factorize__tiny_shapes(shape, k, schedule):
+    R = np.linspace(1, 5, np.prod(shape)).reshape(shape)
+    model = fit(R, k, schedule=schedule, n_threads=3 if schedule == "hogwild" else None, epochs=None)
+    assert model.P.shape == (shape[0], k)
+    assert model.Q.shape == (k, shape[1])
+    assert model.rmse(R) < 0.6  # the mean alone: up to 1.7
+    np.testing.assert_allclose(model.reconstruct(), model.P @ model.Q)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("offset", [0, -6])
+def test_factorize__predicts_unknown_rows_and_columns_by_the_mean(ratings, k, offset):
+    keep = (ratings.users % 9 > 0) & (ratings.items % 7 > 0)
+    known = ratings.select(keep)
+    R = known.users, known.items, known.values + offset, (300, 200)
+    mean = R[2].mean()
+    model = mf.factorize(R, k, rng=0)
+    unknown_users, unknown_items = (
+        np.flatnonzero(n == 0) for n in (known.user_counts(), known.item_counts())
+    )
+    assert unknown_users.size >= 34
+    assert unknown_items.size >= 29
+    assert model.predict(unknown_users[:, None], np.arange(200)) == pytest.approx(mean, rel=1e-5)
+    assert model.predict(np.arange(300)[:, None], unknown_items) == pytest.approx(mean, rel=1e-5)
+    P, Q = model
+    assert P[unknown_users] @ Q == pytest.approx(mean, abs=2 * known.std)
+    assert np.abs(P @ Q[:, unknown_items] - mean).mean() < 0.5 * known.std
+
+
+@pytest.mark.parametrize(
+    "R", [np.zeros((2, 3)), np.full((2, 2), np.nan), np.ones((0, 3)), np.ones((3, 0)), [[]]]
+)
+def test_factorize__refuses_no_ratings(R):
+    with pytest.raises(ValueError, match=r"no .*ratings|empty"):
+        fit(R)
+    with pytest.raises(ValueError, match=r"no .*ratings|empty"):
+        fit(sparse.coo_array(np.asarray(R).shape))
+
+
+@pytest.mark.parametrize("R", [([], [], []), ([], [], [], (0, 0)), ([], [], [], (4, 5))])
+def test_factorize__refuses_empty_triplets(R):
+    with pytest.raises(ValueError, match=r"no .*ratings|empty"):
+        fit(R)
+
+
+# arguments
+
+
+@pytest.mark.parametrize("k", [np.int64(3), np.uint8(3)])
+def test_arguments__k_may_be_a_numpy_integer(k):
+    assert_same(fit(DENSE, k), fit(DENSE, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *product(["k", "epochs", "n_threads"], [0, -1, 2.0, 1.5, True, np.True_, "2", [2]]),
+        ("k", None),
+        ("k", np.nan),
+        *product(["learning_rate"], [0, -0.1, np.nan, np.inf, "fast", 1j]),
+        *product(["regularization"], [-0.1, np.nan, np.inf, "strong", [1, 2]]),
+        *product(["dtype"], [np.float16, int, "f2", ">f4", complex, "nonsense", np.longdouble]),
+        *product(["init"], [5, "PQ", ([[1.0]],), ([[1.0]], [[1.0]], [[1.0]])]),
+        *product(["rng"], [1.5, "seed", -1, object()]),
+        *product(["method", "schedule", "missing", "duplicates"], [None, 0, "", "something else"]),
+        ("callback", 5),
+    ],
+)
+def test_arguments__wrong_values_are_refused_by_name(name, value):
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+        fit(DENSE, **{"k": 2, "schedule": "hogwild"} | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "near", "others"),
+    [
+        ("method", "sdg", "sgd", []),
+        ("schedule", "sequental", "sequential", ["hogwild"]),
+        ("schedule", "hogwyld", "hogwild", ["sequential"]),
+        ("schedule", "HOGWILD", "hogwild", ["sequential"]),
+        ("missing", "zeros", "zero", ["nan"]),
+        ("missing", "NaN", "nan", ["zero"]),
+        ("duplicates", "rise", "raise", ["sum", "mean", "last"]),
+        ("duplicates", "summ", "sum", ["raise", "mean", "last"]),
+        ("duplicates", "means", "mean", ["raise", "sum", "last"]),
+        ("duplicates", "latest", "last", ["raise", "sum", "mean"]),
+    ],
+)
+def test_arguments__unknown_words_get_the_nearest_known_one(name, wrong, near, others):
+    with pytest.raises(ValueError, match=rf"{name}.*{wrong}") as raised:
+        fit(DENSE, **{name: wrong})
+    message = str(raised.value).replace(repr(wrong), "")
+    assert message.count(repr(near)) > max([message.count(repr(other)) for other in others], default=0)
+
+
+@pytest.mark.parametrize(("P0", "Q0"), [((4, 3), (2, 3)), ((2, 4), (2, 3)), ((4, 2), (3, 2)), ((8,), (6,))])
+def test_arguments__init_of_wrong_shape(P0, Q0):
+    with pytest.raises(ValueError, match=r"\(4, 2\).*\(2, 3\).*" + re.escape(f"{P0} and {Q0}")):
+        fit(DENSE, init=(np.ones(P0), np.ones(Q0)))
+
+
+@pytest.mark.parametrize("dtype", [bool, complex, str, object])
+def test_arguments__init_of_no_real_numbers(dtype):
+    with pytest.raises(TypeError, match=r"init|P0"):
+        fit(DENSE, init=(np.ones((4, 2)).astype(dtype), np.ones((2, 3))))
+
+
+@pytest.mark.parametrize(("which", "place"), [(0, (3, 1)), (1, (1, 2))])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_arguments__init_must_be_finite(which, place, value):
+    init = np.ones((4, 2)), np.ones((2, 3))
+    init[which][place] = value
+    with pytest.raises(ValueError, match=re.escape(f"{'PQ'[which]}0[{place[0]}, {place[1]}]")):
+        fit(DENSE, init=init)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f8", np.float16, np.int8])
+def test_arguments__init_is_copied(order, dtype, rng):
+    init = tuple(rng.integers(1, 4, shape).astype(dtype, order=order) for shape in [(4, 2), (2, 3)])
+    for X in init:
+        X.flags.writeable = False
+    before = snapshot(init)
+    model = fit(DENSE, init=init)
+    assert snapshot(init) == before
+    assert not any(np.shares_memory(X, Y) for X, Y in product(init, model))
+    assert_same(model, fit(DENSE, init=[X.tolist() for X in init]))
+    assert not np.allclose(model.P, init[0])
+
+
+# randomness
+
+SEEDED = {
+    "int": lambda: 7,
+    "numpy int": lambda: np.int64(7),
+    "seed sequence": lambda: np.random.SeedSequence(7),
+    "bit generator": lambda: np.random.PCG64(7),
+    "generator": lambda: np.random.default_rng(7),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_rng__every_kind_means_what_numpy_means(name):
+    assert_same(fit(DENSE, rng=SEEDED[name]()), fit(DENSE, rng=np.random.default_rng(7)))
+
+
+@pytest.mark.parametrize("make", [lambda: [1, 2, 3], lambda: np.random.MT19937(5), lambda: np.arange(4)])
+def test_rng__same_seed_same_bits(make):
+    assert_same(fit(DENSE, rng=make()), fit(DENSE, rng=make()))
+    assert not np.array_equal(fit(DENSE, rng=make()).P, fit(DENSE, rng=8).P)
+
+
+def test_rng__a_generator_moves_on(rng):
+    assert not np.array_equal(fit(DENSE, rng=rng).P, fit(DENSE, rng=rng).P)
+
+
+def test_rng__none_is_new_each_time_and_global_state_stays():
+    models = []
+    for _ in range(2):
+        np.random.seed(3)
+        before = np.random.get_state()
+        models.append(fit(DENSE, rng=None))
+        np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+        assert np.random.get_state()[2] == before[2]
+    assert not np.array_equal(models[0].P, models[1].P)

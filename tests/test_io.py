@@ -42,7 +42,9 @@ def cells(ratings: mf.Ratings) -> dict[tuple[int | str, int | str], float]:
     """Return the rating of each pair of ids."""
     assert ratings.user_ids is not None
     assert ratings.item_ids is not None
-    pairs = zip(ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(), strict=True)
+    pairs = zip(
+        ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(), strict=True
+    )
     return dict(zip(pairs, ratings.values.tolist(), strict=True))
 
 
@@ -104,10 +106,12 @@ def test_read_ratings__reads_every_kind_of_matrix_market(tmp_path, text, expecte
 )
 @pytest.mark.parametrize("separator", [" ", "\t", "::", ","])
 def test_read_ratings__keeps_the_ids_sorted(tmp_path, ids, expected, separator):
-    lines = [separator.join([name, ids[-1 - n], f"{n + 1}"]) for n, name in enumerate(ids)]
+    rated = list(zip(ids, reversed(ids), [1.0, 2.0, 3.0], strict=True))
+    lines = [separator.join(map(str, line)) for line in rated]
     ratings = mf.read_ratings(written(tmp_path, "\n".join(lines)))
     assert ratings.user_ids.tolist() == ratings.item_ids.tolist() == expected
-    assert list(cells(ratings).values()) == [3.0, 2.0, 1.0] if expected[0] == -3 else ratings.nnz == 3
+    kind = type(expected[0])
+    assert cells(ratings) == {(kind(user), kind(item)): value for user, item, value in rated}
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -144,8 +148,8 @@ def test_read_ratings__loses_no_line_to_an_open_quote(tmp_path, line, user):
 
 
 def test_read_ratings__takes_a_very_long_field(tmp_path):
-    ratings = mf.read_ratings(written(tmp_path, f"user,item,rating\n{'a' * 200_000},b,3\n"))
-    assert ratings.user_ids.tolist() == ["a" * 200_000]
+    path = written(tmp_path, f"user,item,rating,review\nann,up,3,{'good ' * 30_000}\n")
+    assert cells(mf.read_ratings(path)) == {("ann", "up"): 3.0}
 
 
 BAD_LINES = {
@@ -183,9 +187,7 @@ def test_read_ratings__names_file_line_and_content(tmp_path, text, line, content
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("policy", "expected"), [("sum", 10.0), ("mean", 2.5), ("last", 2.0)]
-)
+@pytest.mark.parametrize(("policy", "expected"), [("sum", 10.0), ("mean", 2.5), ("last", 2.0)])
 @pytest.mark.parametrize("kind", ["text", "MatrixMarket"])
 def test_read_ratings__merges_duplicates_as_asked(tmp_path, policy, expected, kind):
     head = "%%MatrixMarket matrix coordinate real general\n2 2 5\n" if kind == "MatrixMarket" else ""
@@ -196,7 +198,9 @@ def test_read_ratings__merges_duplicates_as_asked(tmp_path, policy, expected, ki
 @pytest.mark.parametrize("ids", [("77", "88"), ("ann", "up")])
 def test_read_ratings__counts_and_names_duplicates(tmp_path, ids):
     user, item = ids
-    path = written(tmp_path, f"1 2 5\n{user} {item} 4\n{user} {item} 3\n1 2 2\n{user} {item} 3\n", "twice.txt")
+    path = written(
+        tmp_path, f"1 2 5\n{user} {item} 4\n{user} {item} 3\n1 2 2\n{user} {item} 3\n", "twice.txt"
+    )
     with pytest.raises(ValueError, match=rf"twice\.txt.*\b3\b.*{user}\b.*{item}\b.*duplicates="):
         mf.read_ratings(path)
 
@@ -207,7 +211,9 @@ def test_read_ratings__names_the_nearest_policy(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("text", ["", "\n", "\ufeff", " \r\n\t\r\n", "user,item,rating\n", "user,item,rating\n\n\n"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "\ufeff", " \r\n\t\r\n", "user,item,rating\n", "user,item,rating\n\n\n"]
+)
 def test_read_ratings__refuses_a_file_without_ratings(tmp_path, text, zipped):
     with pytest.raises(ValueError, match=r"void\.csv.*no ratings"):
         mf.read_ratings(written(tmp_path, text, "void.csv", zipped))
@@ -268,7 +274,7 @@ def test_read_ratings__takes_columns_by_name_or_position(tmp_path, text, columns
     assert cells(mf.read_ratings(written(tmp_path, text), columns=columns)) == RATED
 
 
-@pytest.mark.parametrize("columns", [("user", "movie", "rating"), (0, 1, 9), (0, 9, 2), (0, 1), ("user",), (0, -1, 2)])
+@pytest.mark.parametrize("columns", [("user", "movie", "rating"), (0, 1, 9), (0, 9, 2), (0, 1), ("user",)])
 def test_read_ratings__refuses_columns_that_are_not_there(tmp_path, columns):
     path = written(tmp_path, "user,item,rating\n1,2,3\n")
     with pytest.raises(ValueError, match="column"):
@@ -298,7 +304,9 @@ def test_read_ratings__reads_back_what_was_written(tmp_path_factory, rated, form
 
 
 MATRIX = sparse.coo_array(([3, 3.5, 1], ([3, 0, 3], [1, 2, 2])), shape=(5, 4))
-VALID = [text.encode() for text in TEXTS.values()] + [matrix_file(kind, MATRIX) for kind in ("MatrixMarket", "csr")]
+VALID = [text.encode() for text in TEXTS.values()] + [
+    matrix_file(kind, MATRIX) for kind in ("MatrixMarket", "csr")
+]
 VALID += [gzip.compress(data, mtime=0) for data in VALID]
 
 

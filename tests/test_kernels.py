@@ -127,9 +127,7 @@ def test_sgd_span__reaches_entries_past_2_to_the_31(tmp_path):
     rows = Rows(np.array([first]), np.array([first + 3]), indices.view(np.ndarray), values.view(np.ndarray))
     P, Q = factors(1, 3, 8, np.float32)
     P_ref, Q_ref = P.astype(np.float64), Q.astype(np.float64)
-    sgd_span(
-        np.array([0]), np.zeros(2, np.int64), NO_LIMIT, rows, P, Q, np.float32(0.05), np.float32(0.1)
-    )
+    sgd_span(np.array([0]), np.zeros(2, np.int64), NO_LIMIT, rows, P, Q, np.float32(0.05), np.float32(0.1))
     reference.sgd_span(
         [0], np.array([0]), np.array([3]), np.array([0, 2, 1]), np.array([1, 2, 3]), P_ref, Q_ref, 0.05, 0.1
     )

@@ -115,7 +115,9 @@ def test_factorize__ctrl_c_returns_within_a_fifth_of_a_second(setup, call):
     delays = []
     for attempt in range(3):  # the machine may be busy: one quick answer shows that nothing blocks
         process = subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTED.format(setup=setup, call=call)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", INTERRUPTED.format(setup=setup, call=call)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         with process:
             assert process.stdout.readline() == "ready\n"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
+from benchmarks.compare import bias_predictions, read_ml_100k
 
 SCALES = {
     "1 to 5": lambda r: r,
@@ -22,14 +23,9 @@ def rescaled(ratings, function):
     return mf.Ratings((ratings.users, ratings.items, values, ratings.shape))
 
 
-def user_and_item_mean_rmse(train, test):
-    """Test RMSE of mean + b_u + b_i, the biases being damped means (5 ratings of weight zero)."""
-    residuals = train.values - train.mean
-    item_bias = np.bincount(train.items, residuals, train.n_items) / (train.item_counts() + 5)
-    residuals = residuals - item_bias[train.items]
-    user_bias = np.bincount(train.users, residuals, train.n_users) / (train.user_counts() + 5)
-    predicted = train.mean + user_bias[test.users] + item_bias[test.items]
-    return np.sqrt(np.mean((test.values - predicted) ** 2))
+def bias_rmse(train, test):
+    """Test RMSE of mean + user's bias + item's bias."""
+    return np.sqrt(np.mean((test.values - bias_predictions(train, test)) ** 2))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,7 @@ def split():
 @pytest.mark.parametrize("scale", SCALES)
 def test_factorize__beats_the_means_on_any_scale(scale, split):
     train, test = (rescaled(part, SCALES[scale]) for part in split)
-    ratio = mf.factorize(train, 32, rng=0).rmse(test) / user_and_item_mean_rmse(train, test)
+    ratio = mf.factorize(train, 32, rng=0).rmse(test) / bias_rmse(train, test)
     # far from zero one step size must serve both the mean and what varies by a hundredth of it
     assert ratio < (1.02 if scale == "far from zero" else 0.98)
 
@@ -55,7 +51,7 @@ def test_factorize__scaling_the_ratings_scales_the_predictions(split):
 @pytest.mark.parametrize("k", [1, 8, 128])
 def test_factorize__beats_the_means_with_any_rank(k, split):
     train, test = split
-    ratio = mf.factorize(train, k, rng=0).rmse(test) / user_and_item_mean_rmse(train, test)
+    ratio = mf.factorize(train, k, rng=0).rmse(test) / bias_rmse(train, test)
     assert ratio < (1.07 if k == 1 else 0.99)  # one factor cannot hold both biases
 
 
@@ -93,13 +89,8 @@ def test_factorize__does_not_diverge_on_odd_distributions(values, rng):
 @pytest.mark.data
 @pytest.mark.parametrize("fold", ["u1", "u2", "u3", "u4", "u5"])
 def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
-    whole = np.loadtxt(data_folder / "ml-100k" / "u.data", dtype=np.int64)
-    shape = tuple(whole[:, :2].max(axis=0))
-    train, test = (
-        mf.Ratings((part[:, 0] - 1, part[:, 1] - 1, part[:, 2], shape), dtype=np.float32)
-        for part in (np.loadtxt(data_folder / "ml-100k" / f"{fold}.{kind}", int) for kind in ("base", "test"))
-    )
-    assert mf.factorize(train, 32, rng=0).rmse(test) < 0.98 * user_and_item_mean_rmse(train, test)
+    train, test = (read_ml_100k(data_folder, f"{fold}.{part}") for part in ("base", "test"))
+    assert mf.factorize(train, 32, rng=0).rmse(test) < 0.98 * bias_rmse(train, test)
 
 
 @pytest.mark.data
@@ -107,6 +98,6 @@ def test_factorize__beats_the_means_on_ml_1m_and_hogwild_is_as_good(data_folder)
     ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")
     train, test = mf.train_test_split(ratings, 0.1, rng=1)
     sequential = mf.factorize(train, 32, rng=0).rmse(test)
-    assert sequential < 0.94 * user_and_item_mean_rmse(train, test)
+    assert sequential < 0.94 * bias_rmse(train, test)
     hogwild = mf.factorize(train, 32, rng=0, schedule="hogwild", n_threads=2).rmse(test)
     assert hogwild == pytest.approx(sequential, rel=0.005)

@@ -1,0 +1,93 @@
+"""The catalogue: what is timed, by names that stay the same over time.
+
+A builder does the set-up, makes one untimed call, so that kernels are compiled, and returns a function
+without arguments that visits every rating once.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import numpy as np
+
+import mfkernel as mf
+from mfkernel import methods, reference
+from mfkernel.engine import ThreadEngine
+from mfkernel.schedule import RowSchedule
+
+Epoch = Callable[[], None]
+
+SIZES = {"ml-100k-like": (943, 1682, 100_000), "ml-1m-like": (6040, 3706, 1_000_209)}
+RANKS = (8, 32, 128)
+SLOW_SIZES = ("ml-100k-like",)  # an interpreted epoch of a million ratings would take minutes
+
+
+@cache
+def ratings(size: str) -> mf.Ratings:
+    """Generate the ratings of one of ``SIZES``."""
+    return mf.datasets.synthetic(*SIZES[size])
+
+
+def naive_loop(R: mf.Ratings, k: int) -> Epoch:
+    """Build the textbook's program: a Python loop over every cell and factor."""
+    rng = np.random.default_rng(0)
+    dense = R.to_scipy().toarray().astype(np.float64)
+    P, Q = rng.random((R.n_users, k)), rng.random((k, R.n_items))
+    return lambda: _finish(reference.textbook_program(dense, P, Q, alpha=1e-4, passes=1))
+
+
+def numpy_reference(R: mf.Ratings, k: int) -> Epoch:
+    """Build the reference: a Python loop over the ratings, NumPy over the factors."""
+    rng = np.random.default_rng(0)
+    P, Q = rng.random((R.n_users, k)), rng.random((R.n_items, k))
+    arrays = (np.arange(R.n_users), R.indptr[:-1], R.indptr[1:], R.indices, R.values.astype(np.float64), P, Q)
+    return lambda: _finish(reference.sgd_span(*arrays, 1e-4, 0.05))
+
+
+def compiled(R: mf.Ratings, k: int, n_threads: int, shuffle: bool = True) -> Epoch:
+    """Build an epoch of the kernel, exactly as training runs it."""
+    rng = np.random.default_rng(0)
+    P, Q = methods.default_start(R, k, R.dtype, rng)
+    sgd = methods.Sgd(R, P, Q, learning_rate=1e-3, regularization=0.05, decay=False)
+    schedule, engine = RowSchedule(R, n_threads, shuffle), ThreadEngine(n_threads)
+
+    def epoch() -> None:
+        for wave in schedule.waves(rng):
+            engine.run(partial(sgd.run, learning_rate=1e-3), wave)
+
+    epoch()
+    return epoch
+
+
+ENGINES: dict[str, Callable[[mf.Ratings, int], Epoch]] = {
+    "naive loop": naive_loop,
+    "numpy reference": numpy_reference,
+    "sequential": partial(compiled, n_threads=1),
+    "hogwild, 2 threads": partial(compiled, n_threads=2),
+}
+SLOW_ENGINES = ("naive loop", "numpy reference")
+
+# one epoch each: name -> (engine, size, rank)
+EPOCHS = {
+    f"{engine}, {size}, k={k}": (engine, size, k)
+    for size in SIZES
+    for k in RANKS
+    for engine in ENGINES
+    if size in SLOW_SIZES or engine not in SLOW_ENGINES
+}
+
+
+def epoch(name: str) -> Epoch:
+    """Build a case of ``EPOCHS``."""
+    engine, size, k = EPOCHS[name]
+    return ENGINES[engine](ratings(size), k)
+
+
+def held_out_rmse(R: mf.Ratings, k: int, schedule: str, seed: int = 0) -> float:
+    """Return the test RMSE of the plain call, a tenth of the ratings held out."""
+    train, test = mf.train_test_split(R, 0.1, rng=seed)
+    threads = 2 if schedule == "hogwild" else None
+    return mf.factorize(train, k, schedule=schedule, n_threads=threads, rng=seed).rmse(test)
+
+
+def _finish(result: object) -> None:
+    """Drop a result: a case returns nothing."""
