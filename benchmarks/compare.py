@@ -66,7 +66,7 @@ def speed_table(data: Path | None, repeats: int) -> Iterator[str]:
     yield ""
     yield (
         f"Seconds an epoch, the median of {repeats} rounds in which the engines take turns (the interpreted "
-        f"ones in float64, {MAX_SLOW_REPEATS} rounds). Then: ratings a second of the sequential schedule, its "
+        f"ones in float64, {MAX_SLOW_REPEATS} rounds). Then ratings a second of the sequential schedule, its "
         f"speed as a multiple of the naive loop's, and hogwild's of its own. {machine()}"
     )
 

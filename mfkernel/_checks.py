@@ -14,8 +14,8 @@ def one_of(name: str, value: object, known: Sequence[str]) -> str:
     """Return ``value`` if it is one of ``known``, else say which of them is nearest."""
     if isinstance(value, str) and value in known:
         return value
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.0)
+    hint = f"; did you mean {near[0]!r}?" if isinstance(value, str) else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
 
 
@@ -35,6 +35,8 @@ def integer(name: str, value: object, least: int) -> int:
 def real(name: str, value: object, *, positive: bool) -> float:
     """Return ``value`` as a finite float, above zero if ``positive``, else not below it."""
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
@@ -47,7 +49,7 @@ def real(name: str, value: object, *, positive: bool) -> float:
 def float_dtype(dtype: Any) -> np.dtype[Any]:
     """Return float32 or float64 in native byte order."""
     try:
-        for known in (np.dtype(np.float32), np.dtype(np.float64)):
+        for known in () if dtype is None else (np.dtype(np.float32), np.dtype(np.float64)):
             if np.dtype(dtype) == known:
                 return known
     except TypeError:
@@ -55,15 +57,12 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
     raise ValueError(f"dtype must be np.float32 or np.float64, got {dtype!r}")
 
 
-def numeric(name: str, array: NDArray[Any]) -> None:
-    """Refuse dtypes that hold no real numbers."""
-    if array.dtype.kind == "b":
-        raise TypeError(
-            f"{name} has dtype bool, which says what is known but not how it is rated; "
-            f"pass {name}.astype(np.float32) if every True is a rating of 1"
-        )
+def numeric(name: str, array: Any) -> None:
+    """Refuse dtypes that hold no real numbers; bool tells what is known, but not how it is rated."""
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} has dtype {array.dtype}; ratings must be real numbers (try .astype(float))")
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but real numbers are needed (try {name}.astype(float))"
+        )
 
 
 def bounded(name: str, numbers: Any, count: int | None, count_name: str) -> NDArray[Any]:
@@ -95,11 +94,15 @@ def finite(array: NDArray[Any], place: Callable[[int], str]) -> None:
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str]) -> NDArray[Any]:
     """Return finite ``array`` as a native, contiguous array of ``dtype``: itself where it is one already."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         result = np.ascontiguousarray(array, dtype=dtype)
-    if result.dtype.itemsize < array.dtype.itemsize and not (fits := np.isfinite(result)).all():
-        n = int(fits.argmin())
-        raise ValueError(f"{place(n)} = {array[n]} does not fit in {dtype}; pass dtype=np.float64 or rescale")
+    if result.dtype.itemsize < array.dtype.itemsize:
+        fits = np.isfinite(result) & ((result != 0) == (array != 0))
+        if not fits.all():
+            n = int(fits.argmin())
+            raise ValueError(
+                f"{place(n)} = {array[n]} does not fit in {dtype}; pass dtype=np.float64 or rescale"
+            )
     return result
 
 

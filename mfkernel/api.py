@@ -53,8 +53,8 @@ def factorize(
     ----------
     R
         Ratings, a row a user and a column an item: a dense array in which zero and nan are unknown, any
-        ``scipy.sparse`` matrix or array (stored entries are ratings), triplets ``(users, items, values)`` or
-        ``(users, items, values, shape)``, or a :class:`Ratings`. Never modified.
+        ``scipy.sparse`` matrix or array (stored entries are ratings), a tuple of triplets ``(users, items,
+        values)`` or ``(users, items, values, shape)``, or a :class:`Ratings`. Never modified.
     k
         Number of factors. More fit more detail, and need more ratings.
     method
@@ -219,7 +219,8 @@ def _given_start(
     for name, X0 in (("P0", P0), ("Q0", Q0.T)):
         _checks.numeric(name, X0)
         X = aligned_rows(X0.shape[0], k, dtype)
-        X[:, :k] = X0
+        with np.errstate(over="ignore"):
+            X[:, :k] = X0
         if not np.isfinite(X).all():
             row, column = np.argwhere(~np.isfinite(X))[0]
             place = f"{row}, {column}" if name == "P0" else f"{column}, {row}"

@@ -78,10 +78,10 @@ def _factorize(options: argparse.Namespace) -> None:
         train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
     k = 32 if options.k is None else options.k
     model = mf.factorize(train, k, dtype=options.dtype, progress=not options.quiet, **settings)
-    print(f"{'RMSE':<18}{'train':>10}{'test' if test else '':>10}")
+    print(f"{'RMSE':<22}{'train':>10}{'test' if test else '':>10}")
     for name, rmse in (("predicting the mean", _rmse_of_mean(train.mean)), (f"{k} factors", model.rmse)):
         figures = [f"{rmse(part):>10.4f}" for part in (train, test) if part is not None]
-        print(f"{name:<18.18}{''.join(figures)}")
+        print(f"{name:<22}{''.join(figures)}")
     if options.output is not None:
         model.save(options.output)
         print(f"saved {options.output}")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel import _checks
+from mfkernel._machine import available_memory
 
 DUPLICATES = ("raise", "sum", "mean", "last")
 MISSING = ("zero", "nan")
@@ -24,8 +25,6 @@ class Csr(NamedTuple):
 
 def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
     """Convert a dense array, a scipy.sparse matrix or a tuple of triplets."""
-    _checks.one_of("missing", missing, MISSING)
-    _checks.one_of("duplicates", duplicates, DUPLICATES)
     if isinstance(R, tuple):
         if len(R) not in (3, 4):
             raise TypeError(
@@ -57,15 +56,19 @@ def from_triplets(
     from mfkernel.kernels.csr import counting_argsort
 
     n_users, n_items = (None, None) if shape is None else _shape(shape)
+    masked = np.ma.getmask(values)
     users, items, values = np.asarray(users), np.asarray(items), np.asarray(values)
     if not (users.ndim == 1 and users.shape == items.shape == values.shape):
         shapes = f"{users.shape}, {items.shape} and {values.shape}"
         raise ValueError(f"users, items and values must be 1-D and of one length, got the shapes {shapes}")
+    if masked is not np.ma.nomask:
+        users, items, values = users[~masked], items[~masked], values[~masked]
     users = _checks.bounded(names[0], users, n_users, "n_users")
     items = _checks.bounded(names[1], items, n_items, "n_items")
     values = _values(values, dtype, place)
     if n_users is None or n_items is None:
         n_users, n_items = (int(x.max()) + 1 if x.size else 0 for x in (users, items))
+    _check_memory(n_users, n_items)
     users, items = _index_array(users, n_users), _index_array(items, n_items)
     by_item = np.empty(users.size, np.int64)
     order = np.arange(users.size)
@@ -74,6 +77,16 @@ def from_triplets(
     counting_argsort(users, by_item, indptr, order)
     csr = Csr(indptr, items[order], values[order], (n_users, n_items))
     return _merge_duplicates(csr, duplicates)
+
+
+def _check_memory(n_users: int, n_items: int) -> None:
+    """Refuse numbers so large that they must be ids: rows and columns take memory even if they are empty."""
+    size, free = 24 * (n_users + n_items), available_memory()
+    if free is not None and size > free:
+        raise MemoryError(
+            f"{n_users:,} rows and {n_items:,} columns take {size / 2**30:,.1f} GiB before any factor, but "
+            f"only {free / 2**30:,.1f} GiB is free; np.unique(ids, return_inverse=True) numbers ids from 0"
+        )
 
 
 def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
@@ -104,6 +117,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
     """
     if len(R.shape) != 2:
         raise TypeError(f"R must have 2 dimensions, got a sparse array of shape {R.shape}")
+    _checks.numeric("R", R)
     if R.format == "csr":
         _check_compressed(R, R.shape, ("n_users", "n_items"))
         if _is_canonical(R.indptr, R.indices):
@@ -141,13 +155,18 @@ def _coo_triplets(R: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
 
 def _check_compressed(R: Any, shape: tuple[int, int], names: tuple[str, str]) -> None:
     """Refuse CSR or CSC arrays that point outside: scipy takes them, a kernel would read wild memory."""
+    for name in ("indptr", "indices", "data"):
+        array = getattr(R, name)
+        if array.ndim != 1 or (name != "data" and array.dtype.kind not in "iu"):
+            kind = "1-D" if name == "data" else "1-D integers"
+            raise ValueError(f"R.{name} must be {kind}, got the shape {array.shape} and dtype {array.dtype}")
     indptr = R.indptr
     if indptr.size != shape[0] + 1 or indptr[0] != 0:
         raise ValueError(
             f"R.indptr must start with 0 and have {names[0]} + 1 = {shape[0] + 1} entries, "
             f"got {indptr.size} from {indptr[:1]}"
         )
-    if (falls := np.diff(indptr) < 0).any():
+    if (falls := indptr[1:] < indptr[:-1]).any():
         place = int(falls.argmax())
         raise ValueError(
             f"R.indptr[{place + 1}] = {indptr[place + 1]} is less than R.indptr[{place}] = {indptr[place]}"
@@ -162,7 +181,7 @@ def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
     """Whether every row is sorted by column, without duplicates and without entries left over."""
     if indices.size != indptr[-1]:
         return False
-    rises = np.diff(indices) > 0
+    rises = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
     rises[starts[(starts > 0) & (starts < indices.size)] - 1] = True
     return bool(rises.all())
@@ -202,7 +221,7 @@ def _shape(shape: Any) -> tuple[int, int]:
         m, n = shape
     except (TypeError, ValueError):
         raise TypeError(f"shape must be (n_users, n_items), got {shape!r}") from None
-    return _checks.integer("n_users", m, 0), _checks.integer("n_items", n, 0)
+    return _checks.integer("n_users in shape", m, 0), _checks.integer("n_items in shape", n, 0)
 
 
 def _cell(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:

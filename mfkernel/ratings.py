@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -25,7 +25,7 @@ class Ratings:
     R
         A dense (m, n) array, in which zero and nan are unknown (see ``missing``); a masked array; any
         ``scipy.sparse`` matrix or array, whose stored entries are ratings, explicit zeros too; or triplets
-        ``(users, items, values)`` or ``(users, items, values, shape)``.
+        ``(users, items, values)`` or ``(users, items, values, shape)`` in a tuple (a list is a dense array).
     missing
         ``"zero"``: zero and nan are unknown in a dense array; ``"nan"``: only nan is.
     duplicates
@@ -77,6 +77,8 @@ class Ratings:
         user_ids: ArrayLike | Sequence[str] | None = None,
         item_ids: ArrayLike | Sequence[str] | None = None,
     ) -> None:
+        _checks.one_of("missing", missing, convert.MISSING)
+        _checks.one_of("duplicates", duplicates, convert.DUPLICATES)
         known_dtype = None if dtype is None else _checks.float_dtype(dtype)
         if isinstance(R, Ratings):
             user_ids = R.user_ids if user_ids is None else user_ids
@@ -87,13 +89,24 @@ class Ratings:
             csr = convert.to_csr(R, missing, duplicates, known_dtype)
         self._set(csr, _ids("user_ids", user_ids, csr.shape[0]), _ids("item_ids", item_ids, csr.shape[1]))
 
-    def _set(self, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> Self:
+    def _set(self, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> None:
         self.indptr = convert.frozen(csr.indptr)
         self.indices = convert.frozen(csr.indices)
         self.values = convert.frozen(csr.values)
         self.shape = (int(csr.shape[0]), int(csr.shape[1]))
         self.user_ids, self.item_ids = user_ids, item_ids
-        return self
+
+    @classmethod
+    def _of(cls, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> "Ratings":
+        """Make ratings of a matrix that has been checked."""
+        ratings = cls.__new__(cls)
+        ratings._set(csr, user_ids, item_ids)
+        return ratings
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a pickled array forgets that it is read-only
+        csr = convert.Csr(self.indptr, self.indices, self.values, self.shape)
+        return Ratings._of, (csr, self.user_ids, self.item_ids)
 
     def _cast(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         return _checks.cast(self.values, dtype, "values[{}]".format)
@@ -143,7 +156,7 @@ class Ratings:
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
         """The transposed ratings: items as users and users as items."""
         csr = convert.from_triplets(self.indices, self.users, self.values, self.shape[::-1], dtype=self.dtype)
-        return Ratings.__new__(Ratings)._set(csr, self.item_ids, self.user_ids)
+        return Ratings._of(csr, self.item_ids, self.user_ids)
 
     def user_counts(self) -> NDArray[np.int64]:
         """Count the ratings of each user, (m,)."""
@@ -155,9 +168,13 @@ class Ratings:
 
     def select(self, entries: NDArray[np.bool_]) -> "Ratings":
         """Keep the ratings that the (nnz,) mask marks; shape and ids stay."""
+        if entries.dtype != np.bool_ or entries.shape != (self.nnz,):
+            raise ValueError(
+                f"entries must be a mask of shape ({self.nnz},), got {entries.dtype} of shape {entries.shape}"
+            )
         kept = np.concatenate([[0], np.cumsum(entries)])[self.indptr]
         csr = convert.Csr(kept, self.indices[entries], self.values[entries], self.shape)
-        return Ratings.__new__(Ratings)._set(csr, self.user_ids, self.item_ids)
+        return Ratings._of(csr, self.user_ids, self.item_ids)
 
     def to_scipy(self) -> "sparse.csr_array":
         """Return a copy as ``scipy.sparse.csr_array``."""

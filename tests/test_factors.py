@@ -323,7 +323,7 @@ def test_load__names_the_format_that_it_cannot_read(tmp_path, value):
         {"Q": np.ones(3)},
         {"history": np.array([[np.inf, 1, 1, 1]])},
         {"history": np.array([[np.nan, 1, 1, 1]])},
-        {"history": np.array([["1", "2", "3", "4"]])},
+        {"history": np.array([["1", "2", "3", "x"]])},
         {"history": np.ones((2, 3))},
         {"history": np.array(1.0)},
         {"known_users": np.ones(4, bool)},

@@ -3,6 +3,10 @@
 import csv
 import gzip
 import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +26,7 @@ TEXTS = {
     "ratings.dat": "196::242::3::881250949\n22::302::3.5::891717742\n196::302::1::878887116\n",
     "ratings.csv": "userId,movieId,rating,timestamp\n196,242,3.0,8812\n22,302,3.5,8917\n196,302,1.0,8788\n",
     "other order": "timestamp,rating,item_id,user_id\n8812,3,242,196\n8917,3.5,302,22\n8788,1,302,196\n",
-    "quoted": '"user","item","title","rating"\n"196","242","A, b","3"\n"22","302","""C""","3.5"\n196,302,,1\n',
+    "quoted": '"user","item","title","rating"\n"196","242","A, b",3\n"22","302","""C""","3.5"\n196,302,,1\n',
     "semicolons": '"User-ID";"ISBN";"Book-Rating"\n"196";"242";"3"\n"22";"302";"3.5"\n"196";"302";"1"\n',
     "tabs, header": "user_id\titem_id\trating\n196\t242\t3\n22\t302\t3.5\n196\t302\t1\n",
     "no header": "196,242,3\n22,302,3.5\n196,302,1\n",
@@ -91,6 +95,37 @@ def test_read_ratings__knows_matrix_files_by_their_content(tmp_path, kind, name,
 def test_read_ratings__reads_every_kind_of_matrix_market(tmp_path, text, expected, newline):
     path = written(tmp_path, f"%%MatrixMarket matrix {text}".replace("\n", newline))
     np.testing.assert_array_equal(mf.read_ratings(path).to_scipy().toarray(), expected)
+
+
+MARKET = "%%MatrixMarket matrix coordinate real general\n"
+BAD_MARKETS = {
+    "rest of a field": (f"{MARKET}3 3 1\n2 2 4oops\n", "line 3.*2 2 4oops"),
+    "too many fields": (f"{MARKET}3 3 1\n2 2 4 1\n", "line 3.*2 2 4 1"),
+    "rest of a field at the end": (f"{MARKET}3 3 1\n2 2 4oops", "line 3.*2 2 4oops"),
+    "too many fields at the end": (f"{MARKET}3 3 2\n1 1 2\n2 2 4 1", "line 4.*2 2 4 1"),
+    "zero byte": (f"{MARKET}3 3 2\n1 1 2\n2 2 4\0\n", "line 4"),
+    "more cells than the shape has": ("%%MatrixMarket matrix array real general\n0 2\n1\n", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_MARKETS.values(), ids=BAD_MARKETS)
+def test_read_ratings__survives_bad_matrix_market(tmp_path, text, message):
+    path = written(tmp_path, text, "bad.mtx")
+    program = "import sys, mfkernel\nmfkernel.read_ratings(sys.argv[1])"  # apart: a crash ends the process
+    environment = os.environ | {"PYTHONPATH": str(Path(mf.__file__).parents[1])}
+    command = [sys.executable, "-c", program, str(path)]
+    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert run.returncode == 1
+    assert re.search(rf"^ValueError: .*bad\.mtx.*{message}", run.stderr, re.MULTILINE | re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "end", ["", " general", " general\n", " general\n%\n3 3 2\n", " general\n3 3 2\n1 1 5"]
+)
+def test_read_ratings__names_a_matrix_market_file_that_ends_early(tmp_path, end):
+    path = written(tmp_path, f"%%MatrixMarket matrix coordinate real{end}", "cut.mtx")
+    with pytest.raises(ValueError, match=r"cut\.mtx"):
+        mf.read_ratings(path)
 
 
 @pytest.mark.parametrize(

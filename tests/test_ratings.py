@@ -116,6 +116,9 @@ def test_ratings__merges_duplicates(R, duplicates, form):
         kind = sparse.csr_array if form == "csr" else sparse.csc_array
         R = kind((values[order], minor[order], indptr), shape=shape)
     merge = {"sum": sum, "mean": np.mean, "last": lambda group: group[-1]}[duplicates]
+    if len(groups) < users.size:
+        with pytest.raises(ValueError, match=rf"\b{users.size - len(groups)} duplicate"):
+            mf.Ratings(R)
     r = mf.Ratings(R, duplicates=duplicates)
     assert cells(r) == pytest.approx({place: merge(group) for place, group in groups.items()}, abs=1e-5)
     assert_canonical(r)
