@@ -1,7 +1,9 @@
 """The program ``mfkernel``."""
 
 import argparse
+import io
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import mfkernel as mf
+from mfkernel import _checks
 from mfkernel.api import SCHEDULES
 from mfkernel.convert import DUPLICATES
 
@@ -18,8 +21,12 @@ EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; errors that the user can mend end it with a line, not a traceback."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without × and · must not end the run
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"mfkernel: {message}", file=sys.stderr)
+            options.run(options)
     except KeyboardInterrupt:
         sys.exit("mfkernel: interrupted")
     except (OSError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
@@ -50,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, help="same seed, same result (sequential schedule)")
     command.add_argument("--duplicates", choices=DUPLICATES, default="raise")
     command.add_argument(
-        "--columns", nargs=3, metavar=("USER", "ITEM", "RATING"), help="names in FILE's header"
+        "--columns",
+        nargs=3,
+        metavar=("USER", "ITEM", "RATING"),
+        help="names in FILE's header, or positions from 0",
     )
     command.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return parser
@@ -66,12 +76,14 @@ def _factorize(options: argparse.Namespace) -> None:
         "n_threads": options.threads,
         "rng": options.seed,
     }
+    _check_output(options.output)
+    if options.k is not None:
+        _checks.integer("-k", options.k, 1)
     if options.file is None:
         _example(options, settings)
         return
-    if options.output is not None and not options.output.parent.is_dir():
-        raise ValueError(f"{options.output}: the folder {options.output.parent} does not exist")
-    ratings = mf.read_ratings(options.file, columns=options.columns, duplicates=options.duplicates)
+    columns = options.columns and [int(c) if c.isdecimal() else c for c in options.columns]
+    ratings = mf.read_ratings(options.file, columns=columns, duplicates=options.duplicates)
     print(f"{options.file}: {ratings}")
     train, test = ratings, None
     if options.test is not None:
@@ -85,6 +97,12 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.output is not None:
         model.save(options.output)
         print(f"saved {options.output}")
+
+
+def _check_output(path: Path | None) -> None:
+    """Refuse a place where the model could not be saved, before the work that would be lost."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"{path} must name a file in a folder that exists, here {path.parent}")
 
 
 def _rmse_of_mean(mean: float) -> Any:

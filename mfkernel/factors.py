@@ -76,23 +76,24 @@ class Factors:
         known_users: ArrayLike | None = None,
         known_items: ArrayLike | None = None,
         history: Sequence[Epoch] = (),
-        user_ids: NDArray[Any] | None = None,
-        item_ids: NDArray[Any] | None = None,
+        user_ids: ArrayLike | None = None,
+        item_ids: ArrayLike | None = None,
     ) -> None:
-        self.P, self.Q = np.asarray(P), np.asarray(Q)
-        if self.P.ndim != 2 or self.Q.ndim != 2 or self.P.shape[1] != self.Q.shape[0]:
+        self.P, self.Q = _real("P", P), _real("Q", Q)
+        if not (self.P.ndim == self.Q.ndim == 2 and self.P.shape[1] == self.Q.shape[0] > 0):
             raise ValueError(f"P must be (m, k) and Q (k, n), got {self.P.shape} and {self.Q.shape}")
         m, n = self.shape
         self.mean = float(mean)
         self.known_users = np.ones(m, np.bool_) if known_users is None else np.asarray(known_users, np.bool_)
         self.known_items = np.ones(n, np.bool_) if known_items is None else np.asarray(known_items, np.bool_)
         self.history = list(history)
-        self.user_ids, self.item_ids = user_ids, item_ids
+        self.user_ids = None if user_ids is None else np.asarray(user_ids)
+        self.item_ids = None if item_ids is None else np.asarray(item_ids)
         for name, array, size in (
             ("known_users", self.known_users, m),
             ("known_items", self.known_items, n),
-            ("user_ids", user_ids, m),
-            ("item_ids", item_ids, n),
+            ("user_ids", self.user_ids, m),
+            ("item_ids", self.item_ids, n),
         ):
             if array is not None and array.shape != (size,):
                 raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
@@ -210,6 +211,8 @@ class Factors:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
         finally:
             draft.unlink(missing_ok=True)
 
@@ -223,22 +226,23 @@ def load(path: str | os.PathLike[str]) -> Factors:
         If the file is no such model, or of a newer version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
         version = header["format"]
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{os.fspath(path)} is not a model saved by mfkernel ({error})") from error
+        raise ValueError(f"{os.fspath(path)} is not a model saved by mfkernel") from error
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{os.fspath(path)} has format {version}; this version reads format {FORMAT_VERSION}"
         )
     try:
-        history = [Epoch(int(e), *rest) for e, *rest in arrays.pop("history").tolist()]
+        records = arrays.pop("history").astype(np.float64).tolist()
+        history = [Epoch(int(epoch), *rest) for epoch, *rest in records]
         return Factors(**arrays, mean=header["mean"], history=history)
-    except (TypeError, KeyError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model ({error})") from error
 
 
@@ -261,9 +265,19 @@ def _positions(kind: str, ids: ArrayLike, vocabulary: NDArray[Any] | None) -> ND
     if vocabulary is None:
         raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
     order = np.argsort(vocabulary)
-    places = np.searchsorted(vocabulary, wanted, sorter=order).clip(max=vocabulary.size - 1)
-    found = order[places]
-    unknown = vocabulary[found] != wanted
-    if np.any(unknown):
-        raise KeyError(f"{kind} id {wanted[unknown].flat[0]!r} is not in the model")
+    if vocabulary.size == 0 or (vocabulary.dtype.kind == "U") != (wanted.dtype.kind == "U"):
+        found, unknown = order[:0], np.ones(wanted.shape, np.bool_)
+    else:
+        places = np.searchsorted(vocabulary, wanted, sorter=order).clip(max=vocabulary.size - 1)
+        found = order[places]
+        unknown = np.asarray(vocabulary[found] != wanted)
+    if unknown.any():
+        raise KeyError(f"{kind} id {wanted[unknown].tolist()[0]!r} is not in the model")
     return np.asarray(found)
+
+
+def _real(name: str, factors: ArrayLike) -> NDArray[Any]:
+    """Return factors as they are, integers as float64."""
+    array = np.asarray(factors)
+    _checks.numeric(name, array)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)

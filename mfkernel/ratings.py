@@ -94,7 +94,8 @@ class Ratings:
         self.indices = convert.frozen(csr.indices)
         self.values = convert.frozen(csr.values)
         self.shape = (int(csr.shape[0]), int(csr.shape[1]))
-        self.user_ids, self.item_ids = user_ids, item_ids
+        self.user_ids = None if user_ids is None else convert.frozen(user_ids)
+        self.item_ids = None if item_ids is None else convert.frozen(item_ids)
 
     @classmethod
     def _of(cls, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> "Ratings":
@@ -194,4 +195,4 @@ def _ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:
         array = array.astype(str)
     if array.shape != (count,):
         raise ValueError(f"{name} must have the shape ({count},), one a row or column, got {array.shape}")
-    return convert.frozen(array)
+    return array

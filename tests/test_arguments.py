@@ -1,17 +1,12 @@
 """What ``factorize`` takes and refuses besides R: rank, keywords, start values, randomness."""
 
 import re
+from itertools import product
 
 import numpy as np
 import pytest
 
-import mfkernel as mf
-
-DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
-
-
-def fit(R, k=2, **options):
-    return mf.factorize(R, k, **{"epochs": 3, "rng": 0} | options)
+from tests.forms import DENSE, assert_same, fit, snapshot
 
 
 def test_arguments__k_may_be_a_numpy_integer():

@@ -156,7 +156,7 @@ def test_factorize__beats_the_mean_by_default(capsys, rating_file):
         (["--learning-rate", 0.01], lambda m: {record.learning_rate for record in m.history} == {0.01}),
         (["--dtype", "float64"], lambda m: m.P.dtype == m.Q.dtype == np.float64),
         (["--schedule", "hogwild", "--threads", 2], lambda m: m.history[-1].rmse < m.history[0].rmse),
-        (["--columns", "item", "user", "rating"], lambda m: m.user_ids[0] == "1000000000000"),
+        (["--columns", "item", "user", "rating"], lambda m: m.user_ids[0] == 10**12),
     ],
 )
 def test_factorize__follows_its_options(capsys, tmp_path, rating_file, options, holds):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.io import mmwrite
@@ -50,6 +50,13 @@ def cells(ratings: mf.Ratings) -> dict[tuple[int | str, int | str], float]:
         ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(), strict=True
     )
     return dict(zip(pairs, ratings.values.tolist(), strict=True))
+
+
+def apart(program: str, path: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a program in a process of its own, which alone would crash."""
+    environment = os.environ | {"PYTHONPATH": str(Path(mf.__file__).parents[1])}
+    command = [sys.executable, "-c", program, str(path)]
+    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
 
 
 def matrix_file(kind: str, matrix: sparse.coo_array) -> bytes:
@@ -111,10 +118,7 @@ BAD_MARKETS = {
 @pytest.mark.parametrize(("text", "message"), BAD_MARKETS.values(), ids=BAD_MARKETS)
 def test_read_ratings__survives_bad_matrix_market(tmp_path, text, message):
     path = written(tmp_path, text, "bad.mtx")
-    program = "import sys, mfkernel\nmfkernel.read_ratings(sys.argv[1])"  # apart: a crash ends the process
-    environment = os.environ | {"PYTHONPATH": str(Path(mf.__file__).parents[1])}
-    command = [sys.executable, "-c", program, str(path)]
-    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    run = apart("import sys, mfkernel\nmfkernel.read_ratings(sys.argv[1])", path)
     assert run.returncode == 1
     assert re.search(rf"^ValueError: .*bad\.mtx.*{message}", run.stderr, re.MULTILINE | re.IGNORECASE)
 
@@ -147,6 +151,24 @@ def test_read_ratings__keeps_the_ids_sorted(tmp_path, ids, expected, separator):
     assert ratings.user_ids.tolist() == ratings.item_ids.tolist() == expected
     kind = type(expected[0])
     assert cells(ratings) == {(kind(user), kind(item)): value for user, item, value in rated}
+
+
+def test_read_ratings__each_side_has_its_own_kind_of_ids(tmp_path):
+    ratings = mf.read_ratings(written(tmp_path, "10::007::3\n9::7::4\n"))
+    assert ratings.user_ids.tolist() == [9, 10]
+    assert ratings.item_ids.tolist() == ["007", "7"]
+
+
+def test_read_ratings__takes_ids_of_any_script(tmp_path):
+    program = """if True:
+        import pathlib, sys, mfkernel
+        for code in [*range(0x100, 0xD800, 0x101), *range(0xE000, 0x110000, 0x1001)]:
+            if not chr(code).isspace():
+                pathlib.Path(sys.argv[1]).write_text(f"{chr(code)} 2 3\\n", encoding="utf-8")
+                assert mfkernel.read_ratings(sys.argv[1]).user_ids.tolist() == [chr(code)], hex(code)
+    """
+    run = apart(program, tmp_path / "ids.txt")
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -324,7 +346,6 @@ RATINGS = st.dictionaries(st.tuples(IDS, IDS), FINITE, min_size=1, max_size=12)
 @given(rated=RATINGS, form=st.sampled_from([" ", "\t", "::", "csv"]), zipped=st.booleans())
 @example(rated={("a", "b"): 1e300}, form=" ", zipped=False)
 def test_read_ratings__reads_back_what_was_written(tmp_path_factory, rated, form, zipped):
-    assume(not all(name.lstrip("+-").isdecimal() for pair in rated for name in pair))
     text = io.StringIO()
     if form == "csv":
         writer = csv.writer(text)
@@ -334,8 +355,8 @@ def test_read_ratings__reads_back_what_was_written(tmp_path_factory, rated, form
         text.writelines(f"{user}{form}{item}{form}{value!r}\n" for (user, item), value in rated.items())
     path = written(tmp_path_factory.getbasetemp(), text.getvalue(), "written", zipped)
     ratings = mf.read_ratings(path)
-    assert cells(ratings) == rated
-    assert ratings.user_ids.tolist() == sorted({user for user, _ in rated})
+    assert {(str(user), str(item)): value for (user, item), value in cells(ratings).items()} == rated
+    assert ratings.user_ids.tolist() == sorted(ratings.user_ids.tolist())
 
 
 MATRIX = sparse.coo_array(([3, 3.5, 1], ([3, 0, 3], [1, 2, 2])), shape=(5, 4))

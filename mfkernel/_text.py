@@ -1,0 +1,220 @@
+"""Lines of text, each a user, an item and a rating: how they are written, and what they say."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 2**17  # lines parsed by one call, so that Ctrl-C is answered between two
+
+# header names, without case, spaces, underscores and hyphens
+KNOWN_NAMES = (
+    ("user", "userid", "uid", "reviewerid", "customerid"),
+    ("item", "itemid", "iid", "movie", "movieid", "product", "productid", "book", "bookid", "isbn", "asin"),
+    ("rating", "ratings", "score", "stars", "value", "overall", "bookrating"),
+)
+
+Column = str | int
+Triplets = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
+
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str(int) writes it
+OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
+
+
+class Layout(NamedTuple):
+    """How the lines are written.
+
+    Attributes
+    ----------
+    separator
+        ``::``, tab, comma, semicolon, or None for any white space.
+    columns
+        Positions of user, item and rating.
+    header
+        Whether the first line that is not blank names the columns.
+    matrix
+        Whether a line must be two integers and a rating, and no more.
+    """
+
+    separator: str | None
+    columns: tuple[int, int, int]
+    header: bool = False
+    matrix: bool = False
+
+
+class _NotPlainError(ValueError):
+    """Some line is not plain integers and a finite rating, so that the lines must be read one by one."""
+
+
+def find_layout(path: object, lines: Iterable[str], columns: Sequence[Column] | None) -> Layout:
+    """Find separator, header and columns from the first line that is not blank."""
+    number, first = next(((n, x) for n, x in enumerate(lines, 1) if x.strip()), (0, ""))
+    if not first:
+        raise ValueError(f"{path} has no ratings")
+    separator = next((s for s in ("::", "\t", ",", ";") if s in first), None)
+    fields = _split(first, separator)
+    if columns is not None:
+        places = _find_columns(fields, columns)
+        if places is None:
+            raise ValueError(f"{path}, line {number}: no three columns {columns!r} in {shown(first)}")
+        named = any(isinstance(column, str) for column in columns)
+        return Layout(separator, places, named or not _is_number(fields[places[2]]))
+    if len(fields) >= 3 and _is_number(fields[2]):
+        return Layout(separator, (0, 1, 2))
+    names = [re.sub(r"[\s_\-]", "", field).lower() for field in fields]
+    found = [next((names.index(x) for x in known if x in names), -1) for known in KNOWN_NAMES]
+    if -1 in found:
+        missing = ("a user", "an item", "a rating")[found.index(-1)]
+        raise ValueError(
+            f"{path}, line {number}: neither 'user item rating' nor a header with {missing} column: "
+            f"{shown(first)}; columns= can name the three"
+        )
+    return Layout(separator, (found[0], found[1], found[2]), header=True)
+
+
+def parse(path: object, layout: Layout, open_lines: Callable[[], Iterator[str]]) -> Triplets:
+    """Return users, items and ratings of all lines; ids are int64 where all of a column are integers.
+
+    Raises
+    ------
+    ValueError
+        For the first line that is wrong, with its number and content.
+    """
+    try:
+        parts = list(_parse_plain(layout, open_lines()))
+    except _NotPlainError:
+        parts = list(_parse_any(path, layout, open_lines()))
+    if not parts:
+        raise ValueError(f"{path} has no ratings")
+    users, items, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return _integers_if_all(users), _integers_if_all(items), values
+
+
+def bad_line(path: object, number: int, line: str, expected: str) -> ValueError:
+    """Word the error for a line."""
+    return ValueError(f"{path}, line {number}: expected {expected}, got {shown(line)}")
+
+
+def line_of_entry(lines: Iterable[str], entry: int) -> tuple[int, str]:
+    """Return number and content of the line of an entry, counted from 0 over the lines that are not blank."""
+    return next(islice(((n, x) for n, x in enumerate(lines, 1) if x.strip()), entry, None))
+
+
+def _parse_plain(layout: Layout, lines: Iterator[str]) -> Iterator[Triplets]:
+    """Parse lines of integer ids, a block at a time."""
+    separator = "\t" if layout.separator == "::" else layout.separator
+    dtype = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
+    for _, block in _blocks(layout, lines):
+        count = sum(not line.isspace() for line in block)
+        if count == 0:
+            continue
+        # loadtxt mistakes some characters beyond ASCII for digits
+        text = "".join(block).encode("ascii", "replace").decode()
+        if OTHER_NUMBER.search(text):
+            raise _NotPlainError
+        try:
+            table = np.loadtxt(
+                io.StringIO(text.replace("::", "\t") if layout.separator == "::" else text),
+                dtype,
+                delimiter=separator,
+                usecols=None if layout.matrix else layout.columns,
+                comments=None,
+                quotechar='"' if separator in (",", ";") else None,
+                ndmin=1,
+            )
+        except ValueError as error:
+            raise _NotPlainError from error
+        if table.size != count or not np.isfinite(table["value"]).all():
+            raise _NotPlainError
+        yield table["user"], table["item"], table["value"]
+
+
+def _parse_any(path: object, layout: Layout, lines: Iterator[str]) -> Iterator[Triplets]:
+    """Parse lines with ids of any kind, each checked."""
+    u, i, v = layout.columns
+    for first, block in _blocks(layout, lines):
+        users, items, values = [], [], []
+        for number, line in enumerate(block, first):
+            if not line.strip():
+                continue
+            try:
+                fields = _split(line, layout.separator)
+                user, item, value = fields[u], fields[i], _finite(fields[v])
+                (user + item).encode()  # fails on bytes that were not UTF-8
+                if not user or not item:
+                    raise ValueError
+                if layout.matrix and not (
+                    len(fields) == 3 and INTEGER.fullmatch(user) and INTEGER.fullmatch(item)
+                ):
+                    raise ValueError
+            except (IndexError, ValueError, csv.Error):
+                places = zip(("user", "item", "rating"), layout.columns, strict=True)
+                names = ", ".join(f"{name} in column {place + 1}" for name, place in places)
+                raise bad_line(path, number, line, "row column value" if layout.matrix else names) from None
+            users.append(user)
+            items.append(item)
+            values.append(value)
+        if users:
+            yield np.array(users, str), np.array(items, str), np.array(values, np.float64)
+
+
+def _blocks(layout: Layout, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    """Cut the lines after the header into blocks, each with the number of its first line."""
+    first = 1
+    if layout.header:
+        first += next((n for n, line in enumerate(lines, 1) if line.strip()), 0)
+    while block := list(islice(lines, BLOCK)):
+        yield first, block
+        first += len(block)
+
+
+def _find_columns(fields: list[str], columns: Sequence[Column]) -> tuple[int, int, int] | None:
+    """Return the positions of three columns given by name or position; None if they are not there."""
+    places = [fields.index(c) if c in fields else c for c in columns]
+    if len(places) != 3 or not all(isinstance(p, int) and 0 <= p < len(fields) for p in places):
+        return None
+    user, item, rating = (int(p) for p in places)
+    return user, item, rating
+
+
+def _integers_if_all(ids: NDArray[Any]) -> NDArray[Any]:
+    if ids.dtype.kind == "U":
+        distinct, inverse = np.unique(ids, return_inverse=True)
+        if all(INTEGER.fullmatch(x) for x in distinct.tolist()):
+            try:
+                return distinct.astype(np.int64)[inverse]
+            except (OverflowError, ValueError):  # beyond 64 bits
+                return ids
+    return ids
+
+
+def _split(line: str, separator: str | None) -> list[str]:
+    if separator in (",", ";") and '"' in line:
+        return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+    return [field.strip() for field in line.split(separator)]
+
+
+def _finite(field: str) -> float:
+    value = float(field)
+    if not np.isfinite(value) or "_" in field:  # Python reads 1_0 as 10
+        raise ValueError
+    return value
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def shown(line: str) -> str:
+    """Quote a line in a message, cut where it is very long."""
+    text = line.rstrip("\r\n")
+    return repr(text if len(text) <= 200 else text[:200] + "…")

@@ -1,0 +1,34 @@
+"""What the tests of inputs share."""
+
+import numpy as np
+from scipy import sparse
+
+import mfkernel as mf
+
+DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
+
+
+def fit(R, k=2, **options):
+    return mf.factorize(R, k, **{"epochs": 3, "rng": 0} | options)
+
+
+def assert_same(model, expected):
+    np.testing.assert_array_equal(model.P, expected.P)
+    np.testing.assert_array_equal(model.Q, expected.Q)
+
+
+def arrays_of(R):
+    """Return every array inside R, also those of Python objects."""
+    if isinstance(R, tuple):
+        return [np.asarray(part) for part in R]
+    if not sparse.issparse(R):
+        return [R]
+    if R.format == "dok":
+        return [np.array(list(R.keys())), np.array(list(R.values()))]
+    names = {"dia": ("data", "offsets"), "coo": ("row", "col", "data"), "lil": ("rows", "data")}
+    parts = [getattr(R, name) for name in names.get(R.format, ("indptr", "indices", "data"))]
+    return [np.array([x for row in part for x in row]) if part.dtype == object else part for part in parts]
+
+
+def snapshot(R):
+    return [(a.dtype, a.shape, a.strides, a.flags.writeable, a.tobytes()) for a in arrays_of(R)]
