@@ -27,13 +27,15 @@ def available_memory(root: Path = Path("/")) -> int | None:
         if line.startswith("MemAvailable:"):
             free = int(line.split()[1]) * 1024
     for folder in _cgroup_folders(root, "memory"):
-        for limit_name, usage_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        for limit_name, usage_name, cache_name in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             limit, usage = _read(folder / limit_name), _read(folder / usage_name)
             if limit.isdecimal() and usage.isdecimal():
-                left = max(0, int(limit) - int(usage))
+                statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+                cache = int(statistics.get(cache_name, 0))  # file pages, which the kernel gives back
+                left = max(0, int(limit) - int(usage) + cache)
                 free = left if free is None else min(free, left)
     return free
 

@@ -1,8 +1,11 @@
 """Lines of text, each a user, an item and a rating: how they are written, and what they say."""
 
+import contextlib
 import csv
 import io
 import re
+import warnings
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,8 +22,9 @@ KNOWN_NAMES = (
     ("rating", "ratings", "score", "stars", "value", "overall", "bookrating"),
 )
 
+LONGEST_ID = 1000  # characters; an array of strings is as wide as its longest
+
 Column = str | int
-Triplets = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
 
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str(int) writes it
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
@@ -45,6 +49,16 @@ class Layout(NamedTuple):
     columns: tuple[int, int, int]
     header: bool = False
     matrix: bool = False
+
+
+class Table(NamedTuple):
+    """What the lines say: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
+
+    user_ids: NDArray[Any]
+    users: NDArray[np.int64]
+    item_ids: NDArray[Any]
+    items: NDArray[np.int64]
+    values: NDArray[np.float64]
 
 
 class _NotPlainError(ValueError):
@@ -77,8 +91,8 @@ def find_layout(path: object, lines: Iterable[str], columns: Sequence[Column] | 
     return Layout(separator, (found[0], found[1], found[2]), header=True)
 
 
-def parse(path: object, layout: Layout, open_lines: Callable[[], Iterator[str]]) -> Triplets:
-    """Return users, items and ratings of all lines; ids are int64 where all of a column are integers.
+def parse(path: object, layout: Layout, open_lines: Callable[[], Iterator[str]]) -> Table:
+    """Read all lines; the ids of users, and of items, are int64 if all of them are integers, else strings.
 
     Raises
     ------
@@ -86,13 +100,12 @@ def parse(path: object, layout: Layout, open_lines: Callable[[], Iterator[str]])
         For the first line that is wrong, with its number and content.
     """
     try:
-        parts = list(_parse_plain(layout, open_lines()))
+        table = _parse_plain(layout, open_lines())
     except _NotPlainError:
-        parts = list(_parse_any(path, layout, open_lines()))
-    if not parts:
+        table = _parse_any(path, layout, open_lines())
+    if table.values.size == 0:
         raise ValueError(f"{path} has no ratings")
-    users, items, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return _integers_if_all(users), _integers_if_all(items), values
+    return table
 
 
 def bad_line(path: object, number: int, line: str, expected: str) -> ValueError:
@@ -105,8 +118,9 @@ def line_of_entry(lines: Iterable[str], entry: int) -> tuple[int, str]:
     return next(islice(((n, x) for n, x in enumerate(lines, 1) if x.strip()), entry, None))
 
 
-def _parse_plain(layout: Layout, lines: Iterator[str]) -> Iterator[Triplets]:
+def _parse_plain(layout: Layout, lines: Iterator[str]) -> Table:
     """Parse lines of integer ids, a block at a time."""
+    tables = []
     separator = "\t" if layout.separator == "::" else layout.separator
     dtype = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
     for _, block in _blocks(layout, lines):
@@ -118,49 +132,74 @@ def _parse_plain(layout: Layout, lines: Iterator[str]) -> Iterator[Triplets]:
         if OTHER_NUMBER.search(text):
             raise _NotPlainError
         try:
-            table = np.loadtxt(
-                io.StringIO(text.replace("::", "\t") if layout.separator == "::" else text),
-                dtype,
-                delimiter=separator,
-                usecols=None if layout.matrix else layout.columns,
-                comments=None,
-                quotechar='"' if separator in (",", ";") else None,
-                ndmin=1,
-            )
-        except ValueError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # before NumPy 2.4 a float is cut to an integer with a warning
+                table = np.loadtxt(
+                    io.StringIO(text.replace("::", "\t") if layout.separator == "::" else text),
+                    dtype,
+                    delimiter=separator,
+                    usecols=None if layout.matrix else layout.columns,
+                    comments=None,
+                    quotechar='"' if separator in (",", ";") else None,
+                    ndmin=1,
+                )
+        except (ValueError, Warning) as error:
             raise _NotPlainError from error
         if table.size != count or not np.isfinite(table["value"]).all():
             raise _NotPlainError
-        yield table["user"], table["item"], table["value"]
+        tables.append(table)
+    whole = np.concatenate(tables) if tables else np.empty(0, dtype)
+    user_ids, users = np.unique(whole["user"], return_inverse=True)
+    item_ids, items = np.unique(whole["item"], return_inverse=True)
+    return Table(user_ids, users, item_ids, items, whole["value"])
 
 
-def _parse_any(path: object, layout: Layout, lines: Iterator[str]) -> Iterator[Triplets]:
+def _parse_any(path: object, layout: Layout, lines: Iterator[str]) -> Table:
     """Parse lines with ids of any kind, each checked."""
     u, i, v = layout.columns
+    user_numbers: dict[str, int] = {}
+    item_numbers: dict[str, int] = {}
+    users, items, values = array("q"), array("q"), array("d")
     for first, block in _blocks(layout, lines):
-        users, items, values = [], [], []
         for number, line in enumerate(block, first):
             if not line.strip():
                 continue
             try:
                 fields = _split(line, layout.separator)
                 user, item, value = fields[u], fields[i], _finite(fields[v])
-                (user + item).encode()  # fails on bytes that were not UTF-8
-                if not user or not item:
-                    raise ValueError
                 if layout.matrix and not (
                     len(fields) == 3 and INTEGER.fullmatch(user) and INTEGER.fullmatch(item)
                 ):
                     raise ValueError
+                _check_id(user)
+                _check_id(item)
             except (IndexError, ValueError, csv.Error):
                 places = zip(("user", "item", "rating"), layout.columns, strict=True)
                 names = ", ".join(f"{name} in column {place + 1}" for name, place in places)
                 raise bad_line(path, number, line, "row column value" if layout.matrix else names) from None
-            users.append(user)
-            items.append(item)
+            users.append(user_numbers.setdefault(user, len(user_numbers)))
+            items.append(item_numbers.setdefault(item, len(item_numbers)))
             values.append(value)
-        if users:
-            yield np.array(users, str), np.array(items, str), np.array(values, np.float64)
+    return Table(*_sorted_ids(user_numbers, users), *_sorted_ids(item_numbers, items), np.array(values))
+
+
+def _sorted_ids(numbers: dict[str, int], codes: "array[int]") -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the distinct ids, sorted, and the place of each code's id among them."""
+    ids = np.array(list(numbers), str)
+    if all(INTEGER.fullmatch(x) for x in numbers):
+        with contextlib.suppress(OverflowError, ValueError):  # integers beyond 64 bits stay strings
+            ids = ids.astype(np.int64)
+    order = np.argsort(ids)
+    places = np.empty(order.size, np.int64)
+    places[order] = np.arange(order.size)
+    return ids[order], places[np.array(codes, np.int64)]
+
+
+def _check_id(text: str) -> None:
+    """Refuse an empty or endless id, and bytes that were not UTF-8."""
+    if not 0 < len(text) <= LONGEST_ID:
+        raise ValueError
+    text.encode()
 
 
 def _blocks(layout: Layout, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
@@ -180,17 +219,6 @@ def _find_columns(fields: list[str], columns: Sequence[Column]) -> tuple[int, in
         return None
     user, item, rating = (int(p) for p in places)
     return user, item, rating
-
-
-def _integers_if_all(ids: NDArray[Any]) -> NDArray[Any]:
-    if ids.dtype.kind == "U":
-        distinct, inverse = np.unique(ids, return_inverse=True)
-        if all(INTEGER.fullmatch(x) for x in distinct.tolist()):
-            try:
-                return distinct.astype(np.int64)[inverse]
-            except (OverflowError, ValueError):  # beyond 64 bits
-                return ids
-    return ids
 
 
 def _split(line: str, separator: str | None) -> list[str]:

@@ -1,7 +1,6 @@
 """``factorize``: from ratings to factors."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +60,11 @@ def factorize(
         ``"sgd"``.
     schedule
         ``"sequential"``: one thread, row by row; the same ``rng`` gives the same bits. ``"hogwild"``: several
-        threads without locks, which differ a little from run to run (one thread gives the sequential bits).
+        threads without locks, each going through its rows one band of columns after another; results differ a
+        little from run to run (one thread gives the sequential bits).
     epochs
-        Passes over the ratings; by default 30, or more for fewer than 10,000 ratings.
+        Passes over the ratings; by default 30, fewer where there are less than 16 ratings a row or column,
+        more for small tables of which at least a tenth is known.
     learning_rate
         Step size γ, constant. By default chosen by the scale of the ratings and lowered linearly, to zero
         after the last epoch.
@@ -105,6 +106,11 @@ def factorize(
     MemoryError
         If the factors would not fit in the memory that is free.
 
+    Warns
+    -----
+    UserWarning
+        If ``n_threads`` is given but the schedule uses one.
+
     References
     ----------
     Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", Computer 2009.
@@ -133,50 +139,42 @@ def factorize(
     if regularization is not None:
         regularization = _checks.real("regularization", regularization, positive=False)
 
-    ratings = interruptible(lambda: Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type))
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type, copy=False)
     if ratings.nnz == 0:
         raise ValueError(f"R has no known ratings (shape {ratings.shape})")
-    _check_memory(methods.training_bytes(ratings, k, float_type, n_tasks))
+    _check_memory(methods.training_bytes(ratings.shape, k, float_type, n_tasks))
 
     def prepare() -> tuple[methods.Sgd, RowSchedule]:
         if init is None:
             P, Q = methods.default_start(ratings, k, float_type, generator)
         else:
             P, Q = _given_start(init, ratings.shape, k, float_type)
-        sgd = methods.Sgd(
-            ratings,
-            P,
-            Q,
-            learning_rate=methods.default_learning_rate(ratings) if learning_rate is None else learning_rate,
-            regularization=(
-                methods.default_regularization(ratings) if regularization is None else regularization
-            ),
-            decay=learning_rate is None,
-        )
+        rate, reg = learning_rate, regularization
+        rate = methods.default_learning_rate(ratings) if rate is None else rate
+        reg = methods.default_regularization(ratings) if reg is None else reg
+        sgd = methods.Sgd(ratings, P, Q, learning_rate=rate, regularization=reg, decay=learning_rate is None)
         return sgd, RowSchedule(ratings, n_tasks, bool(shuffle))
 
     sgd, rows = interruptible(prepare)
-    if epochs is None:
-        epochs = methods.default_epochs(ratings)
-    callbacks = [*([show_progress(epochs)] if progress else []), *([callback] if callback else [])]
-    history = train(sgd, rows, epochs, generator, lambda record: _call_all(callbacks, record))
-    if init is None:
-        methods.predict_mean_for_unknown(ratings, sgd.P, sgd.Q)
-    return Factors(
-        np.ascontiguousarray(sgd.P[:, :k]),
-        np.ascontiguousarray(sgd.Q[:, :k]).T,
-        mean=ratings.mean,
-        known_users=None if init is not None else ratings.user_counts() > 0,
-        known_items=None if init is not None else ratings.item_counts() > 0,
-        history=history,
-        user_ids=ratings.user_ids,
-        item_ids=ratings.item_ids,
-    )
+    epochs = methods.default_epochs(ratings) if epochs is None else epochs
+    callbacks = [show_progress(epochs)] if progress else []
+    history = train(sgd, rows, epochs, generator, callbacks if callback is None else [*callbacks, callback])
 
+    def finish() -> Factors:
+        if init is None:
+            methods.predict_mean_for_unknown(ratings, sgd.P, sgd.Q)
+        return Factors(
+            np.ascontiguousarray(sgd.P[:, :k]),
+            np.ascontiguousarray(sgd.Q[:, :k]).T,
+            mean=ratings.mean,
+            known_users=ratings.user_counts() > 0 if init is None else None,
+            known_items=ratings.item_counts() > 0 if init is None else None,
+            history=history,
+            user_ids=ratings.user_ids,
+            item_ids=ratings.item_ids,
+        )
 
-def _call_all(callbacks: Sequence[Callback], record: Any) -> bool:
-    """Call each; True if one of them asks to stop."""
-    return [callback(record) for callback in callbacks].count(True) > 0
+    return interruptible(finish)
 
 
 def _generator(rng: Any) -> np.random.Generator:

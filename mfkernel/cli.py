@@ -20,9 +20,9 @@ EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; errors that the user can mend end it with a line, not a traceback."""
-    options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without × and · must not end the run
+    options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"mfkernel: {message}", file=sys.stderr)
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mfkernel", description="Matrix factorization of known ratings.")
+    parser.add_argument("--version", action="version", version=f"mfkernel {mf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "factorize",
@@ -53,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--epochs", type=int, metavar="N", help="passes over the ratings")
     command.add_argument("--learning-rate", type=float, metavar="RATE", help="step size, held constant")
     command.add_argument("--regularization", type=float, metavar="LAMBDA")
-    command.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    command.add_argument(
+        "--dtype", choices=("float32", "float64"), help="default: float32; float64 for the example"
+    )
     command.add_argument("--seed", type=int, help="same seed, same result (sequential schedule)")
     command.add_argument("--duplicates", choices=DUPLICATES, default="raise")
     command.add_argument(
@@ -79,6 +82,8 @@ def _factorize(options: argparse.Namespace) -> None:
     _check_output(options.output)
     if options.k is not None:
         _checks.integer("-k", options.k, 1)
+    if options.test is not None and not 0 < options.test < 1:
+        raise ValueError(f"--test must be between 0 and 1, got {options.test}")
     if options.file is None:
         _example(options, settings)
         return
@@ -89,13 +94,14 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.test is not None:
         train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
     k = 32 if options.k is None else options.k
-    model = mf.factorize(train, k, dtype=options.dtype, progress=not options.quiet, **settings)
+    model = mf.factorize(train, k, dtype=options.dtype or "float32", progress=not options.quiet, **settings)
+    if options.output is not None:
+        model.save(options.output)
     print(f"{'RMSE':<22}{'train':>10}{'test' if test else '':>10}")
     for name, rmse in (("predicting the mean", _rmse_of_mean(train.mean)), (f"{k} factors", model.rmse)):
         figures = [f"{rmse(part):>10.4f}" for part in (train, test) if part is not None]
         print(f"{name:<22}{''.join(figures)}")
     if options.output is not None:
-        model.save(options.output)
         print(f"saved {options.output}")
 
 
@@ -118,7 +124,7 @@ def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     if k == 2 and options.seed is None:
         settings |= {"init": (P0, Q0), "shuffle": False}
         settings |= {name: value for name, value in EXAMPLE.items() if settings[name] is None}
-    model = mf.factorize(R, k, dtype=np.float64, **settings)
+    model = mf.factorize(R, k, dtype=options.dtype or "float64", **settings)
     with np.printoptions(precision=8, suppress=True):
         print(f"Original matrix (0 is unknown):\n{R}")
         print(f"\nReconstructed matrix, P·Q with k = {k}:\n{model.reconstruct()}")

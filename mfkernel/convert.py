@@ -79,6 +79,24 @@ def from_triplets(
     return _merge_duplicates(csr, duplicates)
 
 
+def transposed(csr: Csr) -> Csr:
+    """Transpose by one counting sort: the rows are sorted, so that a stable sort by column is enough."""
+    from mfkernel.kernels.csr import counting_argsort
+
+    m, n = csr.shape
+    order, indptr = np.empty(csr.indices.size, np.int64), np.zeros(n + 1, np.int64)
+    counting_argsort(csr.indices, np.arange(order.size), indptr, order)
+    return Csr(indptr, _index_array(row_numbers(csr.indptr)[order], m), csr.values[order], (n, m))
+
+
+def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the row of each entry."""
+    m = indptr.size - 1
+    return np.repeat(
+        np.arange(m, dtype=np.int32 if m <= np.iinfo(np.int32).max else np.int64), np.diff(indptr)
+    )
+
+
 def _check_memory(n_users: int, n_items: int) -> None:
     """Refuse numbers so large that they must be ids: rows and columns take memory even if they are empty."""
     size, free = 24 * (n_users + n_items), available_memory()
@@ -105,7 +123,7 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
     if masked is not None:
         known &= ~masked
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(known, axis=1))])
-    columns = np.nonzero(known)[1]
+    columns = np.flatnonzero(known) % max(1, array.shape[1])
     values = _values(array[known], dtype, partial(_cell, indptr, columns))
     return Csr(indptr, _index_array(columns, array.shape[1]), values, array.shape)
 
@@ -124,11 +142,11 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
             values = _values(R.data[: R.indices.size], dtype, partial(_cell, R.indptr, R.indices))
             indptr = np.ascontiguousarray(R.indptr, dtype=np.int64)
             return Csr(indptr, _index_array(R.indices, R.shape[1]), values, R.shape)
-        rows = np.repeat(np.arange(R.shape[0]), np.diff(R.indptr))
+        rows = row_numbers(R.indptr)
         triplets = rows, R.indices[: rows.size], R.data[: rows.size]
     elif R.format == "csc":
         _check_compressed(R, R.shape[::-1], ("n_items", "n_users"))
-        columns = np.repeat(np.arange(R.shape[1]), np.diff(R.indptr))
+        columns = row_numbers(R.indptr)
         triplets = R.indices[: columns.size], columns, R.data[: columns.size]
     else:
         triplets = _coo_triplets(R)

@@ -80,14 +80,15 @@ def _distinct_cells(
     """Draw distinct cells, numbered row by row, with about the given weights; sorted."""
     n_columns = column_weights.size
     rows, columns = (np.cumsum(w) / w.sum() for w in (row_weights, column_weights))
-    cells = np.empty(0, np.int64)
+    cells, share = np.empty(0, np.int64), 0.05
     while cells.size < count:
-        # where rows and columns are nearly full most draws repeat: some uniform ones keep the loop short
+        # where rows and columns are nearly full most draws repeat: uniform ones keep the loop short
         draws = int(1.2 * (count - cells.size)) + 16
         u = np.searchsorted(rows, rng.random(draws)).clip(max=row_weights.size - 1)
         i = np.searchsorted(columns, rng.random(draws)).clip(max=n_columns - 1)
-        uniform = rng.random(draws) < 0.05
+        uniform = rng.random(draws) < share
         u[uniform] = rng.integers(row_weights.size, size=int(uniform.sum()))
         i[uniform] = rng.integers(n_columns, size=int(uniform.sum()))
         cells = np.union1d(cells, u.astype(np.int64) * n_columns + i)
+        share = min(1.0, 2 * share)
     return np.sort(rng.choice(cells, count, replace=False, shuffle=False))

@@ -12,7 +12,7 @@ POLL = 0.05  # seconds; on Windows a wait without a timeout cannot be interrupte
 
 
 class ThreadEngine:
-    """Runs tasks on ``n_threads`` threads, one in this thread; a context manager.
+    """Runs tasks on ``n_threads`` threads, or in this one if that is 1; a context manager.
 
     The kernels hold no lock of Python's, so that plain threads run them side by side: no threading layer to
     clash with, nothing that survives a fork, and Ctrl-C is answered between two calls of a kernel.
@@ -53,7 +53,7 @@ class ThreadEngine:
 def interruptible(function: Callable[[], Result]) -> Result:
     """Return ``function()``, computed in a thread of its own, so that Ctrl-C need not wait for its end.
 
-    For one long call of NumPy or of a kernel; if interrupted, it ends unheeded in the background.
+    For long calls of NumPy or of a kernel; if interrupted, they end unheeded in the background.
     """
     future: Future[Result] = Future()
 

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mfkernel import _checks
 from mfkernel._machine import available_memory
-from mfkernel.ratings import Ratings
+from mfkernel.ratings import Ratings, check_ids
 
 FORMAT_VERSION = 1
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -87,16 +88,11 @@ class Factors:
         self.known_users = np.ones(m, np.bool_) if known_users is None else np.asarray(known_users, np.bool_)
         self.known_items = np.ones(n, np.bool_) if known_items is None else np.asarray(known_items, np.bool_)
         self.history = list(history)
-        self.user_ids = None if user_ids is None else np.asarray(user_ids)
-        self.item_ids = None if item_ids is None else np.asarray(item_ids)
-        for name, array, size in (
-            ("known_users", self.known_users, m),
-            ("known_items", self.known_items, n),
-            ("user_ids", self.user_ids, m),
-            ("item_ids", self.item_ids, n),
-        ):
-            if array is not None and array.shape != (size,):
-                raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
+        self.user_ids = check_ids("user_ids", user_ids, m)
+        self.item_ids = check_ids("item_ids", item_ids, n)
+        for name, known, size in (("known_users", self.known_users, m), ("known_items", self.known_items, n)):
+            if known.shape != (size,):
+                raise ValueError(f"{name} must have the shape ({size},), got {known.shape}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,14 +135,20 @@ class Factors:
             _checks.bounded("users", users, m, "n_users"), _checks.bounded("items", items, n, "n_items")
         )
         result = np.empty(rows.shape, self.P.dtype)
-        flat_rows, flat_columns, flat = rows.ravel(), columns.ravel(), result.reshape(-1)
-        item_rows = self.Q.T
-        step = max(1, 2**20 // self.k)  # pairs at once, so that the gathered rows stay in cache
-        for start in range(0, flat.size, step):
-            u, i = flat_rows[start : start + step], flat_columns[start : start + step]
+        item_rows, flat, start = self.Q.T, result.reshape(-1), 0
+        # some pairs at a time: the gathered factors stay in cache, and broadcast numbers are not copied whole
+        pairs = np.nditer(
+            [rows, columns],
+            ["external_loop", "buffered", "zerosize_ok"],
+            [["readonly"], ["readonly"]],
+            order="C",
+            buffersize=max(1, 2**20 // self.k),
+        )
+        for u, i in pairs:
             dots = np.einsum("nk,nk->n", self.P[u], item_rows[i])
             known = self.known_users[u] & self.known_items[i]
-            flat[start : start + step] = np.where(known, dots, self.mean)
+            flat[start : start + u.size] = np.where(known, dots, self.mean)
+            start += u.size
         return result[()] if result.ndim == 0 else result
 
     def reconstruct(self) -> NDArray[Any]:
@@ -169,11 +171,16 @@ class Factors:
             )
         return np.asarray(self.P @ self.Q)
 
-    def rmse(self, R: Any) -> float:
-        """Root mean square error of the predictions for the ratings R (anything that ``Ratings`` takes)."""
-        ratings = R if isinstance(R, Ratings) else Ratings(R)
+    def rmse(self, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+        """Root mean square error of the predictions for the ratings R.
+
+        ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; R has the model's shape.
+        """
+        ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
         if ratings.shape != self.shape:
-            raise ValueError(f"R must have the model's shape {self.shape}, got {ratings.shape}")
+            raise ValueError(
+                f"R must have the model's shape {self.shape}, got {ratings.shape} (triplets may name a shape)"
+            )
         if ratings.nnz == 0:
             raise ValueError("R has no ratings to compare with")
         residuals = ratings.values - self.predict(ratings.users, ratings.items)
@@ -181,11 +188,19 @@ class Factors:
 
     def user_rows(self, ids: ArrayLike) -> NDArray[np.intp]:
         """Translate user ids to row numbers, for ``predict``."""
-        return _positions("user", ids, self.user_ids)
+        return _positions("user", ids, self.user_ids, self._user_order)
 
     def item_columns(self, ids: ArrayLike) -> NDArray[np.intp]:
         """Translate item ids to column numbers, for ``predict``."""
-        return _positions("item", ids, self.item_ids)
+        return _positions("item", ids, self.item_ids, self._item_order)
+
+    @cached_property
+    def _user_order(self) -> NDArray[np.intp]:
+        return np.argsort(() if self.user_ids is None else self.user_ids)
+
+    @cached_property
+    def _item_order(self) -> NDArray[np.intp]:
+        return np.argsort(() if self.item_ids is None else self.item_ids)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one ``.npz`` file, without pickle.
@@ -194,7 +209,7 @@ class Factors:
         ``user_ids`` and ``item_ids`` of that file.
         """
         target = Path(path)
-        arrays = {
+        arrays: dict[str, Any] = {
             "header": np.array(json.dumps({"format": FORMAT_VERSION, "mean": self.mean})),
             "P": self.P,
             "Q": self.Q,
@@ -207,7 +222,7 @@ class Factors:
         draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             with draft.open("xb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
+                np.savez(file, **arrays)  # none is of objects, so that none is pickled
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
@@ -260,11 +275,12 @@ def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return buffer[offset : offset + size].reshape(n_rows, padded_rank(k))
 
 
-def _positions(kind: str, ids: ArrayLike, vocabulary: NDArray[Any] | None) -> NDArray[np.intp]:
+def _positions(
+    kind: str, ids: ArrayLike, vocabulary: NDArray[Any] | None, order: NDArray[np.intp]
+) -> NDArray[np.intp]:
     wanted = np.asarray(ids)
     if vocabulary is None:
         raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
-    order = np.argsort(vocabulary)
     if vocabulary.size == 0 or (vocabulary.dtype.kind == "U") != (wanted.dtype.kind == "U"):
         found, unknown = order[:0], np.ones(wanted.shape, np.bool_)
     else:

@@ -114,25 +114,20 @@ def _read_npz(path: Path, open_binary: Callable[[], BinaryIO], duplicates: str) 
     except Exception as error:
         raise ValueError(f"{path} is no matrix saved by scipy.sparse.save_npz") from error
     try:
-        return interruptible(lambda: Ratings(matrix, duplicates=duplicates))
+        return Ratings(matrix, duplicates=duplicates)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _read_text(path: Path, lines: Lines, columns: Sequence[_text.Column] | None, duplicates: str) -> Ratings:
     layout = _text.find_layout(path, lines(), columns)
-    users, items, values = _text.parse(path, layout, lines)
-
-    def number() -> Ratings:
-        user_ids, rows = np.unique(users, return_inverse=True)
-        item_ids, cols = np.unique(items, return_inverse=True)
-        triplets = (rows, cols, _shortest(values), (user_ids.size, item_ids.size))
-        return Ratings(triplets, duplicates=duplicates, user_ids=user_ids, item_ids=item_ids)
-
+    table = _text.parse(path, layout, lines)
+    user_ids, item_ids = table.user_ids, table.item_ids
+    triplets = (table.users, table.items, _shortest(table.values), (user_ids.size, item_ids.size))
     try:
-        return interruptible(number)
+        return Ratings(triplets, duplicates=duplicates, user_ids=user_ids, item_ids=item_ids)
     except ValueError as error:
-        raise _duplicates_by_id(path, users, items) or error from None
+        raise _duplicates_by_id(path, user_ids[table.users], item_ids[table.items]) or error from None
 
 
 def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
@@ -150,7 +145,8 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
             return chain(blank, (f"{line.rstrip()} 1\n" if line.strip() else line for line in body))
         return chain(blank, body)
 
-    rows, cols, values = _text.parse(path, _text.Layout(None, (0, 1, 2), matrix=True), entries)
+    table = _text.parse(path, _text.Layout(None, (0, 1, 2), matrix=True), entries)
+    rows, cols, values = table.user_ids[table.users], table.item_ids[table.items], table.values
     for numbers, count, name in ((rows, m, "row"), (cols, n, "column")):
         outside = (numbers < 1) | (numbers > count)
         if outside.any():
@@ -167,7 +163,7 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
         values = np.append(values, values[mirrored])
     triplets = (rows - 1, cols - 1, _shortest(values), (m, n))
     try:
-        return interruptible(lambda: Ratings(triplets, duplicates=duplicates))
+        return Ratings(triplets, duplicates=duplicates)
     except ValueError as error:
         raise _duplicates_by_id(path, rows, cols) or error from None
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.factors import aligned_rows, padded_rank
+from mfkernel.factors import PADDING, aligned_rows, padded_rank
 from mfkernel.ratings import Ratings
-from mfkernel.schedule import Task
+from mfkernel.schedule import MAX_BANDS, Task
 
 BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
+CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
 class Sgd:
@@ -49,6 +50,10 @@ class Sgd:
     def learning_rate(self, epoch: int, epochs: int) -> float:
         """Step size of epoch 1, …, ``epochs``."""
         return self._first_rate * ((1 - (epoch - 1) / epochs) if self._decay else 1.0)
+
+    def is_finite(self) -> bool:
+        """Whether all factors are numbers."""
+        return bool(np.isfinite(self.P).all() and np.isfinite(self.Q).all())
 
     def run(self, task: Task, cancelled: Callable[[], bool], learning_rate: float) -> float:
         """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
@@ -92,8 +97,15 @@ def default_regularization(ratings: Ratings) -> float:
 
 
 def default_epochs(ratings: Ratings) -> int:
-    """Choose the passes: 30, and more for few ratings, which cost nothing but meet each row too rarely."""
-    return min(1000, max(30, math.ceil(300_000 / ratings.nnz)))
+    """Choose the passes: 30, fewer on thin ratings, more on small tables of which much is known.
+
+    With a few ratings a row, each further pass learns them by heart; a small table is there to be fitted, and
+    meets each row too rarely in a pass.
+    """
+    m, n = ratings.shape
+    if ratings.nnz >= m * n / 10:
+        return min(1000, max(30, math.ceil(300_000 / ratings.nnz)))
+    return min(30, round(3 + 1.75 * ratings.nnz / (m + n)))
 
 
 def default_start(
@@ -111,9 +123,11 @@ def default_start(
     rows = []
     for n_rows, center in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, ratings.mean))):
         X = aligned_rows(n_rows, k, dtype)
-        X[:, :k] = rng.standard_normal((n_rows, k), dtype=dtype)
-        X[:, :k] *= dtype.type(noise)
-        X[:, :k] += dtype.type(center)
+        for start in range(0, n_rows, CHUNK):
+            part = X[start : start + CHUNK, :k]
+            part[:] = rng.standard_normal(part.shape, dtype=dtype)
+            part *= dtype.type(noise)
+            part += dtype.type(center)
         rows.append(X)
     return rows[0], rows[1]
 
@@ -124,17 +138,24 @@ def predict_mean_for_unknown(ratings: Ratings, P: NDArray[Any], Q: NDArray[Any])
     Least squares: minimizes Σ (x·q - mean)² over the known items q, then Σ (x·p - mean)² over all users p.
     """
     users, items = ratings.user_counts() > 0, ratings.item_counts() > 0
-    for this, known, others in ((P, users, Q[items]), (Q, items, P)):
+    everybody = np.ones_like(users)
+    for this, known, other, rows in ((P, users, Q, items), (Q, items, P, everybody)):
         if not known.all():
-            gram = others.T.astype(np.float64) @ others
-            target = others.sum(axis=0, dtype=np.float64) * ratings.mean
-            this[~known] = np.linalg.lstsq(gram, target, rcond=None)[0]
+            k = other.shape[1]
+            gram, total = np.zeros((k, k)), np.zeros(k)
+            for start in range(0, other.shape[0], CHUNK):
+                part = other[start : start + CHUNK][rows[start : start + CHUNK]].astype(np.float64)
+                gram += part.T @ part
+                total += part.sum(axis=0)
+            this[~known] = np.linalg.lstsq(gram, total * ratings.mean, rcond=None)[0]
 
 
-def training_bytes(ratings: Ratings, k: int, dtype: np.dtype[Any], n_tasks: int) -> dict[str, int]:
+def training_bytes(shape: tuple[int, int], k: int, dtype: np.dtype[Any], n_tasks: int) -> dict[str, int]:
     """Return what training takes beyond the ratings, in bytes."""
-    m, n = ratings.shape
+    m, n = shape
+    trimmed = k if k % PADDING else 0  # the result is a copy without the padding
+    bounds = 0 if n_tasks == 1 else min(n_tasks, MAX_BANDS) + 1
     return {
-        "factors": (m + n) * padded_rank(k) * dtype.itemsize,
-        "order of the rows": m * 8 * (2 if n_tasks == 1 else 3 + n_tasks),
+        "factors": (m + n) * (padded_rank(k) + trimmed) * dtype.itemsize,
+        "order of the rows": m * 8 * (6 + bounds),
     }

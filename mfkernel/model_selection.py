@@ -8,7 +8,9 @@ from mfkernel import _checks
 from mfkernel.ratings import Ratings
 
 
-def train_test_split(R: Any, test: float = 0.1, *, rng: Any = None) -> tuple[Ratings, Ratings]:
+def train_test_split(
+    R: Any, test: float = 0.1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
+) -> tuple[Ratings, Ratings]:
     """Hold out a random share of the ratings.
 
     Parameters
@@ -19,6 +21,8 @@ def train_test_split(R: Any, test: float = 0.1, *, rng: Any = None) -> tuple[Rat
         Share to hold out, between 0 and 1; at least one rating is held out and one is kept.
     rng
         As for ``np.random.default_rng``.
+    missing, duplicates
+        As for :class:`Ratings`.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def train_test_split(R: Any, test: float = 0.1, *, rng: Any = None) -> tuple[Rat
     share = _checks.real("test", test, positive=True)
     if share >= 1:
         raise ValueError(f"test must be between 0 and 1, got {share}")
-    ratings = R if isinstance(R, Ratings) else Ratings(R)
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     if ratings.nnz < 2:
         raise ValueError(f"R has {ratings.nnz} ratings; to split them takes two")
     count = min(max(1, round(share * ratings.nnz)), ratings.nnz - 1)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfkernel import _checks, convert
+from mfkernel.engine import interruptible
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -17,15 +18,15 @@ class Ratings:
     """Known ratings of m users for n items: a CSR matrix that has been checked and cannot be changed.
 
     Rows are sorted by item and hold an item at most once; every number is in range and every rating finite.
-    The arrays are read-only. They share memory with what they were made from where its layout allows, so
-    change that only when the ratings are no longer in use.
+    The arrays are read-only, and their own.
 
     Parameters
     ----------
     R
         A dense (m, n) array, in which zero and nan are unknown (see ``missing``); a masked array; any
-        ``scipy.sparse`` matrix or array, whose stored entries are ratings, explicit zeros too; or triplets
-        ``(users, items, values)`` or ``(users, items, values, shape)`` in a tuple (a list is a dense array).
+        ``scipy.sparse`` matrix or array, whose stored entries are ratings, explicit zeros too (but DIA, and
+        BSR with blocks beyond 1 × 1, store zeros only to fill up); or triplets ``(users, items, values)`` or
+        ``(users, items, values, shape)`` in a tuple (a list is a dense array).
     missing
         ``"zero"``: zero and nan are unknown in a dense array; ``"nan"``: only nan is.
     duplicates
@@ -36,6 +37,8 @@ class Ratings:
         float32, integers up to 16 bits), else float64.
     user_ids, item_ids
         (m,), (n,) what the rows and columns are called outside, if not by number.
+    copy
+        Pass False to share memory with a CSR matrix; it must then not change while the ratings are in use.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class Ratings:
         dtype: DTypeLike | None = None,
         user_ids: ArrayLike | Sequence[str] | None = None,
         item_ids: ArrayLike | Sequence[str] | None = None,
+        copy: bool = True,
     ) -> None:
         _checks.one_of("missing", missing, convert.MISSING)
         _checks.one_of("duplicates", duplicates, convert.DUPLICATES)
@@ -84,21 +88,25 @@ class Ratings:
             user_ids = R.user_ids if user_ids is None else user_ids
             item_ids = R.item_ids if item_ids is None else item_ids
             values = R.values if known_dtype is None else R._cast(known_dtype)
-            csr = convert.Csr(R.indptr, R.indices, values, R.shape)
+            csr = R._csr()._replace(values=values)
         else:
-            csr = convert.to_csr(R, missing, duplicates, known_dtype)
-        self._set(csr, _ids("user_ids", user_ids, csr.shape[0]), _ids("item_ids", item_ids, csr.shape[1]))
+            csr = interruptible(lambda: convert.to_csr(R, missing, duplicates, known_dtype))
+            if copy and getattr(R, "format", None) == "csr":  # all other forms are copied in any case
+                pairs = zip(csr[:3], (R.indptr, R.indices, R.data), strict=True)
+                own = [x.copy() if np.may_share_memory(x, y) else x for x, y in pairs]
+                csr = convert.Csr(own[0], own[1], own[2], csr.shape)
+        self._set(csr, user_ids, item_ids)
 
-    def _set(self, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> None:
+    def _set(self, csr: convert.Csr, user_ids: Any, item_ids: Any) -> None:
         self.indptr = convert.frozen(csr.indptr)
         self.indices = convert.frozen(csr.indices)
         self.values = convert.frozen(csr.values)
         self.shape = (int(csr.shape[0]), int(csr.shape[1]))
-        self.user_ids = None if user_ids is None else convert.frozen(user_ids)
-        self.item_ids = None if item_ids is None else convert.frozen(item_ids)
+        self.user_ids = check_ids("user_ids", user_ids, self.shape[0])
+        self.item_ids = check_ids("item_ids", item_ids, self.shape[1])
 
     @classmethod
-    def _of(cls, csr: convert.Csr, user_ids: NDArray[Any] | None, item_ids: NDArray[Any] | None) -> "Ratings":
+    def _of(cls, csr: convert.Csr, user_ids: Any, item_ids: Any) -> "Ratings":
         """Make ratings of a matrix that has been checked."""
         ratings = cls.__new__(cls)
         ratings._set(csr, user_ids, item_ids)
@@ -106,8 +114,10 @@ class Ratings:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a pickled array forgets that it is read-only
-        csr = convert.Csr(self.indptr, self.indices, self.values, self.shape)
-        return Ratings._of, (csr, self.user_ids, self.item_ids)
+        return Ratings._of, (self._csr(), self.user_ids, self.item_ids)
+
+    def _csr(self) -> convert.Csr:
+        return convert.Csr(self.indptr, self.indices, self.values, self.shape)
 
     def _cast(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         return _checks.cast(self.values, dtype, "values[{}]".format)
@@ -135,8 +145,7 @@ class Ratings:
     @cached_property
     def users(self) -> NDArray[Any]:
         """(nnz,) the row of each entry; made on first use."""
-        numbers = np.arange(self.n_users, dtype=self.indices.dtype)
-        return convert.frozen(np.repeat(numbers, np.diff(self.indptr)))
+        return convert.frozen(convert.row_numbers(self.indptr))
 
     @property
     def items(self) -> NDArray[Any]:
@@ -155,9 +164,8 @@ class Ratings:
 
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
-        """The transposed ratings: items as users and users as items."""
-        csr = convert.from_triplets(self.indices, self.users, self.values, self.shape[::-1], dtype=self.dtype)
-        return Ratings._of(csr, self.item_ids, self.user_ids)
+        """The transposed ratings, items as users and users as items; made anew in linear time."""
+        return Ratings._of(convert.transposed(self._csr()), self.item_ids, self.user_ids)
 
     def user_counts(self) -> NDArray[np.int64]:
         """Count the ratings of each user, (m,)."""
@@ -187,7 +195,8 @@ class Ratings:
         return f"Ratings({self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} ratings, {self.dtype})"
 
 
-def _ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:
+def check_ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:
+    """Return ids as a read-only array of integers or strings, one for each row or column."""
     if ids is None:
         return None
     array = np.asarray(ids)
@@ -195,4 +204,4 @@ def _ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:
         array = array.astype(str)
     if array.shape != (count,):
         raise ValueError(f"{name} must have the shape ({count},), one a row or column, got {array.shape}")
-    return array
+    return convert.frozen(array)

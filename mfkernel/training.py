@@ -3,19 +3,21 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mfkernel.engine import ThreadEngine
+from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch
 from mfkernel.methods import Sgd
 from mfkernel.schedule import RowSchedule
 
 Callback = Callable[[Epoch], Any]
+Result = TypeVar("Result")
 
+MANY_ROWS = 2**17
 BLOWN_UP = 1e3  # times the size of the ratings, or of the first residuals if a given start is farther off
 
 
@@ -28,14 +30,14 @@ def train(
     schedule: RowSchedule,
     epochs: int,
     rng: np.random.Generator,
-    callback: Callback | None,
+    callbacks: Sequence[Callback] = (),
 ) -> list[Epoch]:
     """Run ``epochs`` epochs, each wave of tasks after the one before it.
 
     Parameters
     ----------
-    callback
-        called with the record of each epoch; if it returns True, training stops there.
+    callbacks
+        called with the record of each epoch; if one returns True, training stops there.
 
     Raises
     ------
@@ -50,27 +52,36 @@ def train(
             rate = method.learning_rate(epoch, epochs)
             start = time.perf_counter()
             loss = 0.0
-            for wave in schedule.waves(rng):
+            # with very many rows even their permutation takes long
+            prepare = interruptible if schedule.rows.size > MANY_ROWS else _call
+            for wave in prepare(partial(schedule.waves, rng)):
                 loss += sum(engine.run(partial(method.run, learning_rate=rate), wave))
             rmse = math.sqrt(loss / nnz)
             history.append(Epoch(epoch, rmse, time.perf_counter() - start, rate))
             if epoch == 1:
                 limit = max(limit, rmse)
             if not rmse <= limit:
-                raise divergence(history[-1])
-            if callback is not None and callback(history[-1]) is True:
+                raise divergence(history[-1], method.regularization)
+            answers = [callback(history[-1]) for callback in callbacks]
+            if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
                 break
-    if not (np.isfinite(method.P).all() and np.isfinite(method.Q).all()):
-        raise divergence(history[-1])
+    if not interruptible(method.is_finite):
+        raise divergence(history[-1], method.regularization)
     return history
 
 
-def divergence(record: Epoch) -> DivergenceError:
+def divergence(record: Epoch, regularization: float) -> DivergenceError:
     """Word the error for the epoch in which training was given up."""
+    shrinkage = record.learning_rate * regularization
+    cause = f" or regularization, their product being {shrinkage:g}" if shrinkage > 0.5 else ""
     return DivergenceError(
         f"training diverged in epoch {record.epoch} (rmse {record.rmse:g}) with learning rate "
-        f"{record.learning_rate:g}; pass a smaller learning_rate"
+        f"{record.learning_rate:g}; pass a smaller learning_rate{cause}"
     )
+
+
+def _call(function: Callable[[], Result]) -> Result:
+    return function()
 
 
 def show_progress(epochs: int) -> Callback:

@@ -101,6 +101,16 @@ def test_available_cores__respects_the_affinity_mask(tmp_path, monkeypatch):
             },
             700,
         ),
+        (  # pages of files that were read count as used, but are given back
+            {
+                "proc/meminfo": "MemAvailable: 2048 kB\n",
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "1000\n",
+                "sys/fs/cgroup/a/memory.current": "900\n",
+                "sys/fs/cgroup/a/memory.stat": "anon 100\ninactive_file 600\n",
+            },
+            700,
+        ),
         (
             {
                 "proc/meminfo": "MemAvailable: 2048 kB\n",

@@ -210,6 +210,8 @@ def test_read_ratings__takes_a_very_long_field(tmp_path):
 
 
 BAD_LINES = {
+    "endless id": (f"a b 3\n{'x' * 3000} b 4\n", 2, "xxx"),
+    "underscore": ("1 2 3\n4 5 1_0\n", 2, "4 5 1_0"),
     "too few fields": ("1 2 3\n4 5\n", 2, "4 5"),
     "rating not a number": ("1 2 3\n\n4 5 good\n", 3, "4 5 good"),
     "first line": ("4 5 good\n1 2 3\n", 1, "4 5 good"),

@@ -98,6 +98,10 @@ MANY_TRIPLETS = (
     "n = 20_000_000; users, items = np.divmod(np.random.default_rng(0).permutation(n), 5000);"
     "values = np.ones(n, np.float32); mf.factorize((users[:9], items[:9], values[:9]), 8, epochs=1)"
 )
+MANY_ROWS = (
+    "users = np.arange(6_000_000); values = np.ones(users.size, np.float32);"
+    "R = mf.Ratings((users, users % 50, values)); mf.factorize(R, 4, epochs=1)"
+)
 
 
 @POSIX
@@ -108,8 +112,15 @@ MANY_TRIPLETS = (
         (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, schedule='hogwild', n_threads=2)"),
         (ONE_LONG_ROW, "mf.factorize(R, 64, epochs=10**6, regularization=1)"),
         (MANY_TRIPLETS, "[mf.factorize((users, items, values), 8, epochs=1) for _ in range(99)]"),
+        (MANY_TRIPLETS, "[mf.Ratings((users, items, values)) for _ in range(99)]"),
+        (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6)"),
+        (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6, schedule='hogwild', n_threads=2)"),
+        (MANY_ROWS, "[mf.factorize(R, 4, epochs=1) for _ in range(99)]"),
     ],
-    ids=["sequential", "hogwild", "one long row", "conversion"],
+    ids=[
+        *("sequential", "hogwild", "one long row", "factorize triplets", "Ratings"),
+        *("many rows", "many rows, hogwild", "many rows, start and end"),
+    ],
 )
 def test_factorize__ctrl_c_returns_within_a_fifth_of_a_second(setup, call):
     delays = []

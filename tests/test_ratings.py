@@ -306,3 +306,22 @@ def test_ratings__refuses_wrong_triplets(R, message):
 def test_ratings__refuses_what_is_no_matrix(R):
     with pytest.raises((TypeError, ValueError), match=r"2-D|2 dimensions|dtype"):
         mf.Ratings(R)
+
+
+def test_ratings__are_their_own_unless_asked():
+    R = sparse.csr_array(np.array([[5.0, 0, 3], [0, 4, 0]]))
+    own, shared = mf.Ratings(R), mf.Ratings(R, copy=False)
+    R.data[:] = 1
+    assert own.values.tolist() == [5, 3, 4]
+    assert shared.values.tolist() == [1, 1, 1]
+
+
+@given(st.sets(st.integers(0, 34)))
+def test_ratings__transpose_is_that_of_scipy(chosen):
+    users, items = np.divmod(np.array(sorted(chosen), int), 5)
+    R = mf.Ratings((users, items, np.arange(1.0, users.size + 1), (7, 5)))
+    other = R.to_scipy().T.tocsr()
+    other.sort_indices()
+    for name, array in (("indptr", other.indptr), ("indices", other.indices), ("values", other.data)):
+        np.testing.assert_array_equal(getattr(R.T, name), array)
+    np.testing.assert_array_equal(R.T.T.indices, R.indices)

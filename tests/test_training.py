@@ -60,6 +60,11 @@ def test_factorize__divergence_names_epoch_and_learning_rate(schedule, dtype, ra
         mf.factorize(ratings, 4, learning_rate=7, schedule=schedule, dtype=dtype, n_threads=None)
 
 
+def test_factorize__divergence_names_a_regularization_that_is_to_blame(ratings):
+    with pytest.raises(mf.DivergenceError, match="epoch 1 .*or regularization, their product"):
+        mf.factorize(ratings, 4, regularization=1000)
+
+
 def test_factorize__slow_divergence_is_seen_before_the_numbers_overflow():
     rates = np.geomspace(0.05, 5, 12)
     diverged = 0
@@ -84,6 +89,11 @@ def test_factorize__callback_sees_each_epoch_and_can_stop(ratings):
     model = mf.factorize(ratings, 4, epochs=10, callback=callback)
     assert seen == model.history
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(("answer", "epochs"), [(True, 1), (np.True_, 1), (1, 4), (None, 4), (False, 4)])
+def test_factorize__only_true_stops(answer, epochs, ratings):
+    assert len(mf.factorize(ratings, 4, epochs=4, callback=lambda record: answer).history) == epochs
 
 
 def test_factorize__an_error_in_the_callback_comes_through(ratings):

@@ -48,7 +48,7 @@ def sgd_span(
     cursor
         (2,) how many of ``order``'s rows are done, and how many ratings of the next one; brought up to date.
     budget
-        return after this many ratings, so that the caller can be interrupted.
+        return after about this many ratings and rows, so that the caller can be interrupted.
     rows
         the ratings.
     P, Q
@@ -86,12 +86,16 @@ def sgd_span(
             for f in range(k):
                 p[f] = decay * p[f] + step * q[f]
                 q[f] = decay * q[f] + step * p[f]
-        budget -= stop - start
         if stop < rows.stops[u]:
             cursor[0] = t
             cursor[1] = stop - rows.starts[u]
             return loss
         done = 0
+        budget -= 1 + stop - start
+        if budget <= 0:
+            cursor[0] = t + 1
+            cursor[1] = 0
+            return loss
     cursor[0] = order.size
     cursor[1] = 0
     return loss
