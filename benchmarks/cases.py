@@ -6,6 +6,7 @@ without arguments that visits every rating once.
 
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import count
 
 import numpy as np
 
@@ -48,10 +49,10 @@ def compiled(R: mf.Ratings, k: int, n_threads: int, shuffle: bool = True) -> Epo
     rng = np.random.default_rng(0)
     P, Q = methods.default_start(R, k, R.dtype, rng)
     sgd = methods.Sgd(R, P, Q, learning_rate=1e-3, regularization=0.05, decay=False)
-    schedule, engine = RowSchedule(R, n_threads, shuffle), ThreadEngine(n_threads)
+    schedule, engine, epochs = RowSchedule(R, n_threads, shuffle), ThreadEngine(n_threads), count(1)
 
     def epoch() -> None:
-        for wave in schedule.waves(rng):
+        for wave in schedule.waves(next(epochs), rng):
             engine.run(partial(sgd.run, learning_rate=1e-3), wave)
 
     epoch()

@@ -53,8 +53,8 @@ def train(
             start = time.perf_counter()
             loss = 0.0
             # with very many rows even their permutation takes long
-            prepare = interruptible if schedule.rows.size > MANY_ROWS else _call
-            for wave in prepare(partial(schedule.waves, rng)):
+            prepare = interruptible if schedule.n_rows > MANY_ROWS else _call
+            for wave in prepare(partial(schedule.waves, epoch, rng)):
                 loss += sum(engine.run(partial(method.run, learning_rate=rate), wave))
             rmse = math.sqrt(loss / nnz)
             history.append(Epoch(epoch, rmse, time.perf_counter() - start, rate))

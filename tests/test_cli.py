@@ -266,8 +266,8 @@ def test_main__helps(capsys, arguments):
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process")
 @pytest.mark.parametrize("schedule", [["sequential"], ["hogwild", "--threads", "3"]])
-def test_factorize__ends_at_once_on_ctrl_c(tmp_path, rng, schedule):
-    matrix = sparse.random_array((3000, 2000), density=0.1, rng=rng, format="csr", dtype=np.float32)
+def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
+    matrix = mf.datasets.synthetic(3000, 2000, 600_000).to_scipy()
     sparse.save_npz(tmp_path / "large.npz", matrix, compressed=False)
     options = ["-k", "100", "--epochs", "100000", "-o", "model.npz", "--schedule", *schedule]
     command = [*PROGRAM, "large.npz", *options]

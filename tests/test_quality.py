@@ -58,7 +58,9 @@ def test_factorize__beats_the_means_with_any_rank(k, split):
 @pytest.mark.parametrize("size", [(3000, 3000, 9000), (10_000, 5000, 20_000), (2000, 1000, 15_000)])
 def test_factorize__beats_the_mean_on_thin_ratings(size):
     train, test = mf.train_test_split(mf.datasets.synthetic(*size), 0.1, rng=0)
-    assert mf.factorize(train, 32, rng=0).rmse(test) < 0.97 * np.sqrt(np.mean((test.values - train.mean) ** 2))
+    assert mf.factorize(train, 32, rng=0).rmse(test) < 0.98 * np.sqrt(
+        np.mean((test.values - train.mean) ** 2)
+    )
 
 
 @pytest.mark.parametrize("shape", [(60, 40, 3), (200, 150, 5)])

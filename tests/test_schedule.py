@@ -25,14 +25,16 @@ def some_ratings(draw):
 def test_row_schedule__visits_each_rating_once(ratings, n_tasks, shuffle, seed):
     schedule = RowSchedule(ratings, n_tasks, shuffle)
     rng = np.random.default_rng(seed)
-    for _ in range(2):
-        visited = [n for wave in schedule.waves(rng) for task in wave for span in task for n in entries(span)]
+    for epoch in (1, 2):
+        visited = [
+            n for wave in schedule.waves(epoch, rng) for task in wave for span in task for n in entries(span)
+        ]
         assert sorted(visited) == list(range(ratings.nnz))
 
 
 @given(ratings=some_ratings(), n_tasks=st.integers(2, 20), seed=st.integers(0, 99))
 def test_row_schedule__tasks_share_no_row_and_are_never_in_one_band_at_the_same_step(ratings, n_tasks, seed):
-    (wave,) = RowSchedule(ratings, n_tasks, True).waves(np.random.default_rng(seed))
+    (wave,) = RowSchedule(ratings, n_tasks, True).waves(1, np.random.default_rng(seed))
     rows = [set(task[0].order.tolist()) for task in wave]
     assert sum(map(len, rows)) == len(set().union(*rows)) == np.count_nonzero(ratings.user_counts())
     if len(wave[0]) < len(wave):
@@ -45,7 +47,7 @@ def test_row_schedule__tasks_share_no_row_and_are_never_in_one_band_at_the_same_
 
 def test_row_schedule__one_task_walks_the_rows_in_csr_order():
     ratings = mf.datasets.synthetic(20, 15, 60)
-    (wave,) = RowSchedule(ratings, 1, False).waves(np.random.default_rng(0))
+    (wave,) = RowSchedule(ratings, 1, False).waves(1, np.random.default_rng(0))
     ((span,),) = wave
     assert entries(span) == list(range(60))
 
@@ -53,7 +55,7 @@ def test_row_schedule__one_task_walks_the_rows_in_csr_order():
 def test_row_schedule__shuffles_anew_each_epoch():
     schedule = RowSchedule(mf.datasets.synthetic(50, 15, 300), 1, True)
     rng = np.random.default_rng(0)
-    orders = [schedule.waves(rng)[0][0][0].order for _ in range(3)]
+    orders = [schedule.waves(epoch, rng)[0][0][0].order for epoch in (1, 2, 3)]
     assert (orders[0] != orders[1]).any()
     assert (orders[1] != orders[2]).any()
 
@@ -63,7 +65,7 @@ def test_row_schedule__balances_by_ratings_not_by_rows():
     users = np.repeat(np.arange(1001), counts)
     items = np.concatenate([np.arange(1000), np.zeros(1000, int)])
     ratings = mf.Ratings((users, items, np.ones(2000)))
-    (wave,) = RowSchedule(ratings, 2, False).waves(np.random.default_rng(0))
+    (wave,) = RowSchedule(ratings, 2, False).waves(1, np.random.default_rng(0))
     assert [sum(len(entries(span)) for span in task) for task in wave] == [1000, 1000]
 
 
