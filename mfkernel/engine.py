@@ -1,6 +1,7 @@
 """Who runs the tasks: this thread, or several that start and end with the training."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
@@ -12,14 +13,18 @@ POLL = 0.05  # seconds; on Windows a wait without a timeout cannot be interrupte
 
 
 class ThreadEngine:
-    """Runs tasks on ``n_threads`` threads, or in this one if that is 1; a context manager.
+    """Runs tasks on ``n_threads`` threads, of which this is one; a context manager.
 
     The kernels hold no lock of Python's, so that plain threads run them side by side: no threading layer to
     clash with, nothing that survives a fork, and Ctrl-C is answered between two calls of a kernel.
+
+    This thread works too. When it slept and woke two others for 5 ms, the system at times put both on one
+    core, and some runs were no faster than one thread.
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="mfkernel") if n_threads > 1 else None
+        self._helpers = n_threads - 1
+        self._pool = ThreadPoolExecutor(max(1, self._helpers), thread_name_prefix="mfkernel")
 
     def run(
         self, function: Callable[[Any, Callable[[], bool]], Result], tasks: Sequence[Any]
@@ -29,16 +34,32 @@ class ThreadEngine:
         Each call must look at ``cancelled()`` every few milliseconds and return if it is True. If one fails,
         or Ctrl-C arrives, the others are cancelled and waited for before the exception goes on.
         """
-        if self._pool is None or len(tasks) == 1:
-            return [function(task, _never) for task in tasks]
         cancel = threading.Event()
-        futures = [self._pool.submit(function, task, cancel.is_set) for task in tasks]
+        waiting = deque(enumerate(tasks))
+        results: dict[int, Result] = {}
+
+        def work() -> None:
+            try:
+                while waiting and not cancel.is_set():
+                    try:
+                        n, task = waiting.popleft()
+                    except IndexError:  # another thread was quicker
+                        return
+                    results[n] = function(task, cancel.is_set)
+            except BaseException:
+                cancel.set()
+                raise
+
+        helpers = [self._pool.submit(work) for _ in range(min(self._helpers, len(tasks) - 1))]
         try:
-            _wait(futures)
+            work()
+            _wait(helpers)
         finally:
             cancel.set()
-            wait(futures)
-        return [future.result() for future in futures]
+            wait(helpers)
+        for helper in helpers:
+            helper.result()
+        return [results[n] for n in range(len(tasks))]
 
     def __enter__(self) -> Self:
         return self
@@ -46,8 +67,7 @@ class ThreadEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._pool.shutdown()
 
 
 def interruptible(function: Callable[[], Result]) -> Result:
@@ -75,7 +95,3 @@ def _wait(futures: Sequence[Future[Any]]) -> None:
         done, pending = wait(pending, timeout=POLL, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
-
-
-def _never() -> bool:
-    return False

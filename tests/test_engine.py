@@ -23,19 +23,30 @@ def test_thread_engine__runs_tasks_side_by_side():
 
 
 def test_thread_engine__cancels_the_others_when_one_fails():
-    seen = []
+    seen, started = [], threading.Event()
 
     def work(task, cancelled):
         if task == 0:
+            assert started.wait(20)
             raise ZeroDivisionError
+        started.set()
         deadline = time.monotonic() + 20
         while not cancelled() and time.monotonic() < deadline:
             time.sleep(0.001)
         seen.append(cancelled())
 
-    with ThreadEngine(2) as engine, pytest.raises(ZeroDivisionError):
-        engine.run(work, [0, 1])
-    assert seen == [True]
+    with ThreadEngine(2) as engine:
+        for tasks in ([0, 1], [1, 0]):  # this thread takes the first, most likely
+            started.clear()
+            with pytest.raises(ZeroDivisionError):
+                engine.run(work, tasks)
+    assert seen == [True, True]
+
+
+def test_thread_engine__shares_out_more_tasks_than_threads():
+    with ThreadEngine(2) as engine:
+        names = engine.run(lambda task, cancelled: (time.sleep(0.01), threading.get_ident())[1], range(20))
+    assert len(set(names)) == 2
 
 
 def test_interruptible__passes_on_results_and_errors():
