@@ -48,12 +48,12 @@ def compiled(R: mf.Ratings, k: int, n_threads: int, shuffle: bool = True) -> Epo
     """Build an epoch of the kernel, exactly as training runs it."""
     rng = np.random.default_rng(0)
     P, Q = methods.default_start(R, k, R.dtype, rng)
-    sgd = methods.Sgd(R, P, Q, learning_rate=1e-3, regularization=0.05, decay=False)
+    sgd = methods.Sgd(R, P, Q, learning_rate=1e-3, regularization=0.05)
     schedule, engine, epochs = RowSchedule(R, n_threads, shuffle), ThreadEngine(n_threads), count(1)
 
     def epoch() -> None:
         for wave in schedule.waves(next(epochs), rng):
-            engine.run(partial(sgd.run, learning_rate=1e-3), wave)
+            engine.run(sgd.run, wave)
 
     epoch()
     return epoch

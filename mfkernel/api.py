@@ -69,8 +69,9 @@ def factorize(
         Step size γ, constant. By default chosen by the scale of the ratings and lowered linearly, to zero
         after the last epoch.
     regularization
-        λ, per rating, in units of R; by default 0.07 standard deviations of the ratings, or less where there
-        are more than 30 a row or column.
+        λ, per rating, in units of R. By default 0.07 standard deviations of the ratings, less where there are
+        more than 30 a row or column, and falling with the residuals once these are below half a standard
+        deviation.
     shuffle
         Visit the rows in a new random order each epoch.
     init
@@ -149,10 +150,7 @@ def factorize(
             P, Q = methods.default_start(ratings, k, float_type, generator)
         else:
             P, Q = _given_start(init, ratings.shape, k, float_type)
-        rate, reg = learning_rate, regularization
-        rate = methods.default_learning_rate(ratings) if rate is None else rate
-        reg = methods.default_regularization(ratings) if reg is None else reg
-        sgd = methods.Sgd(ratings, P, Q, learning_rate=rate, regularization=reg, decay=learning_rate is None)
+        sgd = methods.Sgd(ratings, P, Q, learning_rate=learning_rate, regularization=regularization)
         return sgd, RowSchedule(ratings, n_tasks, bool(shuffle))
 
     sgd, rows = interruptible(prepare)

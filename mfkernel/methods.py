@@ -12,6 +12,7 @@ from mfkernel.ratings import Ratings
 from mfkernel.schedule import MAX_BANDS, Task
 
 BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
+SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
 CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
@@ -25,11 +26,9 @@ class Sgd:
     P, Q
         (m, k), (n, k) rows, padded and aligned; updated in place.
     learning_rate
-        step size of the first epoch.
+        γ; None chooses one, and lowers it linearly, towards zero after the last epoch.
     regularization
-        λ.
-    decay
-        lower the step size linearly, towards zero after the last epoch.
+        λ; None chooses one, and lowers it with the residuals once they are small.
     """
 
     def __init__(
@@ -38,28 +37,34 @@ class Sgd:
         P: NDArray[Any],
         Q: NDArray[Any],
         *,
-        learning_rate: float,
-        regularization: float,
-        decay: bool,
+        learning_rate: float | None,
+        regularization: float | None,
     ) -> None:
         self.ratings, self.P, self.Q = ratings, P, Q
-        self.regularization = regularization
-        self._first_rate, self._decay = learning_rate, decay
-        self._scalar = P.dtype.type
+        self._decays, self._adapts = learning_rate is None, regularization is None
+        self._first_rate = default_learning_rate(ratings) if learning_rate is None else learning_rate
+        self._first_reg = default_regularization(ratings) if regularization is None else regularization
+        self.learning_rate, self.regularization = self._first_rate, self._first_reg
 
-    def learning_rate(self, epoch: int, epochs: int) -> float:
-        """Step size of epoch 1, …, ``epochs``."""
-        return self._first_rate * ((1 - (epoch - 1) / epochs) if self._decay else 1.0)
+    def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
+        """Set step size and λ for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
+        if self._decays:
+            self.learning_rate = self._first_rate * (1 - (epoch - 1) / epochs)
+        if self._adapts:
+            self.regularization = self._first_reg * min(
+                1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0)
+            )
 
     def is_finite(self) -> bool:
         """Whether all factors are numbers."""
         return bool(np.isfinite(self.P).all() and np.isfinite(self.Q).all())
 
-    def run(self, task: Task, cancelled: Callable[[], bool], learning_rate: float) -> float:
+    def run(self, task: Task, cancelled: Callable[[], bool]) -> float:
         """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
         from mfkernel.kernels.sgd import Rows, sgd_span
 
-        lr, reg = self._scalar(learning_rate), self._scalar(self.regularization)
+        scalar = self.P.dtype.type
+        lr, reg = scalar(self.learning_rate), scalar(self.regularization)
         budget = max(1, BUDGET // self.P.shape[1])
         loss = 0.0
         for order, starts, stops in task:
@@ -91,6 +96,8 @@ def default_regularization(ratings: Ratings) -> float:
     """Choose λ: 0.07 standard deviations up to 30 ratings a row or column, and less for more.
 
     λ is per rating, so that a row of n ratings is held by nλ; the more it has, the less of that it needs.
+    This suits ratings with as much noise as people's; where the residuals fall below half a standard
+    deviation, there is less noise, and λ falls with them.
     """
     density = ratings.nnz / sum(ratings.shape)
     return 0.07 * ratings.std * min(1.0, math.sqrt(math.sqrt(30 / density)))

@@ -1,6 +1,7 @@
 """The one checked container of known ratings."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -155,12 +156,18 @@ class Ratings:
     @cached_property
     def mean(self) -> float:
         """Mean rating; 0 if there is none."""
-        return float(self.values.mean(dtype=np.float64)) if self.nnz else 0.0
+        return sum(float(x.sum(dtype=np.float64)) for x in self._value_blocks()) / max(1, self.nnz)
 
     @cached_property
     def std(self) -> float:
         """Standard deviation of the ratings; 0 if there is none."""
-        return float(self.values.std(dtype=np.float64)) if self.nnz else 0.0
+        blocks = (np.subtract(x, self.mean, dtype=np.float64) for x in self._value_blocks())
+        return math.sqrt(sum(float(x @ x) for x in blocks) / max(1, self.nnz))
+
+    def _value_blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the ratings in blocks, of which float64 copies are small."""
+        for start in range(0, self.nnz, 2**20):
+            yield self.values[start : start + 2**20]
 
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)

@@ -49,15 +49,15 @@ def train(
     limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
     with ThreadEngine(schedule.n_tasks) as engine:
         for epoch in range(1, epochs + 1):
-            rate = method.learning_rate(epoch, epochs)
+            method.begin_epoch(epoch, epochs, history[-1].rmse if history else math.inf)
             start = time.perf_counter()
             loss = 0.0
             # with very many rows even their permutation takes long
             prepare = interruptible if schedule.n_rows > MANY_ROWS else _call
             for wave in prepare(partial(schedule.waves, epoch, rng)):
-                loss += sum(engine.run(partial(method.run, learning_rate=rate), wave))
+                loss += sum(engine.run(method.run, wave))
             rmse = math.sqrt(loss / nnz)
-            history.append(Epoch(epoch, rmse, time.perf_counter() - start, rate))
+            history.append(Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate))
             if epoch == 1:
                 limit = max(limit, rmse)
             if not rmse <= limit:

@@ -71,7 +71,7 @@ def test_factorize__recovers_a_low_rank_matrix(shape, rng):
     model = mf.factorize(R, k, missing="nan", rng=0)
     hidden = np.isnan(R)
     error = np.sqrt(np.mean((model.reconstruct() - truth)[hidden] ** 2))
-    assert error < 0.2 * truth.std()
+    assert error < 0.05 * truth.std()
     exact = mf.factorize(R, k, missing="nan", rng=0, regularization=0, epochs=300)
     assert np.sqrt(np.mean((exact.reconstruct() - truth)[hidden] ** 2)) < 0.01 * truth.std()
 
