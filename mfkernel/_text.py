@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel.engine import interruptible
+
 BLOCK = 2**17  # lines parsed by one call, so that Ctrl-C is answered between two
 
 # header names, without case, spaces, underscores and hyphens
@@ -148,10 +150,14 @@ def _parse_plain(layout: Layout, lines: Iterator[str]) -> Table:
         if table.size != count or not np.isfinite(table["value"]).all():
             raise _NotPlainError
         tables.append(table)
-    whole = np.concatenate(tables) if tables else np.empty(0, dtype)
-    user_ids, users = np.unique(whole["user"], return_inverse=True)
-    item_ids, items = np.unique(whole["item"], return_inverse=True)
-    return Table(user_ids, users, item_ids, items, whole["value"])
+
+    def number() -> Table:
+        whole = np.concatenate(tables) if tables else np.empty(0, dtype)
+        user_ids, users = np.unique(whole["user"], return_inverse=True)
+        item_ids, items = np.unique(whole["item"], return_inverse=True)
+        return Table(user_ids, users, item_ids, items, whole["value"])
+
+    return interruptible(number)
 
 
 def _parse_any(path: object, layout: Layout, lines: Iterator[str]) -> Table:
@@ -180,7 +186,9 @@ def _parse_any(path: object, layout: Layout, lines: Iterator[str]) -> Table:
             users.append(user_numbers.setdefault(user, len(user_numbers)))
             items.append(item_numbers.setdefault(item, len(item_numbers)))
             values.append(value)
-    return Table(*_sorted_ids(user_numbers, users), *_sorted_ids(item_numbers, items), np.array(values))
+    return interruptible(
+        lambda: Table(*_sorted_ids(user_numbers, users), *_sorted_ids(item_numbers, items), np.array(values))
+    )
 
 
 def _sorted_ids(numbers: dict[str, int], codes: "array[int]") -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -80,8 +80,9 @@ def _factorize(options: argparse.Namespace) -> None:
         "rng": options.seed,
     }
     _check_output(options.output)
-    if options.k is not None:
-        _checks.integer("-k", options.k, 1)
+    for name, least in (("k", 1), ("epochs", 1), ("threads", 1), ("seed", 0)):
+        if (value := getattr(options, name)) is not None:
+            _checks.integer(f"-{name}" if name == "k" else f"--{name}", value, least)
     if options.test is not None and not 0 < options.test < 1:
         raise ValueError(f"--test must be between 0 and 1, got {options.test}")
     if options.file is None:

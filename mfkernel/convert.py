@@ -109,9 +109,12 @@ def _check_memory(n_users: int, n_items: int) -> None:
 
 def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
     masked = np.ma.getmaskarray(R) if isinstance(R, np.ma.MaskedArray) else None
-    array = np.asarray(R)
-    if array.ndim != 2:
+    try:
+        array = np.asarray(R)
         given = f"{type(R).__name__} of {array.ndim} dimensions"
+    except ValueError:
+        array, given = np.empty(0), f"{type(R).__name__} with rows of several lengths"
+    if array.ndim != 2:
         raise TypeError(
             "R must be a 2-D array, a scipy.sparse matrix, a tuple (users, items, values) "
             f"or mf.Ratings, got {given}"
@@ -164,7 +167,10 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
 
 
 def _coo_triplets(R: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    coo = R.tocoo(copy=False)
+    try:
+        coo = R.tocoo(copy=False)
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"R is a damaged {R.format} matrix: {error}") from error
     if R.format == "bsr" and R.blocksize != (1, 1):
         known = coo.data != 0
         return coo.row[known], coo.col[known], coo.data[known]

@@ -1,5 +1,6 @@
 """Who runs the tasks: this thread, or several that start and end with the training."""
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -83,7 +84,8 @@ def interruptible(function: Callable[[], Result]) -> Result:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=work, name="mfkernel", daemon=True).start()
+    context = contextvars.copy_context()  # np.errstate, for one
+    threading.Thread(target=context.run, args=(work,), name="mfkernel", daemon=True).start()
     _wait([future])
     return future.result()
 

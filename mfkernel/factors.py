@@ -4,7 +4,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel import _checks
+from mfkernel._lazy import lazy
 from mfkernel._machine import available_memory
 from mfkernel.ratings import Ratings, check_ids
 
@@ -194,11 +194,11 @@ class Factors:
         """Translate item ids to column numbers, for ``predict``."""
         return _positions("item", ids, self.item_ids, self._item_order)
 
-    @cached_property
+    @lazy
     def _user_order(self) -> NDArray[np.intp]:
         return np.argsort(() if self.user_ids is None else self.user_ids)
 
-    @cached_property
+    @lazy
     def _item_order(self) -> NDArray[np.intp]:
         return np.argsort(() if self.item_ids is None else self.item_ids)
 

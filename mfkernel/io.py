@@ -110,11 +110,11 @@ def _read_npz(path: Path, open_binary: Callable[[], BinaryIO], duplicates: str) 
     with open_binary() as file:
         content = io.BytesIO(file.read())
     try:
-        matrix = interruptible(lambda: sparse.load_npz(content))
+        matrix: Any = interruptible(lambda: sparse.load_npz(content))
     except Exception as error:
         raise ValueError(f"{path} is no matrix saved by scipy.sparse.save_npz") from error
     try:
-        return Ratings(matrix, duplicates=duplicates)
+        return Ratings(matrix, duplicates=duplicates, dtype=_exact_dtype(matrix.data), copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -123,11 +123,13 @@ def _read_text(path: Path, lines: Lines, columns: Sequence[_text.Column] | None,
     layout = _text.find_layout(path, lines(), columns)
     table = _text.parse(path, layout, lines)
     user_ids, item_ids = table.user_ids, table.item_ids
-    triplets = (table.users, table.items, _shortest(table.values), (user_ids.size, item_ids.size))
+    triplets = (table.users, table.items, table.values, (user_ids.size, item_ids.size))
+    dtype = _exact_dtype(table.values)
     try:
-        return Ratings(triplets, duplicates=duplicates, user_ids=user_ids, item_ids=item_ids)
+        return Ratings(triplets, duplicates=duplicates, dtype=dtype, user_ids=user_ids, item_ids=item_ids)
     except ValueError as error:
-        raise _duplicates_by_id(path, user_ids[table.users], item_ids[table.items]) or error from None
+        found = interruptible(lambda: _duplicates_by_id(path, user_ids[table.users], item_ids[table.items]))
+        raise found or error from None
 
 
 def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
@@ -161,9 +163,9 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
         mirrored = rows != cols
         rows, cols = np.append(rows, cols[mirrored]), np.append(cols, rows[mirrored])
         values = np.append(values, values[mirrored])
-    triplets = (rows - 1, cols - 1, _shortest(values), (m, n))
+    triplets = (rows - 1, cols - 1, values, (m, n))
     try:
-        return Ratings(triplets, duplicates=duplicates)
+        return Ratings(triplets, duplicates=duplicates, dtype=_exact_dtype(values))
     except ValueError as error:
         raise _duplicates_by_id(path, rows, cols) or error from None
 
@@ -207,11 +209,13 @@ def _market_cells(lines: Iterator[str], m: int, symmetric: bool) -> Iterator[str
             row = column if symmetric else 1
 
 
-def _shortest(values: NDArray[np.float64]) -> NDArray[Any]:
-    """Return values as float32 if that loses nothing."""
+def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
+    """Return float32 if that loses nothing, else float64."""
+    if values.dtype.kind not in "iuf":
+        return np.float64
     with np.errstate(over="ignore"):
-        short = values.astype(np.float32)
-    return short if (short == values).all() else values
+        exact = interruptible(lambda: bool((values.astype(np.float32) == values).all()))
+    return np.float32 if exact else np.float64
 
 
 def _duplicates_by_id(path: Path, users: NDArray[Any], items: NDArray[Any]) -> ValueError | None:

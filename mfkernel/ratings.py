@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfkernel import _checks, convert
+from mfkernel._lazy import lazy
 from mfkernel.engine import interruptible
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Ratings:
     duplicates
         What becomes of several ratings of one user for one item: ``"raise"``, or take their ``"sum"``, their
         ``"mean"`` or the ``"last"``.
+        Neither matters for what is a ``Ratings`` already.
     dtype
         float32 or float64; by default float32 where that holds the values exactly by their type (float16,
         float32, integers up to 16 bits), else float64.
@@ -143,7 +144,7 @@ class Ratings:
         """Type of the values: float32 or float64."""
         return self.values.dtype
 
-    @cached_property
+    @lazy
     def users(self) -> NDArray[Any]:
         """(nnz,) the row of each entry; made on first use."""
         return convert.frozen(convert.row_numbers(self.indptr))
@@ -153,14 +154,14 @@ class Ratings:
         """(nnz,) the column of each entry, another name of ``indices``."""
         return self.indices
 
-    @cached_property
+    @lazy
     def mean(self) -> float:
         """Mean rating; 0 if there is none."""
         return sum(float(x.sum(dtype=np.float64)) for x in self._value_blocks()) / max(1, self.nnz)
 
-    @cached_property
+    @lazy
     def std(self) -> float:
-        """Standard deviation of the ratings; 0 if there is none."""
+        """Spread of the ratings, their standard deviation; 0 if there is none."""
         blocks = (np.subtract(x, self.mean, dtype=np.float64) for x in self._value_blocks())
         return math.sqrt(sum(float(x @ x) for x in blocks) / max(1, self.nnz))
 
@@ -172,7 +173,8 @@ class Ratings:
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
         """The transposed ratings, items as users and users as items; made anew in linear time."""
-        return Ratings._of(convert.transposed(self._csr()), self.item_ids, self.user_ids)
+        csr = interruptible(lambda: convert.transposed(self._csr()))
+        return Ratings._of(csr, self.item_ids, self.user_ids)
 
     def user_counts(self) -> NDArray[np.int64]:
         """Count the ratings of each user, (m,)."""
@@ -188,8 +190,12 @@ class Ratings:
             raise ValueError(
                 f"entries must be a mask of shape ({self.nnz},), got {entries.dtype} of shape {entries.shape}"
             )
-        kept = np.concatenate([[0], np.cumsum(entries)])[self.indptr]
-        csr = convert.Csr(kept, self.indices[entries], self.values[entries], self.shape)
+
+        def kept() -> convert.Csr:
+            indptr = np.concatenate([[0], np.cumsum(entries)])[self.indptr]
+            return convert.Csr(indptr, self.indices[entries], self.values[entries], self.shape)
+
+        csr = interruptible(kept)
         return Ratings._of(csr, self.user_ids, self.item_ids)
 
     def to_scipy(self) -> "sparse.csr_array":

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from mfkernel.methods import Sgd
 from mfkernel.schedule import RowSchedule
 
 Callback = Callable[[Epoch], Any]
-Result = TypeVar("Result")
 
-MANY_ROWS = 2**17
+MANY_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
+MOST_LINES = 50
 BLOWN_UP = 1e3  # times the size of the ratings, or of the first residuals if a given start is farther off
 
 
@@ -52,9 +52,8 @@ def train(
             method.begin_epoch(epoch, epochs, history[-1].rmse if history else math.inf)
             start = time.perf_counter()
             loss = 0.0
-            # with very many rows even their permutation takes long
-            prepare = interruptible if schedule.n_rows > MANY_ROWS else _call
-            for wave in prepare(partial(schedule.waves, epoch, rng)):
+            waves = partial(schedule.waves, epoch, rng)
+            for wave in interruptible(waves) if schedule.n_rows > MANY_ROWS else waves():
                 loss += sum(engine.run(method.run, wave))
             rmse = math.sqrt(loss / nnz)
             history.append(Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate))
@@ -80,14 +79,13 @@ def divergence(record: Epoch, regularization: float) -> DivergenceError:
     )
 
 
-def _call(function: Callable[[], Result]) -> Result:
-    return function()
-
-
 def show_progress(epochs: int) -> Callback:
-    """Return a callback that writes a line an epoch to stderr."""
+    """Return a callback that writes a line an epoch to stderr, or at times, if there are very many."""
+    every = -(-epochs // MOST_LINES)
 
     def show(record: Epoch) -> None:
+        if record.epoch % every and record.epoch != epochs:
+            return
         print(
             f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rmse {record.rmse:.6g}  "
             f"rate {record.learning_rate:.3g}  {record.seconds:.3g} s",
