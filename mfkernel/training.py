@@ -80,12 +80,14 @@ def divergence(record: Epoch, regularization: float) -> DivergenceError:
 
 
 def show_progress(epochs: int) -> Callback:
-    """Return a callback that writes a line an epoch to stderr, or at times, if there are very many."""
-    every = -(-epochs // MOST_LINES)
+    """Return a callback that writes a line an epoch to stderr, of very many epochs a line a second."""
+    last = -math.inf
 
     def show(record: Epoch) -> None:
-        if record.epoch % every and record.epoch != epochs:
+        nonlocal last
+        if epochs > MOST_LINES and record.epoch not in (1, epochs) and time.monotonic() < last + 1:
             return
+        last = time.monotonic()
         print(
             f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rmse {record.rmse:.6g}  "
             f"rate {record.learning_rate:.3g}  {record.seconds:.3g} s",

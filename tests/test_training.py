@@ -112,6 +112,14 @@ def test_factorize__progress_writes_a_line_an_epoch_to_stderr(ratings, capsys):
     assert "3/3" in err.splitlines()[-1]
 
 
+def test_factorize__progress_of_many_epochs_is_short(capsys):
+    mf.factorize([[5, 3, 0], [4, 0, 1]], 2, epochs=3000, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert " 1/3000" in lines[0]
+    assert "3000/3000" in lines[-1]
+    assert len(lines) < 30
+
+
 def test_factorize__sequential_says_that_threads_are_not_used(ratings):
     with pytest.warns(UserWarning, match="n_threads=4 is not used.*hogwild"):
         mf.factorize(ratings, 4, epochs=1, n_threads=4)
