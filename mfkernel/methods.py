@@ -104,15 +104,23 @@ def default_regularization(ratings: Ratings) -> float:
 
 
 def default_epochs(ratings: Ratings) -> int:
-    """Choose the passes: 30, fewer on thin ratings, more on small tables of which much is known.
+    """Choose the passes: 30, fewer on thin ratings, more where the mean makes the steps small.
 
-    With a few ratings a row, each further pass learns them by heart; a small table is there to be fitted, and
-    meets each row too rarely in a pass.
+    With a few ratings a row, each further pass learns them by heart.
+    """
+    passes = min(30.0, 3 + 1.75 * ratings.nnz / sum(ratings.shape))
+    smaller_steps = abs(ratings.mean) / (3 * ratings.std) if ratings.std > 0 else 1.0
+    return round(passes * min(40.0, max(1.0, smaller_steps)))
+
+
+def long_epochs(ratings: Ratings) -> int:
+    """Return how many passes would fit a small table of which much is known; 0 if it is large or thin.
+
+    Whether to fit it so closely depends on its noise, which only a trial shows.
     """
     m, n = ratings.shape
-    if ratings.nnz >= m * n / 10:
-        return min(1000, max(30, math.ceil(300_000 / ratings.nnz)))
-    return min(30, round(3 + 1.75 * ratings.nnz / (m + n)))
+    much_is_known = ratings.nnz >= m * n / 10
+    return min(1000, 300_000 // ratings.nnz) if much_is_known and ratings.nnz < 10_000 else 0
 
 
 def default_start(

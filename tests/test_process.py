@@ -175,3 +175,32 @@ def test_factorize__runs_in_a_child_process(method, ratings):
     child.join(timeout=60)
     assert child.exitcode == 0
     assert rmse < ratings.std
+
+
+@POSIX
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_factorize__a_child_forked_during_a_fit_is_not_stuck(ratings):
+    stop, context = threading.Event(), multiprocessing.get_context("fork")
+
+    def keep_busy():
+        while not stop.is_set():
+            mf.factorize(mf.Ratings(ratings), 8, epochs=2)
+
+    mf.factorize(ratings, 8, schedule="hogwild", n_threads=2, epochs=1)
+    threads = [threading.Thread(target=keep_busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            queue = context.Queue()
+            child = context.Process(target=_hogwild_rmse, args=(ratings, queue), daemon=True)
+            child.start()
+            child.join(timeout=30)
+            stuck = child.is_alive()
+            child.kill()
+            assert not stuck
+            assert queue.get(timeout=10) < ratings.std
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

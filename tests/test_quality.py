@@ -37,8 +37,7 @@ def split():
 def test_factorize__beats_the_means_on_any_scale(scale, split):
     train, test = (rescaled(part, SCALES[scale]) for part in split)
     ratio = mf.factorize(train, 32, rng=0).rmse(test) / bias_rmse(train, test)
-    # far from zero one step size must serve both the mean and what varies by a hundredth of it
-    assert ratio < (1.02 if scale == "far from zero" else 0.98)
+    assert ratio < 0.98
 
 
 def test_factorize__scaling_the_ratings_scales_the_predictions(split):
@@ -53,6 +52,25 @@ def test_factorize__beats_the_means_with_any_rank(k, split):
     train, test = split
     ratio = mf.factorize(train, k, rng=0).rmse(test) / bias_rmse(train, test)
     assert ratio < (1.07 if k == 1 else 0.99)  # one factor cannot hold both biases
+
+
+@pytest.mark.parametrize("mean", [-20, 10, 50])
+def test_factorize__finds_structure_far_from_zero(mean, rng):
+    users, items = np.divmod(rng.choice(500 * 300, 30_000, replace=False), 300)
+    P, Q = rng.normal(size=(500, 4)), rng.normal(size=(300, 4))
+    values = np.einsum("nk,nk->n", P[users], Q[items]) / 2 + rng.normal(0, 0.3, users.size) + mean
+    train, test = mf.train_test_split((users, items, values, (500, 300)), 0.1, rng=0)
+    assert mf.factorize(train, 8, rng=0).rmse(test) < 0.4 * test.std
+
+
+@pytest.mark.parametrize("size", [(100, 100, 1050), (100, 100, 1150), (50, 40, 500), (200, 100, 2400)])
+def test_factorize__does_not_learn_a_small_noisy_table_by_heart(size):
+    ratios = []
+    for seed in range(5):
+        train, test = mf.train_test_split(mf.datasets.synthetic(*size, rng=seed), 0.1, rng=seed)
+        rmse_of_mean = np.sqrt(np.mean((test.values - train.mean) ** 2))
+        ratios.append(mf.factorize(train, 8, rng=seed).rmse(test) / rmse_of_mean)
+    assert np.mean(ratios) < 1
 
 
 @pytest.mark.parametrize("size", [(3000, 3000, 9000), (10_000, 5000, 20_000), (2000, 1000, 15_000)])
