@@ -52,7 +52,7 @@ def speed_table(data: Path | None, repeats: int) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for name, R in sets.items():
-        slow = R.nnz <= 200_000
+        slow = R.nnz <= cases.MOST_INTERPRETED
         for k in cases.RANKS:
             s = seconds_per_epoch(R, k, slow, repeats)
             naive, sequential, hogwild = s.get("naive loop"), s["sequential"], s["hogwild, 2 threads"]

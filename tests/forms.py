@@ -1,9 +1,10 @@
-"""What the tests of inputs share."""
+"""What several test files share."""
 
 import numpy as np
 from scipy import sparse
 
 import mfkernel as mf
+from mfkernel import reference
 
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
 
@@ -32,3 +33,9 @@ def arrays_of(R):
 
 def snapshot(R):
     return [(a.dtype, a.shape, a.strides, a.flags.writeable, a.tobytes()) for a in arrays_of(R)]
+
+
+def reference_epoch(ratings, order, P, Q, lr, reg):
+    """Run the reference over whole rows; return the sum of squared residuals."""
+    starts, stops = ratings.indptr[:-1], ratings.indptr[1:]
+    return reference.sgd_span(order, starts, stops, ratings.indices, ratings.values, P, Q, lr, reg)

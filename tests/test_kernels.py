@@ -12,6 +12,7 @@ from mfkernel import reference
 from mfkernel.factors import aligned_rows
 from mfkernel.kernels.csr import band_bounds, counting_argsort
 from mfkernel.kernels.sgd import Rows, sgd_span
+from tests.forms import reference_epoch
 
 pytestmark = pytest.mark.kernel
 
@@ -51,17 +52,7 @@ def test_sgd_span__matches_reference(k, dtype):
     P_ref, Q_ref = P[:, :k].astype(np.float64), Q[:, :k].astype(np.float64)
     for _ in range(3):
         loss, _ = run(ratings, order, P, Q, 0.05, 0.1)
-        ref_loss = reference.sgd_span(
-            order,
-            ratings.indptr[:-1],
-            ratings.indptr[1:],
-            ratings.indices,
-            ratings.values,
-            P_ref,
-            Q_ref,
-            0.05,
-            0.1,
-        )
+        ref_loss = reference_epoch(ratings, order, P_ref, Q_ref, 0.05, 0.1)
         np.testing.assert_allclose(loss, ref_loss, **TOLERANCE[dtype])
     np.testing.assert_allclose(P[:, :k], P_ref, **TOLERANCE[dtype])
     np.testing.assert_allclose(Q[:, :k], Q_ref, **TOLERANCE[dtype])

@@ -5,6 +5,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel import reference
+from tests.forms import reference_epoch
 
 KNOWN_PRODUCT = [
     [5, 3, 5.27681818],
@@ -67,17 +68,7 @@ def test_factorize__matches_the_reference_epoch_by_epoch(dtype, reg, ratings, rn
     P0, Q0 = rng.normal(0.5, 0.1, (ratings.n_users, k)), rng.normal(0.5, 0.1, (k, ratings.n_items))
     P_ref, Q_ref, losses = P0.copy(), Q0.T.copy(), []
     for _ in range(3):
-        loss = reference.sgd_span(
-            np.arange(ratings.n_users),
-            ratings.indptr[:-1],
-            ratings.indptr[1:],
-            ratings.indices,
-            ratings.values,
-            P_ref,
-            Q_ref,
-            lr,
-            reg,
-        )
+        loss = reference_epoch(ratings, np.arange(ratings.n_users), P_ref, Q_ref, lr, reg)
         losses.append(np.sqrt(loss / ratings.nnz))
     model = mf.factorize(
         ratings,
