@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -99,9 +100,12 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.output is not None:
         model.save(options.output)
     print(f"{'RMSE':<22}{'train':>10}{'test' if test else '':>10}")
-    for name, rmse in (("predicting the mean", _rmse_of_mean(train.mean)), (f"{k} factors", model.rmse)):
-        figures = [f"{rmse(part):>10.4f}" for part in (train, test) if part is not None]
-        print(f"{name:<22}{''.join(figures)}")
+    parts = [part for part in (train, test) if part is not None]
+    for name, figures in (
+        ("predicting the mean", [math.hypot(part.std, part.mean - train.mean) for part in parts]),
+        (f"{k} factors", [model.rmse(part) for part in parts]),
+    ):
+        print(f"{name:<22}{''.join(f'{rmse:>10.4f}' for rmse in figures)}")
     if options.output is not None:
         print(f"saved {options.output}")
 
@@ -110,10 +114,6 @@ def _check_output(path: Path | None) -> None:
     """Refuse a place where the model could not be saved, before the work that would be lost."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(f"{path} must name a file in a folder that exists, here {path.parent}")
-
-
-def _rmse_of_mean(mean: float) -> Any:
-    return lambda part: float(np.sqrt(np.mean((part.values.astype(np.float64) - mean) ** 2)))
 
 
 def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
