@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def one_of(name: str, value: object, known: Sequence[str]) -> str:
-    """Return ``value`` if it is one of ``known``, else say which of them is nearest."""
+def one_of(name: str, value: object, known: Sequence[str]) -> None:
+    """Refuse what is not one of ``known``, and say which of them is nearest."""
     if isinstance(value, str) and value in known:
-        return value
+        return
     near = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.0)
     hint = f"; did you mean {near[0]!r}?" if isinstance(value, str) else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")

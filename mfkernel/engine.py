@@ -58,8 +58,6 @@ class ThreadEngine:
         finally:
             cancel.set()
             wait(helpers)
-        for helper in helpers:
-            helper.result()
         return [results[n] for n in range(len(tasks))]
 
     def __enter__(self) -> Self:

@@ -76,7 +76,7 @@ class Sgd:
 
 
 # The defaults below were chosen on ML-100K, ML-1M, ml-latest-small and generated sets of other scales and
-# densities, as a compromise between them (docs/architecture.md says how far each is from its own best).
+# densities, as a compromise between them (docs/architecture.md has the table and what it rests on).
 # If R is multiplied by s, P and Q grow by √s, the step size must fall by s and λ rise by s: so each is a
 # plain number times a scale of the ratings.
 

@@ -35,10 +35,10 @@ class RowSchedule:
 
     Several tasks run at once, without locks. Two that update the same row of Q at the same time lose an
     update, which SGD forgives; but each write also takes the cache line from the other core, which costs more
-    than the arithmetic. So the columns are cut into as many bands, and task t goes through its rows band by
-    band, beginning with band t: threads of equal speed are never in the same band (two threads, k = 32, data
-    of the size of ML-1M: 1.1 times the speed of one without bands, 1.9 times with them). There are fewer
-    bands than tasks where a row would have less than a rating in each.
+    than the arithmetic. So the columns are cut into as many bands, and each task goes through its rows band
+    by band, beginning with another band than the rest: threads of equal speed are never in the same band (two
+    threads, k = 32, data of the size of ML-1M: 1.1 times the speed of one without bands, 1.9 times with
+    them). There are fewer bands than tasks where a row would have less than a rating in each.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class RowSchedule:
     n_tasks
         how many row ranges, if there are as many rows.
     shuffle
-        permute the rows before each epoch.
+        permute the rows of each range before each epoch.
 
     References
     ----------

@@ -18,7 +18,7 @@ Callback = Callable[[Epoch], Any]
 
 MANY_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
 MOST_LINES = 50
-BLOWN_UP = 1e3  # times the size of the ratings, or of the first residuals if a given start is farther off
+BLOWN_UP = 1e3  # times the size of the ratings; more only if the first epoch, from a given start, met more
 
 
 class DivergenceError(FloatingPointError):
