@@ -197,9 +197,7 @@ def _choose_epochs(
     if longer <= epochs or ratings.nnz < FEW_RATINGS or nothing_to_predict:
         return max(epochs, longer)
     trial_rng = np.random.default_rng(rng.integers(2**63))
-    held_out = np.zeros(ratings.nnz, np.bool_)
-    held_out[trial_rng.choice(ratings.nnz, ratings.nnz // 10, replace=False)] = True
-    kept, test = ratings.select(~held_out), ratings.select(held_out)
+    kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
 
     def error(passes: int) -> float:
         sgd = fit(kept, passes, trial_rng)

@@ -23,8 +23,11 @@ class Csr(NamedTuple):
     shape: tuple[int, int]
 
 
-def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
-    """Convert a dense array, a scipy.sparse matrix or a tuple of triplets."""
+def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
+    """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
+
+    Without ``copy`` the result may share memory with a canonical CSR matrix; all other forms are copied.
+    """
     if isinstance(R, tuple):
         if len(R) not in (3, 4):
             raise TypeError(
@@ -33,7 +36,7 @@ def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None) -
             )
         return from_triplets(*R, duplicates=duplicates, dtype=dtype)
     if hasattr(R, "format") and hasattr(R, "tocoo"):
-        return _from_sparse(R, duplicates, dtype)
+        return _from_sparse(R, duplicates, dtype, copy)
     return _from_dense(R, missing, dtype)
 
 
@@ -131,7 +134,7 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
     return Csr(indptr, _index_array(columns, array.shape[1]), values, array.shape)
 
 
-def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
+def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
     """Convert any of scipy's seven formats; stored entries are ratings, explicit zeros too.
 
     DIA and blocks of BSR store zeros only to fill up, so that there a zero is unknown.
@@ -144,7 +147,10 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None) -> Csr:
         if _is_canonical(R.indptr, R.indices):
             values = _values(R.data[: R.indices.size], dtype, partial(_cell, R.indptr, R.indices))
             indptr = np.ascontiguousarray(R.indptr, dtype=np.int64)
-            return Csr(indptr, _index_array(R.indices, R.shape[1]), values, R.shape)
+            arrays = (indptr, _index_array(R.indices, R.shape[1]), values)
+            pairs = zip(arrays, (R.indptr, R.indices, R.data), strict=True)
+            own = [x.copy() if copy and np.may_share_memory(x, y) else x for x, y in pairs]
+            return Csr(own[0], own[1], own[2], R.shape)
         rows = row_numbers(R.indptr)
         triplets = rows, R.indices[: rows.size], R.data[: rows.size]
     elif R.format == "csc":

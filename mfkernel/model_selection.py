@@ -46,6 +46,4 @@ def train_test_split(
     if ratings.nnz < 2:
         raise ValueError(f"R has {ratings.nnz} ratings; to split them takes two")
     count = min(max(1, round(share * ratings.nnz)), ratings.nnz - 1)
-    held_out = np.zeros(ratings.nnz, np.bool_)
-    held_out[np.random.default_rng(rng).choice(ratings.nnz, count, replace=False, shuffle=False)] = True
-    return ratings.select(~held_out), ratings.select(held_out)
+    return ratings.hold_out(count, np.random.default_rng(rng))

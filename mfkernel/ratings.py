@@ -89,14 +89,11 @@ class Ratings:
         if isinstance(R, Ratings):
             user_ids = R.user_ids if user_ids is None else user_ids
             item_ids = R.item_ids if item_ids is None else item_ids
-            values = R.values if known_dtype is None else R._cast(known_dtype)
-            csr = R._csr()._replace(values=values)
+            csr = R._csr()
+            if known_dtype is not None:
+                csr = csr._replace(values=_checks.cast(R.values, known_dtype, "values[{}]".format))
         else:
-            csr = interruptible(lambda: convert.to_csr(R, missing, duplicates, known_dtype))
-            if copy and getattr(R, "format", None) == "csr":  # all other forms are copied in any case
-                pairs = zip(csr[:3], (R.indptr, R.indices, R.data), strict=True)
-                own = [x.copy() if np.may_share_memory(x, y) else x for x, y in pairs]
-                csr = convert.Csr(own[0], own[1], own[2], csr.shape)
+            csr = interruptible(lambda: convert.to_csr(R, missing, duplicates, known_dtype, copy))
         self._set(csr, user_ids, item_ids)
 
     def _set(self, csr: convert.Csr, user_ids: Any, item_ids: Any) -> None:
@@ -120,9 +117,6 @@ class Ratings:
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
-
-    def _cast(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        return _checks.cast(self.values, dtype, "values[{}]".format)
 
     @property
     def n_users(self) -> int:
@@ -197,6 +191,12 @@ class Ratings:
 
         csr = interruptible(kept)
         return Ratings._of(csr, self.user_ids, self.item_ids)
+
+    def hold_out(self, count: int, rng: np.random.Generator) -> "tuple[Ratings, Ratings]":
+        """Part the ratings at random into those that are kept and ``count`` that are held out."""
+        held_out = np.zeros(self.nnz, np.bool_)
+        held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
+        return self.select(~held_out), self.select(held_out)
 
     def to_scipy(self) -> "sparse.csr_array":
         """Return a copy as ``scipy.sparse.csr_array``."""
