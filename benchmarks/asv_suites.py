@@ -28,7 +28,7 @@ class Quality:
     """Held-out RMSE of the plain call, so that a faster but worse commit shows."""
 
     param_names = ("schedule", "size", "k")
-    params = (["sequential", "hogwild"], list(cases.SIZES), list(cases.RANKS))
+    params = (["sequential", "hogwild", "blocks"], list(cases.SIZES), list(cases.RANKS))
     unit = "RMSE"
 
     def track_rmse(self, schedule: str, size: str, k: int) -> float:

@@ -4,6 +4,7 @@ A builder does the set-up, makes one untimed call, so that kernels are compiled,
 without arguments that visits every rating once.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import count
@@ -12,8 +13,10 @@ import numpy as np
 
 import mfkernel as mf
 from mfkernel import methods, reference
+from mfkernel.blocks import BlockSchedule
 from mfkernel.engine import ThreadEngine
-from mfkernel.schedule import RowSchedule
+from mfkernel.factors import padded_rank
+from mfkernel.schedule import RowSchedule, Schedule
 
 Epoch = Callable[[], None]
 
@@ -44,16 +47,22 @@ def numpy_reference(R: mf.Ratings, k: int) -> Epoch:
     return lambda: _finish(reference.sgd_span(*arrays, 1e-4, 0.05))
 
 
-def compiled(R: mf.Ratings, k: int, n_threads: int, shuffle: bool = True) -> Epoch:
+def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int) -> Epoch:
     """Build an epoch of the kernel, exactly as training runs it."""
-    rng = np.random.default_rng(0)
-    P, Q = methods.default_start(R, k, R.dtype, rng)
-    sgd = methods.Sgd(R, P, Q, learning_rate=1e-3, regularization=0.05)
-    schedule, engine, epochs = RowSchedule(R, n_threads, shuffle), ThreadEngine(n_threads), count(1)
+    engine = ThreadEngine(n_threads)
+    order: Schedule
+    if schedule == "blocks":
+        order = BlockSchedule(R, padded_rank(k) * R.dtype.itemsize, True, 0, engine)
+    else:
+        order = RowSchedule(R, n_threads, True, 0)
+    P, Q = methods.default_start(R, k, R.dtype, np.random.default_rng(0))
+    sgd = methods.Sgd(R, order, P, Q, k, learning_rate=1e-3, decay="constant", regularization=0.05)
+    epochs = count(1)
 
     def epoch() -> None:
-        for wave in schedule.waves(next(epochs), rng):
-            engine.run(sgd.run, wave)
+        n = next(epochs)
+        sgd.begin_epoch(n, n, math.inf)
+        engine.run(sgd.visit, order.tasks(n))
 
     epoch()
     return epoch
@@ -62,8 +71,10 @@ def compiled(R: mf.Ratings, k: int, n_threads: int, shuffle: bool = True) -> Epo
 ENGINES: dict[str, Callable[[mf.Ratings, int], Epoch]] = {
     "naive loop": naive_loop,
     "numpy reference": numpy_reference,
-    "sequential": partial(compiled, n_threads=1),
-    "hogwild, 2 threads": partial(compiled, n_threads=2),
+    "sequential": partial(compiled, schedule="sequential", n_threads=1),
+    "hogwild, 2 threads": partial(compiled, schedule="hogwild", n_threads=2),
+    "blocks": partial(compiled, schedule="blocks", n_threads=1),
+    "blocks, 2 threads": partial(compiled, schedule="blocks", n_threads=2),
 }
 SLOW_ENGINES = ("naive loop", "numpy reference")
 
@@ -86,7 +97,7 @@ def epoch(name: str) -> Epoch:
 def held_out_rmse(R: mf.Ratings, k: int, schedule: str, seed: int = 0) -> float:
     """Return the test RMSE of the plain call, a tenth of the ratings held out."""
     train, test = mf.train_test_split(R, 0.1, rng=seed)
-    threads = 2 if schedule == "hogwild" else None
+    threads = None if schedule == "sequential" else 2
     return mf.factorize(train, k, schedule=schedule, n_threads=threads, rng=seed).rmse(test)
 
 

@@ -6,7 +6,7 @@ from mfkernel.factors import Epoch, Factors, load
 from mfkernel.io import read_ratings
 from mfkernel.model_selection import train_test_split
 from mfkernel.ratings import Ratings
-from mfkernel.training import DivergenceError
+from mfkernel.training import DivergenceError, Interrupted
 
 __version__ = "0.1.0"
 
@@ -14,6 +14,7 @@ __all__ = [
     "DivergenceError",
     "Epoch",
     "Factors",
+    "Interrupted",
     "Ratings",
     "datasets",
     "factorize",

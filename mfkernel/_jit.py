@@ -11,6 +11,9 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 # Lets LLVM vectorise sums and use FMA. `fastmath=True` would add nnan and ninf, under which
 # isnan(nan) is False in a kernel and divergence goes unseen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+# for what is called once a rating: a call that LLVM does not inline costs more than the work
+INLINED: dict[str, Any] = {**OPTIONS, "forceinline": True}
 
 
 def jit(function: Kernel) -> Kernel:
@@ -19,13 +22,13 @@ def jit(function: Kernel) -> Kernel:
     Numba's disk cache knows neither compile options nor callees in other files: never decorate one
     function twice, and keep kernels that call one another in one file.
     """
-
-    def compiled(cache: bool) -> Kernel:
-        options: Any = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy", "cache": cache}
-        return cast(Kernel, numba.njit(**options)(function))
-
     try:
-        return compiled(cache=True)
+        return cast(Kernel, numba.njit(**OPTIONS, cache=True)(function))
     except RuntimeError as error:  # neither the package's folder nor the user's cache is writable
         logging.getLogger("mfkernel").info("kernels are compiled anew in this process: %s", error)
-        return compiled(cache=False)
+        return cast(Kernel, numba.njit(**OPTIONS)(function))
+
+
+def inlined(function: Kernel) -> Kernel:
+    """Compile ``function`` as a part of each kernel that calls it."""
+    return cast(Kernel, numba.njit(**INLINED)(function))

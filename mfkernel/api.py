@@ -1,7 +1,7 @@
 """``factorize``: from ratings to factors."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,17 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfkernel import _checks, methods
 from mfkernel._machine import available_cores, available_memory
-from mfkernel.engine import interruptible
-from mfkernel.factors import Epoch, Factors, aligned_rows
+from mfkernel.blocks import BlockSchedule
+from mfkernel.engine import ThreadEngine, interruptible
+from mfkernel.factors import Epoch, Factors, aligned_rows, padded_rank
 from mfkernel.ratings import Ratings
-from mfkernel.schedule import RowSchedule
-from mfkernel.training import Callback, show_progress, train
+from mfkernel.schedule import RowSchedule, Schedule
+from mfkernel.training import Callback, Interrupted, show_progress, train
 
 METHODS = ("sgd",)
-SCHEDULES = ("sequential", "hogwild")
+SCHEDULES = ("blocks", "hogwild", "sequential")
 FEW_RATINGS = 50  # of which a tenth would show nothing
+RATINGS_A_THREAD = 300_000  # with fewer, an epoch takes less than handing its blocks out
 
 
 def factorize(
@@ -25,9 +27,10 @@ def factorize(
     k: int,
     *,
     method: str = "sgd",
-    schedule: str = "sequential",
+    schedule: str = "blocks",
     epochs: int | None = None,
     learning_rate: float | None = None,
+    decay: str | None = None,
     regularization: float | None = None,
     shuffle: bool = True,
     init: tuple[ArrayLike, ArrayLike] | None = None,
@@ -61,23 +64,29 @@ def factorize(
     method
         ``"sgd"``.
     schedule
+        ``"blocks"``: the ratings in a grid of blocks that fit in the cache, of which threads visit only such
+        at a time as share no row and no column; the same ``rng`` gives the same bits on any number of threads.
         ``"sequential"``: one thread, row by row; the same ``rng`` gives the same bits. ``"hogwild"``: several
         threads without locks, each going through its rows one band of columns after another; results differ a
         little from run to run (one thread gives the sequential bits).
     epochs
-        Passes over the ratings. By default 30, fewer where there are less than 16 ratings a row or column,
+        Passes over the ratings. By default 25, fewer where there are less than 13 ratings a row or column,
         more where the mean is beyond three standard deviations, and more on tables of less than 10,000
         ratings, a tenth of their cells or more, if all cells are known or a trial with held-out ratings
         speaks for it.
     learning_rate
-        Step size γ, constant. By default chosen by the scale of the ratings and lowered linearly, to zero
-        after the last epoch.
+        Step size γ of the first epoch. By default chosen by the scale of the ratings.
+    decay
+        How the step size goes on when t of T epochs are done: ``"constant"``; ``"inverse-time"``,
+        γ / (1 + t/5); ``"linear"``, γ (1 - t/T); ``"cosine"``, γ (1 + cos πt/T) / 2; or ``"adaptive"``,
+        γ / √G for each row of P and Q, where G is 1 plus the mean squares of the gradients that the row has
+        met (Chin et al.). By default constant if ``learning_rate`` is given, else cosine.
     regularization
         λ, per rating, in units of R. By default 0.07 standard deviations of the ratings, less where there are
         more than 30 a row or column, and falling with the residuals once these are below half a standard
         deviation.
     shuffle
-        Visit the rows in a new random order each epoch.
+        Visit the blocks, or the rows, in a new random order each epoch.
     init
         Start values ``(P0, Q0)``, (m, k) and (k, n); copied. By default noise around the point where every
         prediction is the mean.
@@ -90,7 +99,8 @@ def factorize(
     rng
         None, an int, SeedSequence, BitGenerator or Generator, as for ``np.random.default_rng`` (SPEC 7).
     n_threads
-        Threads for ``"hogwild"``; by default the cores that this process may use.
+        Threads for ``"blocks"`` and ``"hogwild"``; by default the cores that this process may use, and fewer
+        for blocks of less than 300,000 ratings a thread.
     callback
         Called with the :class:`Epoch` record after each epoch; training stops if it returns True.
     progress
@@ -109,7 +119,9 @@ def factorize(
     DivergenceError
         If the learning rate is too large.
     MemoryError
-        If the factors would not fit in the memory that is free.
+        If what training takes would not fit in the memory that is free; the message says what takes how much.
+    Interrupted
+        On Ctrl-C after the first epoch: a ``KeyboardInterrupt`` with the ``model`` of the last whole epoch.
 
     Warns
     -----
@@ -119,6 +131,10 @@ def factorize(
     References
     ----------
     Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", Computer 2009.
+    Gemulla, Nijkamp, Haas and Sismanis, "Large-scale matrix factorization with distributed stochastic
+    gradient descent", KDD 2011.
+    Chin, Zhuang, Juan and Lin, "A learning-rate schedule for stochastic gradient methods to matrix
+    factorization", PAKDD 2015.
     Niu et al., "Hogwild: a lock-free approach to parallelizing stochastic gradient descent", NIPS 2011.
 
     Examples
@@ -137,44 +153,44 @@ def factorize(
         raise TypeError(f"callback must be callable, got {callback!r}")
     shuffle, progress = _checks.boolean("shuffle", shuffle), _checks.boolean("progress", progress)
     generator = _generator(rng)
-    n_tasks = _n_tasks(schedule, n_threads)
     if epochs is not None:
         epochs = _checks.integer("epochs", epochs, 1)
     if learning_rate is not None:
         learning_rate = _checks.real("learning_rate", learning_rate, positive=True)
+    if decay is None:
+        decay = "cosine" if learning_rate is None else "constant"
+    _checks.one_of("decay", decay, tuple(methods.DECAYS))
     if regularization is not None:
         regularization = _checks.real("regularization", regularization, positive=False)
+    if n_threads is not None:
+        n_threads = _checks.integer("n_threads", n_threads, 1)
 
     ratings = Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type, copy=False)
     if ratings.nnz == 0:
         raise ValueError(f"R has no known ratings (shape {ratings.shape})")
-    _check_memory(methods.training_bytes(ratings.shape, k, float_type, n_tasks))
+    threads = _threads(schedule, n_threads, ratings.nnz)
+    _check_memory(methods.training_bytes(ratings.shape, ratings.nnz, k, float_type, schedule, threads))
 
-    def fit(
-        part: Ratings, epochs: int, rng: np.random.Generator, callbacks: Sequence[Callback] = ()
-    ) -> tuple[methods.Sgd, list[Epoch]]:
-        def prepare() -> tuple[methods.Sgd, RowSchedule]:
-            if init is None:
-                P, Q = methods.default_start(part, k, float_type, rng)
-            else:
-                P, Q = _given_start(init, part.shape, k, float_type)
-            sgd = methods.Sgd(part, P, Q, learning_rate=learning_rate, regularization=regularization)
-            return sgd, RowSchedule(part, n_tasks, shuffle)
-
-        sgd, rows = interruptible(prepare)
-        return sgd, train(sgd, rows, epochs, rng, callbacks)
-
-    if epochs is None:
-        epochs = _choose_epochs(ratings, generator, lambda *trial: fit(*trial)[0])
-    callbacks = [show_progress(epochs)] if progress else []
-    sgd, history = fit(ratings, epochs, generator, callbacks if callback is None else [*callbacks, callback])
-
-    def finish() -> Factors:
+    def prepare(part: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> methods.Sgd:
+        seed = int(rng.integers(2**63))
+        order: Schedule
+        if schedule == "blocks":
+            order = BlockSchedule(part, padded_rank(k) * float_type.itemsize, shuffle, seed, engine)
+        else:
+            order = RowSchedule(part, threads, shuffle, seed)
         if init is None:
-            methods.predict_mean_for_unknown(ratings, sgd.P, sgd.Q)
+            P, Q = methods.default_start(part, k, float_type, rng)
+        else:
+            P, Q = _given_start(init, order, part.shape, k, float_type)
+        return methods.Sgd(part, order, P, Q, k, learning_rate, decay, regularization)
+
+    def finish(sgd: methods.Sgd, history: list[Epoch]) -> Factors:
+        P, Q = sgd.factors()
+        if init is None:
+            methods.predict_mean_for_unknown(ratings, P, Q)
         return Factors(
-            np.ascontiguousarray(sgd.P[:, :k]),
-            np.ascontiguousarray(sgd.Q[:, :k]).T,
+            P,
+            Q.T,
             mean=ratings.mean,
             known_users=ratings.user_counts() > 0 if init is None else None,
             known_items=ratings.item_counts() > 0 if init is None else None,
@@ -183,13 +199,33 @@ def factorize(
             item_ids=ratings.item_ids,
         )
 
-    return interruptible(finish)
+    with ThreadEngine(threads) as engine:
+
+        def try_out(part: Ratings, epochs: int, rng: np.random.Generator) -> methods.Sgd:
+            sgd = prepare(part, engine, rng)
+            train(sgd, epochs, engine, [])
+            return sgd
+
+        if epochs is None:
+            epochs = _choose_epochs(ratings, generator, try_out)
+        callbacks = [show_progress(epochs)] if progress else []
+        history: list[Epoch] = []
+        sgd = interruptible(lambda: prepare(ratings, engine, generator))
+        try:
+            train(sgd, epochs, engine, history, callbacks if callback is None else [*callbacks, callback])
+        except KeyboardInterrupt:
+            done = sgd.whole_epoch()
+            if done == 0:
+                raise
+            message = f"interrupted in epoch {len(history) + 1}; the exception's .model is of epoch {done}"
+            raise Interrupted(message, lambda: finish(sgd, history[:done])) from None
+    return interruptible(lambda: finish(sgd, history))
 
 
 def _choose_epochs(
     ratings: Ratings,
     rng: np.random.Generator,
-    fit: Callable[[Ratings, int, np.random.Generator], methods.Sgd],
+    try_out: Callable[[Ratings, int, np.random.Generator], methods.Sgd],
 ) -> int:
     """Return the default passes; for a small table, more if that predicts a held-out tenth better."""
     epochs, longer = methods.default_epochs(ratings), methods.long_epochs(ratings)
@@ -200,8 +236,8 @@ def _choose_epochs(
     kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
 
     def error(passes: int) -> float:
-        sgd = fit(kept, passes, trial_rng)
-        return Factors(sgd.P, sgd.Q.T).rmse(test)
+        P, Q = try_out(kept, passes, trial_rng).factors()
+        return Factors(P, Q.T).rmse(test)
 
     return min(epochs, longer, key=error)
 
@@ -215,24 +251,29 @@ def _generator(rng: Any) -> np.random.Generator:
         ) from None
 
 
-def _n_tasks(schedule: str, n_threads: int | None) -> int:
+def _threads(schedule: str, n_threads: int | None, nnz: int) -> int:
+    """Choose how many threads there are, where the user has not."""
+    if schedule == "sequential":
+        if n_threads is not None and n_threads > 1:
+            warnings.warn(
+                f"n_threads={n_threads} is not used: schedule='sequential' runs on one thread, "
+                "schedule='blocks' and 'hogwild' on several",
+                stacklevel=3,
+            )
+        return 1
     if n_threads is not None:
-        n_threads = _checks.integer("n_threads", n_threads, 1)
-    if schedule == "hogwild":
-        return available_cores() if n_threads is None else n_threads
-    if n_threads is not None and n_threads > 1:
-        warnings.warn(
-            f"n_threads={n_threads} is not used: schedule='sequential' runs on one thread, "
-            "schedule='hogwild' on several",
-            stacklevel=3,
-        )
-    return 1
+        return n_threads
+    return (
+        available_cores()
+        if schedule == "hogwild"
+        else max(1, min(available_cores(), nnz // RATINGS_A_THREAD))
+    )
 
 
 def _given_start(
-    init: Any, shape: tuple[int, int], k: int, dtype: np.dtype[Any]
+    init: Any, order: Schedule, shape: tuple[int, int], k: int, dtype: np.dtype[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Check and copy ``init`` into padded, aligned rows."""
+    """Check and copy ``init`` into padded, aligned rows, at the places that the schedule has for them."""
     try:
         P0, Q0 = (np.asarray(X) for X in init)
     except (TypeError, ValueError):
@@ -243,13 +284,13 @@ def _given_start(
             f"init must be P0 of shape {(m, k)} and Q0 of shape {(k, n)}, got {P0.shape} and {Q0.shape}"
         )
     rows = []
-    for name, X0 in (("P0", P0), ("Q0", Q0.T)):
+    for name, X0, places in (("P0", P0, order.user_places), ("Q0", Q0.T, order.item_places)):
         _checks.numeric(name, X0)
         X = aligned_rows(X0.shape[0], k, dtype)
         with np.errstate(over="ignore"):
-            X[:, :k] = X0
+            X[places, :k] = X0
         if not np.isfinite(X).all():
-            row, column = np.argwhere(~np.isfinite(X))[0]
+            row, column = np.argwhere(~np.isfinite(X[places]))[0]
             place = f"{row}, {column}" if name == "P0" else f"{column}, {row}"
             raise ValueError(f"init must be finite, but {name}[{place}] is {X0[row, column]} in {dtype}")
         rows.append(X)

@@ -53,10 +53,10 @@ def from_triplets(
 ) -> Csr:
     """Convert three arrays, the n-th rating being ``values[n]`` of user ``users[n]`` for item ``items[n]``.
 
-    Without a shape, m and n are the largest numbers plus one. Two stable counting sorts, by item and then
-    by user, so that duplicates keep the order in which they came.
+    Without a shape, m and n are the largest numbers plus one. Two counting sorts, by item and then by user,
+    both of which keep duplicates in the order in which they came.
     """
-    from mfkernel.kernels.csr import counting_argsort
+    from mfkernel.kernels.csr import group
 
     n_users, n_items = (None, None) if shape is None else _shape(shape)
     masked = np.ma.getmask(values)
@@ -73,31 +73,44 @@ def from_triplets(
         n_users, n_items = (int(x.max()) + 1 if x.size else 0 for x in (users, items))
     _check_memory(n_users, n_items)
     users, items = _index_array(users, n_users), _index_array(items, n_items)
-    by_item = np.empty(users.size, np.int64)
-    order = np.arange(users.size)
-    counting_argsort(items, order, np.zeros(n_items + 1, np.int64), by_item)
-    indptr = np.zeros(n_users + 1, np.int64)
-    counting_argsort(users, by_item, indptr, order)
-    csr = Csr(indptr, items[order], values[order], (n_users, n_items))
-    return _merge_duplicates(csr, duplicates)
+    by_item = Csr(
+        np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
+    )
+    group(items, users, frozen(values), by_item.indptr, by_item.indices, by_item.values)
+    return _merge_duplicates(transposed(by_item), duplicates)
 
 
 def transposed(csr: Csr) -> Csr:
-    """Transpose by one counting sort: the rows are sorted, so that a stable sort by column is enough."""
-    from mfkernel.kernels.csr import counting_argsort
+    """Transpose in linear time; the rows need not be sorted, but those of the result are."""
+    from mfkernel.kernels.csr import transpose
 
     m, n = csr.shape
-    order, indptr = np.empty(csr.indices.size, np.int64), np.zeros(n + 1, np.int64)
-    counting_argsort(csr.indices, np.arange(order.size), indptr, order)
-    return Csr(indptr, _index_array(row_numbers(csr.indptr)[order], m), csr.values[order], (n, m))
+    result = Csr(
+        np.zeros(n + 1, np.int64),
+        np.empty(csr.indices.size, index_dtype(m)),
+        np.empty_like(csr.values),
+        (n, m),
+    )
+    transpose(
+        frozen(csr.indptr),
+        frozen(csr.indices),
+        frozen(csr.values),
+        result.indptr,
+        result.indices,
+        result.values,
+    )
+    return result
 
 
 def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
     """Return the row of each entry."""
     m = indptr.size - 1
-    return np.repeat(
-        np.arange(m, dtype=np.int32 if m <= np.iinfo(np.int32).max else np.int64), np.diff(indptr)
-    )
+    return np.repeat(np.arange(m, dtype=index_dtype(m)), np.diff(indptr))
+
+
+def index_dtype(count: int) -> type[np.signedinteger[Any]]:
+    """Return int32 where it is wide enough for numbers below ``count``, else int64."""
+    return np.int32 if count <= np.iinfo(np.int32).max else np.int64
 
 
 def _check_memory(n_users: int, n_items: int) -> None:
@@ -272,9 +285,8 @@ def _values(values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[
 
 
 def _index_array(numbers: NDArray[Any], count: int) -> NDArray[Any]:
-    """Return checked numbers below ``count`` as native int32 where that is wide enough, else int64."""
-    wide = np.int32 if count <= np.iinfo(np.int32).max else np.int64
-    return frozen(np.ascontiguousarray(numbers, dtype=wide))
+    """Return checked numbers below ``count`` as a native array."""
+    return frozen(np.ascontiguousarray(numbers, dtype=index_dtype(count)))
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

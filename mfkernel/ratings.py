@@ -176,7 +176,15 @@ class Ratings:
 
     def item_counts(self) -> NDArray[np.int64]:
         """Count the ratings of each item, (n,)."""
-        return np.bincount(self.indices, minlength=self.n_items)
+        return self._item_counts
+
+    @lazy
+    def _item_counts(self) -> NDArray[np.int64]:
+        from mfkernel.kernels.csr import count  # np.bincount would copy all indices to int64
+
+        counts = np.zeros(self.n_items, np.int64)
+        count(self.indices, counts)
+        return convert.frozen(counts)
 
     def select(self, entries: NDArray[np.bool_]) -> "Ratings":
         """Keep the ratings that the (nnz,) mask marks; shape and ids stay."""

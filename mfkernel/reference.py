@@ -83,10 +83,51 @@ def sgd_span(
     return loss
 
 
-def counting_argsort(keys: Array, order: Array, n_keys: int) -> tuple[Array, Array]:
-    """Sort the entries ``order`` stably by their keys; return each key's first position, then the order."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=n_keys))])
-    return offsets, order[np.argsort(keys[order], kind="stable")]
+def adaptive_update(r: float, p: Array, q: Array, G: Array, lr: float, reg: float, scale: float) -> float:
+    r"""Step p and q by :math:`\gamma / \sqrt{G}`, where ``G[0]`` and ``G[1]`` grow by the squared gradients.
+
+    Chin, Zhuang, Juan and Lin, "A learning-rate schedule for stochastic gradient methods to matrix
+    factorization", PAKDD 2015.
+    """
+    e = r - p @ q
+    gradient = reg * p - e * q
+    p -= lr / np.sqrt(G[0]) * gradient
+    G[0] += scale * gradient @ gradient
+    gradient = reg * q - e * p
+    q -= lr / np.sqrt(G[1]) * gradient
+    G[1] += scale * gradient @ gradient
+    return float(e)
+
+
+def sgd_tiles(tiles: Any, P: Array, Q: Array, lr: float, reg: float) -> float:
+    """Update P and Q by the ratings of all tiles in turn; return the sum of squared residuals before each."""
+    loss = 0.0
+    for t in range(tiles.first_users.size):
+        for n in range(tiles.starts[t], tiles.starts[t + 1]):
+            p, q = P[tiles.first_users[t] + tiles.users[n]], Q[tiles.first_items[t] + tiles.items[n]]
+            loss += sgd_update(tiles.values[n], p, q, lr, reg) ** 2
+    return loss
+
+
+def random_below(bound: int, seed: int, counter: int) -> int:
+    """Return a number below ``bound``: the upper half of SplitMix64's output, times ``bound`` over 2³²."""
+    x = (seed + counter * 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    x ^= x >> 31
+    return (x >> 32) * bound >> 32
+
+
+def group(keys: Array, columns: Array, values: Array, n_rows: int) -> tuple[Array, Array, Array]:
+    """Bring entries of one key together; return the first position of each row, columns and values."""
+    order = np.argsort(keys, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=n_rows))])
+    return indptr, columns[order], values[order]
+
+
+def transpose(indptr: Array, indices: Array, values: Array, n_columns: int) -> tuple[Array, Array, Array]:
+    """Transpose a CSR matrix: its columns become rows."""
+    return group(indices, np.repeat(np.arange(indptr.size - 1), np.diff(indptr)), values, n_columns)
 
 
 def band_bounds(indptr: Array, indices: Array, cuts: Array) -> Array:

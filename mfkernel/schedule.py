@@ -1,19 +1,43 @@
-"""The order of the ratings, as data: waves of tasks, a task being spans for one thread.
+"""The order of the ratings, as data: the tasks of an epoch, and which of them wait for which.
 
 =============  =================================================================================
-sequential     one wave of one task, the rows in (shuffled) order: the textbook loop
-Hogwild        one wave of T tasks over row ranges that may collide in Q (Niu et al. 2011), each going
-               through its rows one band of columns after another
+sequential     one task, the rows in (shuffled) order: the textbook loop
+Hogwild        T tasks over row ranges that may collide in Q (Niu et al. 2011), each going through
+               its rows one band of columns after another; none waits
+blocks         B waves of B tasks that share no row of P and no row of Q (``blocks.py``)
 =============  =================================================================================
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel.convert import frozen
+from mfkernel.engine import Task, interruptible
 from mfkernel.ratings import Ratings
+
+if TYPE_CHECKING:
+    from mfkernel.kernels.sgd import Update
+
+Places = NDArray[np.int64] | slice
+
+
+class Schedule(Protocol):
+    """The tasks of each epoch, and how the ratings of a task are visited."""
+
+    user_places: Places  # P[user_places] are the rows of P in the order of the users
+    item_places: Places
+    unrolls: bool  # whether the kernel is faster where the rank is known to the compiler
+
+    def tasks(self, epoch: int) -> list[Task]:
+        """Return the tasks of an epoch; in the order given they may also run one after another."""
+        ...
+
+    def visit(self, work: Any, budget: int, update: "Update", cancelled: Callable[[], bool]) -> float:
+        """Update the model by the ratings of a task, ``budget`` in each call of a kernel; return Σ e²."""
+        ...
 
 
 class Span(NamedTuple):
@@ -24,10 +48,8 @@ class Span(NamedTuple):
     stops: NDArray[np.int64]
 
 
-Task = list[Span]
-Wave = list[Task]
-
 MAX_BANDS = 16  # a row is visited once a band, and a band takes 8 bytes a row
+MANY_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
 
 
 class RowSchedule:
@@ -48,6 +70,8 @@ class RowSchedule:
         how many row ranges, if there are as many rows.
     shuffle
         permute the rows of each range before each epoch.
+    seed
+        of the permutations.
 
     References
     ----------
@@ -55,29 +79,55 @@ class RowSchedule:
     NIPS 2011.
     """
 
-    def __init__(self, ratings: Ratings, n_tasks: int, shuffle: bool) -> None:
+    user_places: Places = slice(None)
+    item_places: Places = slice(None)
+    # each update waits for the one before it, of the same row, and for that LLVM's loops are the faster
+    unrolls = False
+
+    def __init__(self, ratings: Ratings, n_tasks: int, shuffle: bool, seed: int) -> None:
+        self._ratings, self._shuffle, self._seed = ratings, shuffle, seed
         counts = ratings.user_counts()
         rows = np.flatnonzero(counts)
-        self.n_rows = rows.size
-        self.n_tasks = max(1, min(n_tasks, self.n_rows))
-        self._ranges = np.split(rows, balanced_cuts(counts[rows], self.n_tasks)[1:-1])
-        self._shuffle = shuffle
-        n_bands = min(self.n_tasks, MAX_BANDS, 1 + ratings.nnz // max(1, self.n_rows))
+        n_tasks = max(1, min(n_tasks, rows.size))
+        self._ranges = np.split(rows, balanced_cuts(counts[rows], n_tasks)[1:-1])
+        n_bands = min(n_tasks, MAX_BANDS, 1 + ratings.nnz // max(1, rows.size))
         if n_bands == 1:
             self._bounds = [ratings.indptr[:-1], ratings.indptr[1:]]
         else:
             self._bounds = list(_band_bounds(ratings, n_bands))
 
-    def waves(self, epoch: int, rng: np.random.Generator) -> list[Wave]:
-        """Return the waves of one epoch; all ratings occur once."""
+    def tasks(self, epoch: int) -> list[Task]:
+        """Return the row ranges, each as spans of bands; all ratings occur once."""
         n_bands = len(self._bounds) - 1
-        wave = []
-        for t, rows in enumerate(self._ranges):
-            order = rng.permutation(rows) if self._shuffle else rows
-            # an epoch starts in the band where the last one ended: its Q is still in this core's cache
-            bands = [(t - epoch + step) % n_bands for step in range(n_bands)]
-            wave.append([Span(order, self._bounds[b], self._bounds[b + 1]) for b in bands])
-        return [wave]
+
+        def make() -> list[Task]:
+            rng = generator(self._seed, epoch)
+            tasks = []
+            for t, rows in enumerate(self._ranges):
+                order = rng.permutation(rows) if self._shuffle else rows
+                # an epoch starts in the band where the last one ended: its Q is still in this core's cache
+                bands = [(t - epoch + step) % n_bands for step in range(n_bands)]
+                tasks.append(Task([Span(order, self._bounds[b], self._bounds[b + 1]) for b in bands]))
+            return tasks
+
+        return interruptible(make) if self._ratings.n_users > MANY_ROWS else make()
+
+    def visit(self, spans: list[Span], budget: int, update: "Update", cancelled: Callable[[], bool]) -> float:
+        """Update the model by the ratings of the spans; return the sum of their squared residuals."""
+        from mfkernel.kernels.sgd import Rows, sgd_span
+
+        loss = 0.0
+        for order, starts, stops in spans:
+            rows = Rows(starts, stops, self._ratings.indices, self._ratings.values)
+            cursor = np.zeros(2, np.int64)
+            while cursor[0] < order.size and not cancelled():
+                loss += sgd_span(order, cursor, budget, rows, *update)
+        return loss
+
+
+def generator(seed: int, epoch: int) -> np.random.Generator:
+    """Return the random numbers of an epoch, by their count alone: no epoch need be run to know the next."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, epoch]))
 
 
 def balanced_cuts(counts: NDArray[np.integer], n_parts: int) -> NDArray[np.int64]:

@@ -4,19 +4,17 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
+from mfkernel._lazy import lazy
 from mfkernel.engine import ThreadEngine, interruptible
-from mfkernel.factors import Epoch
+from mfkernel.factors import Epoch, Factors
 from mfkernel.methods import Sgd
-from mfkernel.schedule import RowSchedule
 
 Callback = Callable[[Epoch], Any]
 
-MANY_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
 MOST_LINES = 50
 BLOWN_UP = 1e3  # times the size of the ratings; more only if the first epoch, from a given start, met more
 
@@ -25,17 +23,39 @@ class DivergenceError(FloatingPointError):
     """The residuals grow without bound: the learning rate is too large for these ratings."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training.
+
+    Attributes
+    ----------
+    model
+        The :class:`Factors` of the last whole epoch, or of one that ended less than a quarter of a second
+        before; made when they are asked for.
+    """
+
+    def __init__(self, message: str, finish: Callable[[], Factors]) -> None:
+        super().__init__(message)
+        self._finish = finish
+
+    @lazy
+    def model(self) -> Factors:
+        """Make the factors of the last whole epoch."""
+        return self._finish()
+
+
 def train(
     method: Sgd,
-    schedule: RowSchedule,
     epochs: int,
-    rng: np.random.Generator,
+    engine: ThreadEngine,
+    history: list[Epoch],
     callbacks: Sequence[Callback] = (),
-) -> list[Epoch]:
-    """Run ``epochs`` epochs, each wave of tasks after the one before it.
+) -> None:
+    """Run ``epochs`` epochs, each when the tasks of the one before are done.
 
     Parameters
     ----------
+    history
+        empty; gets a record after each epoch.
     callbacks
         called with the record of each epoch; if one returns True, training stops there.
 
@@ -44,29 +64,24 @@ def train(
     DivergenceError
         When the residuals are no longer finite, or absurd.
     """
-    history: list[Epoch] = []
     nnz = method.ratings.nnz
     limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
-    with ThreadEngine(schedule.n_tasks) as engine:
-        for epoch in range(1, epochs + 1):
-            method.begin_epoch(epoch, epochs, history[-1].rmse if history else math.inf)
-            start = time.perf_counter()
-            loss = 0.0
-            waves = partial(schedule.waves, epoch, rng)
-            for wave in interruptible(waves) if schedule.n_rows > MANY_ROWS else waves():
-                loss += sum(engine.run(method.run, wave))
-            rmse = math.sqrt(loss / nnz)
-            history.append(Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate))
-            if epoch == 1:
-                limit = max(limit, rmse)
-            if not rmse <= limit:
-                raise divergence(history[-1], method.regularization)
-            answers = [callback(history[-1]) for callback in callbacks]
-            if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
-                break
+    for epoch in range(1, epochs + 1):
+        method.begin_epoch(epoch, epochs, history[-1].rmse if history else math.inf)
+        start = time.perf_counter()
+        loss = sum(engine.run(method.visit, method.schedule.tasks(epoch)))
+        method.end_epoch(epoch)
+        rmse = math.sqrt(loss / nnz)
+        history.append(Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate))
+        if epoch == 1:
+            limit = max(limit, rmse)
+        if not rmse <= limit:
+            raise divergence(history[-1], method.regularization)
+        answers = [callback(history[-1]) for callback in callbacks]
+        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+            break
     if not interruptible(method.is_finite):
         raise divergence(history[-1], method.regularization)
-    return history
 
 
 def divergence(record: Epoch, regularization: float) -> DivergenceError:

@@ -9,32 +9,79 @@ from mfkernel._jit import jit
 
 
 @jit
-def counting_argsort(
-    keys: NDArray[Any], order: NDArray[np.int64], offsets: NDArray[np.int64], out: NDArray[np.int64]
+def count(keys: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """Add to ``counts`` how often each key occurs."""
+    for n in range(keys.size):
+        counts[keys[n]] += 1
+
+
+@jit
+def group(
+    keys: NDArray[Any],
+    columns: NDArray[Any],
+    values: NDArray[Any],
+    indptr: NDArray[np.int64],
+    out_columns: NDArray[Any],
+    out_values: NDArray[Any],
 ) -> None:
-    """Sort the entries ``order`` by their keys, stably, in time linear in entries and keys.
+    """Bring entries of one key together, in the order in which they come: a counting sort.
 
     Parameters
     ----------
-    keys
-        (nnz,) integers in ``range(n_keys)``.
-    order
-        (nnz,) a permutation of the entries: equal keys keep this order.
-    offsets
-        (n_keys + 1,) zeros; becomes the first position of each key in ``out`` and, last, nnz.
-    out
-        (nnz,) the sorted permutation, overwritten.
+    keys, columns, values
+        (nnz,) the row, in ``range(n_rows)``, the column and the value of each entry.
+    indptr
+        (n_rows + 1,) zeros; becomes the first position of each row and, last, nnz.
+    out_columns, out_values
+        (nnz,) columns and values, row by row; overwritten.
     """
+    count(keys, indptr[1:])
+    for row in range(1, indptr.size):
+        indptr[row] += indptr[row - 1]
     for n in range(keys.size):
-        offsets[keys[n] + 1] += 1
-    for key in range(1, offsets.size):
-        offsets[key] += offsets[key - 1]
-    for n in order:
-        out[offsets[keys[n]]] = n
-        offsets[keys[n]] += 1
-    for key in range(offsets.size - 1, 0, -1):  # each offset has moved on to where the next key begins
-        offsets[key] = offsets[key - 1]
-    offsets[0] = 0
+        place = indptr[keys[n]]
+        indptr[keys[n]] = place + 1
+        out_columns[place] = columns[n]
+        out_values[place] = values[n]
+    shift(indptr)
+
+
+@jit
+def transpose(
+    indptr: NDArray[np.int64],
+    indices: NDArray[Any],
+    values: NDArray[Any],
+    out_indptr: NDArray[np.int64],
+    out_indices: NDArray[Any],
+    out_values: NDArray[Any],
+) -> None:
+    """Transpose a CSR matrix, whose rows need not be sorted; those of the result are.
+
+    Entries of one cell keep their order.
+
+    Parameters
+    ----------
+    out_indptr
+        (n_columns + 1,) zeros, overwritten; as are ``out_indices`` and ``out_values``, (nnz,).
+    """
+    count(indices, out_indptr[1:])
+    for column in range(1, out_indptr.size):
+        out_indptr[column] += out_indptr[column - 1]
+    for row in range(indptr.size - 1):
+        for n in range(indptr[row], indptr[row + 1]):
+            place = out_indptr[indices[n]]
+            out_indptr[indices[n]] = place + 1
+            out_indices[place] = row
+            out_values[place] = values[n]
+    shift(out_indptr)
+
+
+@jit
+def shift(indptr: NDArray[np.int64]) -> None:
+    """Undo that each bound has moved on to where the next row begins."""
+    for row in range(indptr.size - 1, 0, -1):
+        indptr[row] = indptr[row - 1]
+    indptr[0] = 0
 
 
 @jit
