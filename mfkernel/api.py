@@ -64,13 +64,14 @@ def factorize(
     method
         ``"sgd"``.
     schedule
-        ``"blocks"``: the ratings in a grid of blocks that fit in the cache, of which threads visit only such
-        at a time as share no row and no column; the same ``rng`` gives the same bits on any number of threads.
+        ``"blocks"``: the ratings in a grid of blocks, cut to fit in the cache, of which threads visit only
+        such at a time as share no row and no column; the same ``rng`` gives the same bits on any number of
+        threads.
         ``"sequential"``: one thread, row by row; the same ``rng`` gives the same bits. ``"hogwild"``: several
         threads without locks, each going through its rows one band of columns after another; results differ a
         little from run to run (one thread gives the sequential bits).
     epochs
-        Passes over the ratings. By default 25, fewer where there are less than 13 ratings a row or column,
+        Passes over the ratings. By default 25, fewer where there are less than 15 ratings a row or column,
         more where the mean is beyond three standard deviations, and more on tables of less than 10,000
         ratings, a tenth of their cells or more, if all cells are known or a trial with held-out ratings
         speaks for it.
@@ -86,7 +87,9 @@ def factorize(
         more than 30 a row or column, and falling with the residuals once these are below half a standard
         deviation.
     shuffle
-        Visit the blocks, or the rows, in a new random order each epoch.
+        Visit the blocks, or the rows, in a new random order each epoch, and the ratings of a block in random
+        order. Without it, the ratings are visited as they stand in R, row by row; in several blocks if there
+        are more than 150,000.
     init
         Start values ``(P0, Q0)``, (m, k) and (k, n); copied. By default noise around the point where every
         prediction is the mean.

@@ -21,6 +21,8 @@ MOST_BANDS = 64
 RATINGS_A_TILE = 2**6  # on average, where P and Q are so thin that smaller tiles would gain nothing
 MOST_PLACES = 2**16  # rows and columns of a tile are numbered in 16 bits
 
+Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
 
 class BlockSchedule:
     """Ratings in a grid of B × B blocks, visited in B waves of B blocks that share no row and no column.
@@ -41,7 +43,8 @@ class BlockSchedule:
     row_bytes
         size of one row of P or Q.
     shuffle
-        draw a new order of the blocks each epoch.
+        permute rows and columns, the ratings of each tile and, anew each epoch, the blocks. Without it, a
+        single tile is visited row by row.
     seed
         of all permutations.
     engine
@@ -68,19 +71,21 @@ class BlockSchedule:
         used = min(int(np.count_nonzero(count)) for count in counts)
         bands = round(math.sqrt(ratings.nnz / RATINGS_A_BLOCK))
         self.n_bands = max(1, min(bands, MOST_BANDS, used))
-        rng = generator(seed, 0)
-        users, items = (_Side(count, self.n_bands, row_bytes, ratings.nnz, rng) for count in counts)
+        order = generator(seed, 0).permutation if shuffle else np.asarray
+        users, items = (_Side(count, self.n_bands, row_bytes, ratings.nnz, order) for count in counts)
         self.user_places: Places = users.places
         self.item_places: Places = items.places
         self._stay_in_rows = users.order.size >= items.order.size  # the larger factor is loaded less often
         numbers, self._bounds = _tile_numbers(users.tiles_in_band, items.tiles_in_band)
-        self._tiles = _lay_out(ratings, users, items, numbers, seed, engine)
+        self._tiles = _lay_out(ratings, users, items, numbers, seed if shuffle else None, engine)
 
     def tasks(self, epoch: int) -> list[Task]:
         """Return the blocks of one epoch, wave after wave."""
         B = self.n_bands
-        rng = generator(self._seed, epoch if self._shuffle else 1)
-        rows, columns = rng.permutation(B).tolist(), rng.permutation(B).tolist()
+        rows, columns = list(range(B)), list(range(B))
+        if self._shuffle:
+            rng = generator(self._seed, epoch)
+            rows, columns = rng.permutation(B).tolist(), rng.permutation(B).tolist()
         tasks = []
         for wave, t in itertools.product(range(B), range(B)):
             row, column = rows[t], columns[(t + wave) % B]
@@ -113,10 +118,10 @@ class _Side:
     """The rows, or the columns, in random order, cut into bands and these into tiles."""
 
     def __init__(
-        self, counts: NDArray[np.int64], n_bands: int, row_bytes: int, nnz: int, rng: np.random.Generator
+        self, counts: NDArray[np.int64], n_bands: int, row_bytes: int, nnz: int, order: Order
     ) -> None:
         used = np.flatnonzero(counts)
-        self.order = rng.permutation(used)
+        self.order = order(used)
         self.places = np.empty(counts.size, np.int64)
         self.places[self.order] = np.arange(used.size)
         self.places[counts == 0] = np.arange(used.size, counts.size)
@@ -182,7 +187,12 @@ def _tile_numbers(
 
 
 def _lay_out(
-    ratings: Ratings, users: _Side, items: _Side, numbers: NDArray[np.int64], seed: int, engine: ThreadEngine
+    ratings: Ratings,
+    users: _Side,
+    items: _Side,
+    numbers: NDArray[np.int64],
+    seed: int | None,
+    engine: ThreadEngine,
 ) -> "Tiles":
     """Copy the ratings into their tiles, band by band of the rows."""
     from mfkernel.kernels.sgd import Tiles
@@ -212,7 +222,7 @@ def _lay_out(
     def fill(band: tuple[int, int], cancelled: Callable[[], bool]) -> None:
         with np.errstate(over="ignore"):  # without the JIT, NumPy warns of the overflow that is meant
             matrix = ratings.indptr, ratings.indices, ratings.values
-            fill_tiles(*band, seed, *matrix, grid, counts, tiles)
+            fill_tiles(*band, seed is not None, seed or 0, *matrix, grid, counts, tiles)
 
     engine.run(fill, bands)
     return tiles

@@ -15,6 +15,7 @@ import mfkernel as mf
 from mfkernel import _checks
 from mfkernel.api import SCHEDULES
 from mfkernel.convert import DUPLICATES
+from mfkernel.methods import DECAYS
 
 EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
 
@@ -50,15 +51,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-k", type=int, help="number of factors (default: 32; 2 for the example)")
     command.add_argument("-o", "--output", type=Path, metavar="MODEL.npz", help="save P, Q and the ids here")
     command.add_argument("--test", type=float, metavar="SHARE", help="hold out this share of the ratings")
-    command.add_argument("--schedule", choices=SCHEDULES, default="sequential")
-    command.add_argument("--threads", type=int, metavar="N", help="for hogwild (default: all cores)")
+    command.add_argument("--schedule", choices=SCHEDULES, help="default: blocks; sequential for the example")
+    command.add_argument(
+        "--threads", type=int, metavar="N", help="default: as many as the work is enough for"
+    )
     command.add_argument("--epochs", type=int, metavar="N", help="passes over the ratings")
-    command.add_argument("--learning-rate", type=float, metavar="RATE", help="step size, held constant")
+    command.add_argument("--learning-rate", type=float, metavar="RATE", help="step size of the first epoch")
+    command.add_argument("--decay", choices=tuple(DECAYS), help="default: constant with --learning-rate")
     command.add_argument("--regularization", type=float, metavar="LAMBDA")
     command.add_argument(
         "--dtype", choices=("float32", "float64"), help="default: float32; float64 for the example"
     )
-    command.add_argument("--seed", type=int, help="same seed, same result (sequential schedule)")
+    command.add_argument("--seed", type=int, help="same seed, same result (but for hogwild)")
     command.add_argument("--duplicates", choices=DUPLICATES, default="raise")
     command.add_argument(
         "--columns",
@@ -76,7 +80,8 @@ def _factorize(options: argparse.Namespace) -> None:
         "epochs": options.epochs,
         "learning_rate": options.learning_rate,
         "regularization": options.regularization,
-        "schedule": options.schedule,
+        "decay": options.decay,
+        "schedule": options.schedule or ("sequential" if options.file is None else "blocks"),
         "n_threads": options.threads,
         "rng": options.seed,
     }

@@ -169,7 +169,7 @@ def default_epochs(ratings: Ratings) -> int:
 
     With a few ratings a row, each further pass learns them by heart.
     """
-    passes = min(25.0, 3 + 1.75 * ratings.nnz / sum(ratings.shape))
+    passes = min(25.0, 2.5 + 1.5 * ratings.nnz / sum(ratings.shape))
     smaller_steps = abs(ratings.mean) / (3 * ratings.std) if ratings.std > 0 else 1.0
     return round(passes * min(40.0, max(1.0, smaller_steps)))
 

@@ -16,7 +16,7 @@ def test_epoch(name, benchmark):
     benchmark.pedantic(cases.epoch(name), rounds=1 if slow else 20, warmup_rounds=0 if slow else 2)
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+@pytest.mark.parametrize("schedule", ["blocks", "sequential", "hogwild"])
 @pytest.mark.parametrize("size", cases.SIZES)
 def test_quality(size, schedule, benchmark):
     R = cases.ratings(size)

@@ -265,7 +265,7 @@ def test_main__helps(capsys, arguments):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process")
-@pytest.mark.parametrize("schedule", [["sequential"], ["hogwild", "--threads", "3"]])
+@pytest.mark.parametrize("schedule", [["blocks"], ["sequential"], ["hogwild", "--threads", "3"]])
 def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
     matrix = mf.datasets.synthetic(3000, 2000, 600_000).to_scipy()
     sparse.save_npz(tmp_path / "large.npz", matrix, compressed=False)

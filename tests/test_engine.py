@@ -1,25 +1,91 @@
 """Threads, cancellation, and what the process may use."""
 
+import itertools
 import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mfkernel._machine import available_cores, available_memory
-from mfkernel.engine import ThreadEngine, interruptible
+from mfkernel.engine import Task, ThreadEngine, interruptible
+
+
+def tasks(work):
+    return [Task(x) for x in work]
+
+
+@st.composite
+def some_tasks(draw):
+    """Tasks that wait for any of those before them."""
+    before = [
+        draw(st.sets(st.integers(0, n - 1), max_size=3)) if n else set()
+        for n in range(draw(st.integers(1, 30)))
+    ]
+    return [Task(n, tuple(sorted(after)), draw(st.integers(0, 3))) for n, after in enumerate(before)]
+
+
+@given(tasks=some_tasks(), n_threads=st.integers(1, 4))
+def test_thread_engine__no_task_begins_before_those_it_waits_for_are_done(tasks, n_threads):
+    done = []
+
+    def function(n, cancelled):
+        assert set(tasks[n].after) <= set(done)
+        done.append(n)
+        return n
+
+    with ThreadEngine(n_threads) as engine:
+        for _ in range(2):
+            done.clear()
+            assert engine.run(function, tasks) == list(range(len(tasks)))
+            assert sorted(done) == list(range(len(tasks)))
+
+
+def test_thread_engine__one_thread_stays_where_it_was():
+    places = [0, 1, 0, 1, 2, 2, 1]
+    seen = []
+    with ThreadEngine(1) as engine:
+        engine.run(
+            lambda n, cancelled: seen.append(places[n]), [Task(n, (), p) for n, p in enumerate(places)]
+        )
+    assert sum(a != b for a, b in itertools.pairwise(seen)) == 2
+
+
+def test_thread_engine__closing_cancels_what_another_thread_still_runs():
+    engine, started, seen = ThreadEngine(2), threading.Event(), []
+
+    def work(n, cancelled):
+        started.set()
+        deadline = time.monotonic() + 20
+        while not cancelled() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        seen.append(cancelled())
+
+    thread = threading.Thread(target=lambda: engine.run(work, tasks([0, 1])))
+    thread.start()
+    assert started.wait(20)
+    with engine:
+        pass
+    thread.join(20)
+    assert not thread.is_alive()
+    assert seen
+    assert all(seen)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_thread_engine__returns_results_in_the_order_of_the_tasks(n_threads):
     with ThreadEngine(n_threads) as engine:
         for _ in range(3):
-            assert engine.run(lambda task, cancelled: task * task, range(10)) == [t * t for t in range(10)]
+            assert engine.run(lambda work, cancelled: work * work, tasks(range(10))) == [
+                t * t for t in range(10)
+            ]
 
 
 def test_thread_engine__runs_tasks_side_by_side():
     barrier = threading.Barrier(3, timeout=20)
     with ThreadEngine(3) as engine:
-        assert engine.run(lambda task, cancelled: barrier.wait() >= 0, [0, 1, 2]) == [True] * 3
+        assert engine.run(lambda work, cancelled: barrier.wait() >= 0, tasks([0, 1, 2])) == [True] * 3
 
 
 def test_thread_engine__cancels_the_others_when_one_fails():
@@ -36,16 +102,18 @@ def test_thread_engine__cancels_the_others_when_one_fails():
         seen.append(cancelled())
 
     with ThreadEngine(2) as engine:
-        for tasks in ([0, 1], [1, 0]):  # this thread takes the first, most likely
+        for order in ([0, 1], [1, 0]):  # this thread takes the last, most likely
             started.clear()
             with pytest.raises(ZeroDivisionError):
-                engine.run(work, tasks)
+                engine.run(work, tasks(order))
     assert seen == [True, True]
 
 
 def test_thread_engine__shares_out_more_tasks_than_threads():
     with ThreadEngine(2) as engine:
-        names = engine.run(lambda task, cancelled: (time.sleep(0.01), threading.get_ident())[1], range(20))
+        names = engine.run(
+            lambda work, cancelled: (time.sleep(0.01), threading.get_ident())[1], tasks(range(20))
+        )
     assert len(set(names)) == 2
 
 

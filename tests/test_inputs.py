@@ -311,7 +311,7 @@ def test_ratings__are_taken_as_they_are():
 # what holds for every form
 
 
-@given(triplets(), st.integers(1, 9), st.sampled_from(["sequential", "hogwild"]), st.data())
+@given(triplets(), st.integers(1, 9), st.sampled_from(["blocks", "sequential", "hogwild"]), st.data())
 def test_factorize__gives_finite_factors_and_leaves_every_form_untouched(R, k, schedule, data):
     users, items, values, shape = R
     assume(values.any())
@@ -346,7 +346,7 @@ def test_factorize__leaves_unsorted_duplicates_untouched(R, kind, duplicates):
     assert snapshot(R) == before
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+@pytest.mark.parametrize("schedule", ["blocks", "sequential", "hogwild"])
 @pytest.mark.parametrize("k", [1, 2, 40])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (2, 3)])
 def test_factorize__tiny_shapes(shape, k, schedule):

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel import reference
+from mfkernel._simd import vectors_of
 from mfkernel.factors import aligned_rows
-from mfkernel.kernels.csr import band_bounds, counting_argsort
-from mfkernel.kernels.sgd import Rows, sgd_span
+from mfkernel.kernels.csr import band_bounds, count, group, transpose
+from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_tiles
+from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
 from tests.forms import reference_epoch
 
 pytestmark = pytest.mark.kernel
@@ -31,13 +33,16 @@ def small(dtype, seed=0):
     return mf.Ratings(mf.datasets.synthetic(20, 12, 90, rng=seed), dtype=dtype)
 
 
-def run(ratings, order, P, Q, lr, reg, budget=NO_LIMIT):
+def model_of(P, Q, lr, reg, vectors=()):
+    return Model(P, Q, P.dtype.type(lr), P.dtype.type(reg), vectors)
+
+
+def run(ratings, order, P, Q, lr, reg, budget=NO_LIMIT, adaptive=None):
     """Run the kernel over whole rows; return the loss and how many calls it took."""
-    kind = P.dtype.type
     rows = Rows(ratings.indptr[:-1], ratings.indptr[1:], ratings.indices, ratings.values)
     cursor, loss, calls = np.zeros(2, np.int64), 0.0, 0
     while cursor[0] < order.size:
-        loss += sgd_span(order, cursor, budget, rows, P, Q, kind(lr), kind(reg))
+        loss += sgd_span(order, cursor, budget, rows, model_of(P, Q, lr, reg), adaptive)
         calls += 1
         assert calls <= ratings.nnz + order.size + 1
     return loss, calls
@@ -88,7 +93,7 @@ def test_sgd_span__visits_only_the_given_part_of_each_row():
     stops = np.maximum(starts, stops)
     order = np.array([3, 0, 7])
     rows = Rows(starts, stops, ratings.indices, ratings.values)
-    sgd_span(order, np.zeros(2, np.int64), NO_LIMIT, rows, P, Q, 0.05, 0.1)
+    sgd_span(order, np.zeros(2, np.int64), NO_LIMIT, rows, model_of(P, Q, 0.05, 0.1), None)
     reference.sgd_span(order, starts, stops, ratings.indices, ratings.values, P_ref, Q_ref, 0.05, 0.1)
     np.testing.assert_allclose(P, P_ref, **TOLERANCE[np.float64])
     np.testing.assert_allclose(Q, Q_ref, **TOLERANCE[np.float64])
@@ -118,7 +123,7 @@ def test_sgd_span__reaches_entries_past_2_to_the_31(tmp_path):
     rows = Rows(np.array([first]), np.array([first + 3]), indices.view(np.ndarray), values.view(np.ndarray))
     P, Q = factors(1, 3, 8, np.float32)
     P_ref, Q_ref = P.astype(np.float64), Q.astype(np.float64)
-    sgd_span(np.array([0]), np.zeros(2, np.int64), NO_LIMIT, rows, P, Q, np.float32(0.05), np.float32(0.1))
+    sgd_span(np.array([0]), np.zeros(2, np.int64), NO_LIMIT, rows, model_of(P, Q, 0.05, 0.1), None)
     reference.sgd_span(
         [0], np.array([0]), np.array([3]), np.array([0, 2, 1]), np.array([1, 2, 3]), P_ref, Q_ref, 0.05, 0.1
     )
@@ -126,17 +131,119 @@ def test_sgd_span__reaches_entries_past_2_to_the_31(tmp_path):
     np.testing.assert_allclose(Q, Q_ref, **TOLERANCE[np.float32])
 
 
+def some_tiles(dtype, n_users, n_items, seed=0):
+    """Return tiles of 0 to 200 ratings, of which two may share rows, and the ratings in one list."""
+    rng = np.random.default_rng(seed)
+    sizes = [0, 1, 200, 63, 64, 65, 0]
+    nnz = sum(sizes)
+    first_users, first_items = rng.integers(n_users - 5, size=7), rng.integers(n_items - 5, size=7)
+    users, items = rng.integers(5, size=(2, nnz)).astype(np.uint16)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return Tiles(starts, first_users, first_items, users, items, rng.normal(3, 1, nnz).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("unrolled", [True, False])
+@pytest.mark.parametrize("k", [1, 8, 9, 16, 24, 33, 64, 128, 190, 200])
+def test_sgd_tiles__matches_reference(k, unrolled, dtype):
+    tiles = some_tiles(dtype, 20, 12)
+    P, Q = factors(20, 12, k, dtype)
+    P_ref, Q_ref = P[:, :k].astype(np.float64), Q[:, :k].astype(np.float64)
+    vectors = vectors_of(P.shape[1]) if unrolled else ()
+    assert bool(vectors) == (unrolled and k <= 192)
+    cursor = np.zeros(1, np.int64)
+    loss = sgd_tiles(cursor, 7, NO_LIMIT, tiles, model_of(P, Q, 0.02, 0.1, vectors), None)
+    ref_loss = reference.sgd_tiles(tiles, P_ref, Q_ref, 0.02, 0.1)
+    assert cursor[0] == 7
+    np.testing.assert_allclose(loss, ref_loss, **TOLERANCE[dtype])
+    np.testing.assert_allclose(P[:, :k], P_ref, **TOLERANCE[dtype])
+    np.testing.assert_allclose(Q[:, :k], Q_ref, **TOLERANCE[dtype])
+    assert not P[:, k:].any()
+    assert not Q[:, k:].any()
+
+
+@given(budget=st.integers(1, 300))
+def test_sgd_tiles__gives_the_same_bits_however_it_is_interrupted(budget):
+    tiles = some_tiles(np.float32, 20, 12)
+    whole, pieces = (factors(20, 12, 9, np.float32) for _ in range(2))
+    sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, model_of(*whole, 0.05, 0.1), None)
+    cursor, calls = np.zeros(1, np.int64), 0
+    while cursor[0] < 7:
+        sgd_tiles(cursor, 7, budget, tiles, model_of(*pieces, 0.05, 0.1), None)
+        calls += 1
+    assert calls >= min(4, 393 // (200 + budget))
+    np.testing.assert_array_equal(whole[0], pieces[0])
+    np.testing.assert_array_equal(whole[1], pieces[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 8, 30, 70, 200])
+def test_adaptive_steps__match_the_gradients_of_the_reference(k, dtype):
+    """The kernel has the norms of all gradients from ‖p‖², ‖q‖² and p·q; the reference computes gradients."""
+    tiles = some_tiles(dtype, 20, 12)
+    P, Q = factors(20, 12, k, dtype)
+    P_ref, Q_ref = P[:, :k].astype(np.float64), Q[:, :k].astype(np.float64)
+    states = [np.stack([np.square(X).sum(axis=1), np.ones(len(X))], axis=1).astype(dtype) for X in (P, Q)]
+    adaptive = Adaptive(*states, dtype(1 / k))
+    model = model_of(P, Q, 0.05, 0.1, vectors_of(P.shape[1]))
+    sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, model, adaptive)
+    sums = np.ones(20), np.ones(12)
+    for t in range(7):
+        for n in range(tiles.starts[t], tiles.starts[t + 1]):
+            u, i = int(tiles.first_users[t] + tiles.users[n]), int(tiles.first_items[t] + tiles.items[n])
+            G = np.array([sums[0][u], sums[1][i]])
+            reference.adaptive_update(tiles.values[n], P_ref[u], Q_ref[i], G, 0.05, 0.1, 1 / k)
+            sums[0][u], sums[1][i] = G
+    tolerance = TOLERANCE[dtype] if dtype == np.float64 else {"rtol": 2e-3, "atol": 2e-4}
+    for X, X_ref, state, G in ((P, P_ref, states[0], sums[0]), (Q, Q_ref, states[1], sums[1])):
+        np.testing.assert_allclose(X[:, :k], X_ref, **tolerance)
+        np.testing.assert_allclose(state[:, 0], np.square(X_ref).sum(axis=1), **tolerance)
+        np.testing.assert_allclose(state[:, 1], G, **tolerance)
+        assert (G > 1).any()
+
+
+def test_sgd_span__takes_adaptive_steps_too():
+    ratings = small(np.float64)
+    order = np.arange(ratings.n_users)
+    P, Q = factors(*ratings.shape, 5, np.float64)
+    P_ref, Q_ref = P[:, :5].copy(), Q[:, :5].copy()
+    states = [np.stack([np.square(X).sum(axis=1), np.ones(len(X))], axis=1) for X in (P, Q)]
+    run(ratings, order, P, Q, 0.05, 0.1, adaptive=Adaptive(*states, 0.2))
+    sums = np.ones(ratings.n_users), np.ones(ratings.n_items)
+    for u, i, r in zip(ratings.users, ratings.items, ratings.values, strict=True):
+        G = np.array([sums[0][u], sums[1][i]])
+        reference.adaptive_update(r, P_ref[u], Q_ref[i], G, 0.05, 0.1, 0.2)
+        sums[0][u], sums[1][i] = G
+    np.testing.assert_allclose(P[:, :5], P_ref, **TOLERANCE[np.float64])
+    np.testing.assert_allclose(Q[:, :5], Q_ref, **TOLERANCE[np.float64])
+
+
+@given(bound=st.integers(1, 2**32), seed=st.integers(0, 2**63 - 1), counter=st.integers(0, 2**40))
+def test_random_below__matches_reference(bound, seed, counter):
+    with np.errstate(over="ignore"):
+        assert random_below(bound, seed, counter) == reference.random_below(bound, seed, counter) < bound
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(
-    keys=st.lists(st.integers(0, 6), max_size=40), n_keys=st.integers(7, 9), seed=st.integers(0, 2**32 - 1)
+    cells=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=40),
+    n_rows=st.integers(7, 9),
+    seed=st.integers(0, 2**32 - 1),
 )
-def test_counting_argsort__matches_reference(keys, n_keys, seed):
-    keys = np.array(keys, np.int32)
-    order = np.random.default_rng(seed).permutation(keys.size)
-    offsets, out = np.zeros(n_keys + 1, np.int64), np.empty(keys.size, np.int64)
-    counting_argsort(keys, order, offsets, out)
-    ref_offsets, ref_out = reference.counting_argsort(keys, order, n_keys)
-    np.testing.assert_array_equal(offsets, ref_offsets)
-    np.testing.assert_array_equal(out, ref_out)
+def test_group_and_transpose__match_reference(dtype, cells, n_rows, seed):
+    rows, columns = np.array(cells, np.int32).reshape(-1, 2).T.copy()
+    values = np.random.default_rng(seed).normal(size=rows.size).astype(dtype)
+    out = np.zeros(n_rows + 1, np.int64), np.empty_like(columns), np.empty_like(values)
+    group(rows, columns, values, *out)
+    for array, expected in zip(out, reference.group(rows, columns, values, n_rows), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    transposed = np.zeros(6, np.int64), np.empty_like(rows), np.empty_like(values)
+    transpose(*out, *transposed)
+    for array, expected in zip(transposed, reference.transpose(*out, 5), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    counts = np.zeros(n_rows, np.int64)
+    count(rows, counts)
+    np.testing.assert_array_equal(counts, np.diff(out[0]))
 
 
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 12), max_size=5))
@@ -157,11 +264,14 @@ def test_kernels__compile_once_for_each_dtype():
     frozen = R.astype(np.float32)
     frozen.flags.writeable = False
     for given_R in (R, frozen, R[::2, ::2], R.astype(">f8"), np.asfortranarray(R), R.astype(np.int8)):
-        for schedule in ("sequential", "hogwild"):
+        for schedule in ("sequential", "hogwild", "blocks"):
             mf.factorize(given_R, 3, schedule=schedule, n_threads=1, epochs=1)
-    before = set(map(str, sgd_span.nopython_signatures))
-    mf.factorize(frozen.copy(), 3, epochs=1)
-    mf.factorize(frozen, 3, epochs=1, schedule="hogwild", n_threads=2)
-    after = {s for s in map(str, sgd_span.nopython_signatures) if "readonly array(int64" in s}
-    assert {s for s in after if s in before} == after
-    assert len([s for s in after if "array(float32" in s]) == 1
+    kernels = sgd_span, sgd_tiles, count_tiles, fill_tiles, transpose, group
+    before = {kernel: len(kernel.nopython_signatures) for kernel in kernels}
+    for other_R in (frozen.copy(), [[5, 3, 0], [4, 0, 1]], ([0, 2], [1, 0], [3.0, 4.0]), mf.Ratings(R).T):
+        for schedule in ("sequential", "hogwild", "blocks"):
+            mf.factorize(
+                other_R, 3, schedule=schedule, n_threads=2 if schedule != "sequential" else 1, epochs=1
+            )
+    mf.factorize(frozen, 8, epochs=1)
+    assert {kernel: len(kernel.nopython_signatures) for kernel in kernels} == before

@@ -109,17 +109,21 @@ MANY_ROWS = (
     ("setup", "call"),
     [
         (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6)"),
+        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, n_threads=1)"),
+        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, schedule='sequential')"),
         (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, schedule='hogwild', n_threads=2)"),
         (ONE_LONG_ROW, "mf.factorize(R, 64, epochs=10**6, regularization=1)"),
         (MANY_TRIPLETS, "[mf.factorize((users, items, values), 8, epochs=1) for _ in range(99)]"),
         (MANY_TRIPLETS, "[mf.Ratings((users, items, values)) for _ in range(99)]"),
         (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6)"),
+        (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6, schedule='sequential')"),
         (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6, schedule='hogwild', n_threads=2)"),
         (MANY_ROWS, "[mf.factorize(R, 4, epochs=1) for _ in range(99)]"),
     ],
     ids=[
-        *("sequential", "hogwild", "one long row", "factorize triplets", "Ratings"),
-        *("many rows", "many rows, hogwild", "many rows, start and end"),
+        *("blocks", "blocks, one thread", "sequential", "hogwild"),
+        *("one long row", "factorize triplets", "Ratings"),
+        *("many rows", "many rows, sequential", "many rows, hogwild", "many rows, start and end"),
     ],
 )
 def test_factorize__ctrl_c_returns_within_a_fifth_of_a_second(setup, call):

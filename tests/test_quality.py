@@ -120,10 +120,12 @@ def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
 
 
 @pytest.mark.data
-def test_factorize__beats_the_means_on_ml_1m_and_hogwild_is_as_good(data_folder):
+def test_factorize__beats_the_means_on_ml_1m_and_all_schedules_are_as_good(data_folder):
     ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")
     train, test = mf.train_test_split(ratings, 0.1, rng=1)
-    sequential = mf.factorize(train, 32, rng=0).rmse(test)
-    assert sequential < 0.94 * bias_rmse(train, test)
+    blocks = mf.factorize(train, 32, rng=0).rmse(test)
+    assert blocks < 0.94 * bias_rmse(train, test)
+    sequential = mf.factorize(train, 32, rng=0, schedule="sequential").rmse(test)
+    assert blocks == pytest.approx(sequential, rel=0.005)
     hogwild = mf.factorize(train, 32, rng=0, schedule="hogwild", n_threads=2).rmse(test)
     assert hogwild == pytest.approx(sequential, rel=0.005)

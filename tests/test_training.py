@@ -5,15 +5,48 @@ import pytest
 
 import mfkernel as mf
 
+SCHEDULES = ["blocks", "sequential", "hogwild"]
+DECAYS = {
+    "constant": lambda t, T: 1.0,
+    "inverse-time": lambda t, T: 1 / (1 + t / 5),
+    "linear": lambda t, T: 1 - t / T,
+    "cosine": lambda t, T: (1 + np.cos(np.pi * t / T)) / 2,
+    "adaptive": lambda t, T: 1.0,
+}
 
-@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_factorize__records_one_epoch_after_another(schedule, ratings):
     model = mf.factorize(ratings, 4, epochs=5, schedule=schedule, rng=0)
     assert [e.epoch for e in model.history] == [1, 2, 3, 4, 5]
     assert all(e.seconds > 0 for e in model.history)
     assert model.history[-1].rmse < model.history[0].rmse
     rates = [e.learning_rate for e in model.history]
-    np.testing.assert_allclose(np.diff(rates), -rates[0] / 5)
+    np.testing.assert_allclose(rates, [rates[0] * DECAYS["cosine"](t, 5) for t in range(5)])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("decay", DECAYS)
+def test_factorize__the_step_size_falls_as_asked(decay, schedule, ratings):
+    model = mf.factorize(ratings, 4, epochs=7, learning_rate=0.02, decay=decay, schedule=schedule, rng=0)
+    rates = [e.learning_rate for e in model.history]
+    np.testing.assert_allclose(rates, [0.02 * DECAYS[decay](t, 7) for t in range(7)])
+    assert model.history[-1].rmse < model.history[0].rmse
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_factorize__every_decay_predicts_better_than_the_mean(decay):
+    train, test = mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)
+    rmse = mf.factorize(train, 8, decay=decay, rng=0).rmse(test)
+    assert rmse < 0.97 * np.sqrt(np.mean((test.values - train.mean) ** 2))
+
+
+def test_factorize__adaptive_steps_are_right_for_ratings_of_any_scale(ratings):
+    """G counts squared gradients, which grow with the third power of the ratings' scale."""
+    R = mf.Ratings((ratings.users, ratings.items, ratings.values * 1e4, ratings.shape))
+    settings = {"decay": "adaptive", "rng": 0, "epochs": 10, "dtype": np.float64}
+    plain, scaled = (mf.factorize(x, 6, **settings).reconstruct() for x in (ratings, R))
+    np.testing.assert_allclose(scaled, plain * 1e4, rtol=1e-6)
 
 
 def test_factorize__keeps_a_given_learning_rate_constant(ratings):
@@ -27,7 +60,7 @@ def test_factorize__reports_the_residuals_met(ratings):
 
 
 def test_factorize__one_hogwild_thread_gives_the_sequential_bits(ratings):
-    one = mf.factorize(ratings, 6, rng=3, epochs=4)
+    one = mf.factorize(ratings, 6, rng=3, epochs=4, schedule="sequential")
     two = mf.factorize(ratings, 6, rng=3, epochs=4, schedule="hogwild", n_threads=1)
     np.testing.assert_array_equal(one.P, two.P)
     np.testing.assert_array_equal(one.Q, two.Q)
@@ -40,20 +73,29 @@ def test_factorize__depends_on_rng_alone(ratings):
     assert (one != other).any()
 
 
-def test_factorize__shuffle_changes_the_order(ratings):
-    one, two = (mf.factorize(ratings, 6, rng=1, epochs=2, shuffle=s).P for s in (True, False))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_factorize__shuffle_changes_the_order(schedule, ratings):
+    one, two = (
+        mf.factorize(ratings, 6, rng=1, epochs=2, schedule=schedule, shuffle=s).P for s in (True, False)
+    )
     assert (one != two).any()
+
+
+def test_factorize__a_single_block_unshuffled_is_the_sequential_schedule(ratings):
+    settings = {"rng": 1, "epochs": 2, "dtype": np.float64, "shuffle": False}
+    one, two = (mf.factorize(ratings, 6, schedule=s, **settings).P for s in ("blocks", "sequential"))
+    np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 16])
 def test_factorize__hogwild_fits_as_well_as_sequential(n_threads):
     train, test = mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)
-    sequential = mf.factorize(train, 16, rng=0).rmse(test)
+    sequential = mf.factorize(train, 16, rng=0, schedule="sequential").rmse(test)
     hogwild = mf.factorize(train, 16, rng=0, schedule="hogwild", n_threads=n_threads).rmse(test)
     assert hogwild == pytest.approx(sequential, rel=0.005)
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "hogwild"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_factorize__divergence_names_epoch_and_learning_rate(schedule, dtype, ratings):
     with pytest.raises(mf.DivergenceError, match=r"epoch \d+ .*learning rate 7"):
@@ -121,8 +163,8 @@ def test_factorize__progress_of_many_epochs_is_short(capsys):
 
 
 def test_factorize__sequential_says_that_threads_are_not_used(ratings):
-    with pytest.warns(UserWarning, match="n_threads=4 is not used.*hogwild"):
-        mf.factorize(ratings, 4, epochs=1, n_threads=4)
+    with pytest.warns(UserWarning, match="n_threads=4 is not used.*blocks"):
+        mf.factorize(ratings, 4, epochs=1, n_threads=4, schedule="sequential")
 
 
 def test_factorize__goes_on_from_given_factors(ratings):

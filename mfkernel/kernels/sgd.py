@@ -162,7 +162,10 @@ def sgd_span(
             for n in range(first, min(first + CHUNK, stop)):
                 if n + AHEAD < stop:
                     prefetch(model.Q, rows.indices[n + AHEAD], model.vectors)
-                e = sgd_update(model, adaptive, u, rows.indices[n], rows.values[n])
+                at = np.uint64(
+                    n
+                )  # of a signed number, Numba would ask each time whether it counts from the end
+                e = sgd_update(model, adaptive, u, rows.indices[at], rows.values[at])
                 part += e * e
             loss += np.float64(part)
         if stop < rows.stops[u]:
@@ -212,7 +215,10 @@ def sgd_tiles(
                 if model.P.shape[1] >= LONG_ROW and n + AHEAD < stop:
                     prefetch(model.P, user + tiles.users[n + AHEAD], model.vectors)
                     prefetch(model.Q, item + tiles.items[n + AHEAD], model.vectors)
-                e = sgd_update(model, adaptive, user + tiles.users[n], item + tiles.items[n], tiles.values[n])
+                at = np.uint64(n)  # see sgd_span
+                e = sgd_update(
+                    model, adaptive, user + tiles.users[at], item + tiles.items[at], tiles.values[at]
+                )
                 part += e * e
             loss += np.float64(part)
         tile += 1

@@ -51,6 +51,7 @@ def count_tiles(
 def fill_tiles(
     first: int,
     last: int,
+    shuffle: bool,
     seed: int,
     indptr: NDArray[np.int64],
     indices: NDArray[Any],
@@ -59,12 +60,12 @@ def fill_tiles(
     filled: NDArray[np.int64],
     tiles: Tiles,
 ) -> None:
-    """Write the ratings of the tile rows ``first:last`` into their tiles, in random order.
+    """Write the ratings of the tile rows ``first:last`` into their tiles, row by row or in random order.
 
-    Each rating takes the place of a random one of those that its tile has so far, which moves to the end: so
-    all orders are equally likely (the "inside-out" Fisher-Yates shuffle). The order depends on ``seed`` and
-    the ratings alone. A random order breaks the chain in which each update waits for the last one of the
-    same row, and is nearly twice as fast as rows in turn at k = 16.
+    To shuffle, each rating takes the place of a random one of those that its tile has so far, which moves to
+    the end: so all orders are equally likely (the "inside-out" Fisher-Yates shuffle), and depend on ``seed``
+    and the place of each rating alone. A random order breaks the chain in which each update waits for the
+    last one of the same row: at k = 16 it is nearly twice as fast as rows in turn.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def fill_tiles(
                 count = filled[tile]
                 filled[tile] = count + 1
                 end = tiles.starts[tile] + count
-                here = tiles.starts[tile] + random_below(count + 1, seed, end)
+                here = tiles.starts[tile] + random_below(count + 1, seed, end) if shuffle else end
                 tiles.users[end] = tiles.users[here]
                 tiles.items[end] = tiles.items[here]
                 tiles.values[end] = tiles.values[here]

@@ -1,0 +1,116 @@
+"""The code that is generated for a row of each rank: right, and made of vector instructions."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from llvmlite.binding import get_host_cpu_features
+
+from mfkernel import _simd
+from mfkernel._jit import OPTIONS, jit
+from mfkernel._simd import LONGEST, dot, prefetch, step, vectors_of
+from mfkernel.factors import PADDING, aligned_rows
+from mfkernel.kernels.sgd import Adaptive, Model, Tiles, sgd_tiles
+
+pytestmark = pytest.mark.kernel
+
+compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+RANKS = [1, 8, 16, 24, 32, 40, 56, 64, 96, 104, 128, 192, 200, 256, 512]
+
+
+@jit
+def dot_and_step(P, Q, u, i, a, b, c, d, vectors):
+    prefetch(P, u, vectors)
+    result = dot(P, u, Q, i, vectors)
+    step(P, u, Q, i, a, b, c, d, vectors)
+    return result
+
+
+def test_vectors__are_as_many_as_a_padded_row_has_and_none_for_long_rows():
+    assert _simd.EIGHT == PADDING
+    assert [len(vectors_of(k)) for k in (8, 24, LONGEST, LONGEST + 8, 512)] == [1, 3, LONGEST // 8, 0, 0]
+
+
+@pytest.mark.parametrize("number", [np.int32, np.int64, np.uint16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", RANKS)
+def test_dot_and_step__do_what_their_python_says(k, dtype, number):
+    rng = np.random.default_rng(k)
+    P, Q = aligned_rows(3, k, np.dtype(dtype)), aligned_rows(4, k, np.dtype(dtype))
+    P[:], Q[:] = rng.normal(size=P.shape), rng.normal(size=Q.shape)
+    P_ref, Q_ref = P.astype(np.float64), Q.astype(np.float64)
+    a, b, c, d = (dtype(x) for x in (0.9, 0.2, 0.8, -0.3))
+    result = dot_and_step(P, Q, number(2), number(1), a, b, c, d, vectors_of(P.shape[1]))
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-12}
+    assert type(result) is (dtype if os.environ.get("NUMBA_DISABLE_JIT") == "1" else float)
+    np.testing.assert_allclose(result, P_ref[2] @ Q_ref[1], **tolerance)
+    P_ref[2] = 0.9 * P_ref[2] + 0.2 * Q_ref[1]
+    Q_ref[1] = 0.8 * Q_ref[1] - 0.3 * P_ref[2]
+    np.testing.assert_allclose(P, P_ref, **tolerance)
+    np.testing.assert_allclose(Q, Q_ref, **tolerance)
+
+
+def assembly(k, adaptive):
+    """Return the lines of code that are generated for float32 rows of length k."""
+    P, Q = (aligned_rows(3, k, np.dtype(np.float32)) for _ in range(2))
+    ids, first = np.zeros(2, np.uint16), np.zeros(1, np.int64)
+    tiles = Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
+    states = np.ones((2, 3, 2), np.float32)
+    state = Adaptive(*states, np.float32(1)) if adaptive else None
+    model = Model(P, Q, np.float32(0.1), np.float32(0.1), vectors_of(k))
+    kernel = numba.njit(**OPTIONS)(sgd_tiles.py_func)  # not from the disk cache, which has no assembly
+    kernel(np.zeros(1, np.int64), 1, 9, tiles, model, state)
+    (text,) = kernel.inspect_asm().values()
+    return text.splitlines()
+
+
+def loops(lines):
+    """Return (first, last) line of every backward jump and its target."""
+    labels = {line.split(":")[0]: n for n, line in enumerate(lines) if re.match(r"\.?\w+:", line)}
+    jumps = [(n, re.fullmatch(r"\s+j\w+\s+(\.\w+)", line)) for n, line in enumerate(lines)]
+    targets = [(labels[jump[1]], n) for n, jump in jumps if jump]
+    return [(first, last) for first, last in targets if first < last]
+
+
+@compiled
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86-64")
+@pytest.mark.skipif(not get_host_cpu_features().get("fma"), reason="this processor has no FMA")
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("k", [8, 16, 24, 32, 48, 64, 128, 192, 256])
+def test_assembly__hot_loop_is_packed_fma_without_float64(k, adaptive):
+    lines = assembly(k, adaptive)
+    packed = [n for n, line in enumerate(lines) if re.search(r"vfn?m\w+ps\s.*[yz]mm", line)]
+    assert len(packed) >= 2
+    assert k > LONGEST or len(packed) >= 3 * k // 16 - 2  # whole rows, not just a remainder
+    for n in packed:
+        first, last = min(
+            ((a, b) for a, b in loops(lines) if a <= n <= b), key=lambda loop: loop[1] - loop[0]
+        )
+        hot = lines[first : last + 1]
+        assert not [line for line in hot if re.search(r"\bv?cvt\w+|\bcall|sd\s+.*%xmm", line)]
+        if k <= LONGEST:  # the loop over the ratings itself: rows are read and written whole, not bit by bit
+            scalar = [line for line in hot if re.search(r"\bv(mul|add|fm\w+)ss\b", line)]
+            assert len(scalar) <= (60 if adaptive else 12)
+
+
+@compiled
+def test_kernels__are_right_on_a_processor_without_avx():
+    """The widest vectors are split into SSE registers, and there is no FMA."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("switches features of x86-64 off")
+    code = (
+        "import mfkernel as mf, numpy as np\n"
+        "R = mf.datasets.synthetic(300, 200, 6000, rng=1)\n"
+        "for k in (8, 24, 200): print(repr(mf.factorize(R, k, rng=0, n_threads=2, dtype=np.float64).rmse(R)))"
+    )
+    outputs = []
+    for features in ({}, {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}):
+        run = [sys.executable, "-c", code]
+        done = subprocess.run(run, env={**os.environ, **features}, capture_output=True, text=True, check=True)
+        outputs.append([float(line) for line in done.stdout.split()])
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-6)
