@@ -11,7 +11,9 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -48,26 +50,28 @@ def speed_table(data: Path | None, repeats: int) -> Iterator[str]:
     sets = {size: cases.ratings(size) for size in cases.SIZES}
     if data is not None:
         sets |= {"ML-100K": read_ml_100k(data), "ML-1M": mf.read_ratings(data / "ml-1m" / "ratings.csv.gz")}
-    head = ("ratings", "k", *cases.ENGINES, "M ratings/s", "of naive", "of sequential")
+    head = ("ratings", "k", *cases.ENGINES, "M ratings/s", "of naive", "2 threads", "of hogwild")
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for name, R in sets.items():
         slow = R.nnz <= cases.MOST_INTERPRETED
         for k in cases.RANKS:
             s = seconds_per_epoch(R, k, slow, repeats)
-            naive, sequential, hogwild = s.get("naive loop"), s["sequential"], s["hogwild, 2 threads"]
+            naive, blocks, two = s.get("naive loop"), s["blocks"], s["blocks, 2 threads"]
             cells = (
                 *(_seconds(s.get(engine)) for engine in cases.ENGINES),
-                f"{R.nnz / sequential / 1e6:.0f}",
-                f"{naive / sequential:,.0f} ×" if naive else "",
-                f"{sequential / hogwild:.2f} ×",
+                f"{R.nnz / blocks / 1e6:.0f}",
+                f"{naive / blocks:,.0f} ×" if naive else "",
+                f"{blocks / two:.2f} ×",
+                f"{s['hogwild, 2 threads'] / two:.2f} ×",
             )
             yield f"| {name} | {k} | {' | '.join(cells)} |"
     yield ""
     yield (
         f"Seconds an epoch, the median of {repeats} rounds in which the engines take turns (the interpreted "
-        f"ones in float64, {MAX_SLOW_REPEATS} rounds). Then ratings a second of the sequential schedule, its "
-        f"speed as a multiple of the naive loop's, and hogwild's of its own. {machine()}"
+        f"ones in float64, {MAX_SLOW_REPEATS} rounds). Then, for blocks: ratings a second on one thread, "
+        f"as a multiple of the naive loop's, and two threads as one of its own speed and of hogwild's. "
+        f"{machine()}"
     )
 
 
@@ -88,8 +92,17 @@ def seconds_per_epoch(R: mf.Ratings, k: int, slow: bool, repeats: int) -> dict[s
 
 def accuracy_table(data: Path) -> Iterator[str]:
     """Yield the lines of the table of held-out RMSE, all by the plain call ``factorize(R, 32)``."""
-    yield "| data | split | predicting the mean | mean and biases | sequential | hogwild, 2 threads |"
-    yield "|---|---|---|---|---|---|"
+    head = (
+        "data",
+        "split",
+        "predicting the mean",
+        "mean and biases",
+        "blocks",
+        "sequential",
+        "hogwild, 2 threads",
+    )
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
     ml_100k = read_ml_100k(data)
     folds = [(read_ml_100k(data, f"u{n}.base"), read_ml_100k(data, f"u{n}.test")) for n in range(1, 6)]
     tenths: dict[str, mf.Ratings] = {
@@ -111,8 +124,8 @@ def accuracy_table(data: Path) -> Iterator[str]:
         yield accuracy_row(name, "90/10, seeds 0 … 4", splits)
     yield ""
     yield (
-        "Test RMSE of `factorize(R, 32, rng=seed)` with nothing else given, mean ± standard deviation over "
-        "the splits. Mean and biases: mean + user's bias + item's bias, each damped by 5 ratings of no bias."
+        "Test RMSE of `factorize(R, 32, rng=seed)` with nothing else given but the schedule, mean ± standard "
+        "deviation over the splits. Mean and biases: mean + user's bias + item's bias, each damped by 5 ratings of no bias."
     )
 
 
@@ -121,8 +134,9 @@ def accuracy_row(name: str, split: str, pairs: list[tuple[mf.Ratings, mf.Ratings
     predictors: tuple[Predictor, ...] = (
         lambda train, test, seed: _rmse(test, train.mean),
         lambda train, test, seed: _rmse(test, bias_predictions(train, test)),
-        lambda train, test, seed: mf.factorize(train, 32, rng=seed).rmse(test),
-        lambda train, test, seed: _hogwild(train, seed).rmse(test),
+        partial(_test_rmse, schedule="blocks"),
+        partial(_test_rmse, schedule="sequential"),
+        partial(_test_rmse, schedule="hogwild", n_threads=2),
     )
     columns = []
     for predictor in predictors:
@@ -159,16 +173,16 @@ def machine() -> str:
     )
 
 
-def write_into_readme(name: str, text: str) -> None:
+def write_into_readme(name: str, text: str, module: str = "compare") -> None:
     """Replace what stands between the two marks of a table."""
-    start, stop = f"<!-- {name}: python -m benchmarks.compare --readme -->\n", f"<!-- end of {name} -->"
+    start, stop = f"<!-- {name}: python -m benchmarks.{module} --readme -->\n", f"<!-- end of {name} -->"
     before, rest = README.read_text(encoding="utf-8").split(start)
     _, after = rest.split(stop)
     README.write_text(f"{before}{start}{text}\n{stop}{after}", encoding="utf-8")
 
 
-def _hogwild(train: mf.Ratings, seed: int) -> mf.Factors:
-    return mf.factorize(train, 32, rng=seed, schedule="hogwild", n_threads=2)
+def _test_rmse(train: mf.Ratings, test: mf.Ratings, seed: int, **settings: Any) -> float:
+    return mf.factorize(train, 32, rng=seed, **settings).rmse(test)
 
 
 def _rmse(test: mf.Ratings, predictions: NDArray[np.float64] | float) -> float:

@@ -1,0 +1,320 @@
+"""Compare with other libraries: ``python -m benchmarks.peers [--data FOLDER] [--set NAME] [--readme]``.
+
+All learn from the same ratings and predict the same others, unclipped. Every fit has a process of its own, so
+that threads are limited and the peak of memory is counted for it alone. As in ``compare``, they take turns.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import pickle
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+import mfkernel as mf
+from benchmarks.compare import README, machine, write_into_readme
+
+Figures = dict[str, float]  # "seconds", "rmse" and "MiB" of a fit, as far as it has them
+
+REAL = "ML-1M"
+GENERATED = {
+    "generated 100K": (943, 1682, 100_000),
+    "generated 1M": (7000, 1000, 1_000_000),
+    "generated 10M": (70_000, 10_000, 10_000_000),
+}
+
+
+@dataclass
+class Case:
+    """A fit: what it learns from, what it is to predict, and what it took."""
+
+    train: mf.Ratings
+    test: mf.Ratings
+    k: int
+    threads: int
+    figures: Figures = field(default_factory=dict)
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Measure the seconds, and the peak of memory above what is held at the start."""
+        held = _reset_peak()
+        start = time.perf_counter()
+        yield
+        self.figures["seconds"] = time.perf_counter() - start
+        if held is not None:
+            self.figures["MiB"] = _peak() - held
+
+
+def mfkernel(case: Case, **settings: Any) -> NDArray[Any]:
+    """Fit with this library."""
+    with case.clock():
+        model = mf.factorize(case.train, case.k, rng=0, n_threads=case.threads, **settings)
+    return model.predict(case.test.users, case.test.items)
+
+
+def libmf(case: Case, **settings: Any) -> NDArray[Any]:
+    """Fit with libmf, which takes rows of user, item and rating."""
+    model = import_module("libmf.mf").MF(k=case.k, nr_threads=case.threads, quiet=True, **settings)
+    rows = np.column_stack([case.train.users, case.train.items, case.train.values]).astype(np.float32)
+    with case.clock():
+        model.fit(rows)
+    # fit reads memory row by row, but predict column by column, whatever the strides say
+    return np.asarray(model.predict(np.stack([case.test.users, case.test.items]).T))
+
+
+def cornac(case: Case, **settings: Any) -> NDArray[Any]:
+    """Fit with cornac, which takes triplets and the numbers of users' and items' names."""
+    numbers = [{name: name for name in range(count)} for count in case.train.shape]
+    triplets = (case.train.users.astype(np.int64), case.train.items.astype(np.int64), case.train.values)
+    data = import_module("cornac.data").Dataset(*case.train.shape, *numbers, triplets)
+    model = import_module("cornac.models").MF(k=case.k, num_threads=case.threads, **settings)
+    with case.clock():
+        model.fit(data)
+    # it has no call for a list of pairs
+    return np.asarray((model.u_factors[case.test.users] * model.i_factors[case.test.items]).sum(axis=1))
+
+
+def surprise(case: Case, **settings: Any) -> NDArray[Any]:
+    """Fit with Surprise, which takes a data frame and predicts one rating at a time."""
+    library = import_module("surprise")
+    data = library.Dataset.load_from_df(_frame(case.train), library.Reader()).build_full_trainset()
+    model = library.SVD(n_factors=case.k, random_state=0, **settings)
+    with case.clock():
+        model.fit(data)
+    pairs = zip(case.test.users.tolist(), case.test.items.tolist(), strict=True)
+    return np.array([model.predict(user, item, clip=False).est for user, item in pairs])
+
+
+def kernel_mf(case: Case, **settings: Any) -> NDArray[Any]:
+    """Fit with matrix-factorization, which takes a data frame."""
+    model = import_module("matrix_factorization").KernelMF(n_factors=case.k, verbose=0, **settings)
+    frame = _frame(case.train)
+    with case.clock():
+        model.fit(frame, frame["rating"])
+    return np.asarray(model.predict(_frame(case.test), bound_ratings=False))
+
+
+def cmfrec(case: Case, **settings: Any) -> NDArray[Any]:
+    """Fit with cmfrec, which takes a COO matrix."""
+    model = import_module("cmfrec").CMF(k=case.k, nthreads=case.threads, **settings)
+    R = sparse.coo_matrix(case.train.to_scipy())
+    with case.clock():
+        model.fit(R)
+    return np.asarray(model.predict(case.test.users, case.test.items))
+
+
+def implicit(case: Case, **settings: Any) -> None:
+    """Fit with implicit, which takes a CSR matrix and predicts no ratings."""
+    als = import_module("implicit.cpu.als").AlternatingLeastSquares
+    model = als(factors=case.k, num_threads=case.threads, random_state=0, **settings)
+    R = sparse.csr_matrix(case.train.to_scipy())
+    with case.clock():
+        model.fit(R, show_progress=False)
+
+
+class Peer(NamedTuple):
+    """A row of the table."""
+
+    package: str
+    fit: Callable[..., NDArray[Any] | None]
+    method: str
+    settings: dict[str, Any]
+    threaded: bool = True
+
+
+# libmf's default is L1, which takes longer and predicts worse; this is L2 by as much
+_L2 = {"lambda_p1": 0, "lambda_q1": 0, "lambda_p2": 0.04, "lambda_q2": 0.04}
+# matrix-factorization's default is 100 epochs at λ = 1; this is its documentation's example
+_EXAMPLE = {"n_epochs": 20, "lr": 0.001, "reg": 0.005}
+# as cmfrec's documentation advises for MovieLens, and for speed
+_SCALED = {"lambda_": 0.05, "scale_lam": True, "user_bias": False, "item_bias": False}
+_FAST = {"finalize_chol": False, "precompute_for_predictions": False}
+
+PEERS = {
+    "blocks": Peer("mfkernel", mfkernel, "SGD", {"schedule": "blocks"}),
+    "hogwild": Peer("mfkernel", mfkernel, "SGD", {"schedule": "hogwild"}),
+    "libmf": Peer("libmf", libmf, "SGD", {"nr_iters": 20, **_L2}),
+    "cornac": Peer("cornac", cornac, "SGD", {"max_iter": 20, "use_bias": False}),
+    "surprise": Peer("scikit-surprise", surprise, "SGD", {"n_epochs": 20, "biased": False}, False),
+    "KernelMF": Peer("matrix-factorization", kernel_mf, "SGD, with biases", _EXAMPLE, False),
+    "cmfrec": Peer("cmfrec", cmfrec, "ALS", {"niter": 10, **_SCALED, **_FAST}),
+    "implicit": Peer("implicit", implicit, "ALS, ranks items", {"iterations": 15}),
+}
+
+
+def main() -> None:
+    """Print the tables, or write them into README.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
+    parser.add_argument("--set", action="append", choices=[REAL, *GENERATED], help="may be given repeatedly")
+    parser.add_argument("--k", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--readme", action="store_true", help="write the tables into README.md")
+    parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)  # what a child process fits
+    parser.add_argument("--split", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(fit_here(PEERS[options.one], options.split, options.k, options.threads)))
+        return
+    names = options.set or [*([REAL] if options.data else []), "generated 1M"]
+    if REAL in names and not options.data:
+        parser.error(f"{REAL} needs --data")
+    lines = [line for name in names for line in table(name, options)]
+    text = "\n".join([*lines, footnote(options.repeats)])
+    print(text)
+    if options.readme:
+        write_into_readme("peers", text, "peers")
+
+
+def table(name: str, options: argparse.Namespace) -> Iterator[str]:
+    """Yield the lines of a table, and below it what is missing."""
+    if name == REAL:
+        R = mf.read_ratings(Path(options.data) / "ml-1m" / "ratings.csv.gz")
+    else:
+        R = mf.datasets.synthetic(*GENERATED[name])
+    train, test = mf.train_test_split(R, 0.1, rng=1)
+    counts = sorted({1, options.threads})
+    fits, notes = fit_in_turns((train, test), options.k, counts, options.repeats)
+    yield f"{name}: {train.nnz:,} ratings to learn from, {test.nnz:,} to predict, k = {options.k}.\n"
+    seconds = (f"seconds, {count} thread{'s' * (count > 1)}" for count in counts)
+    head = ("library", "settings", *seconds, "test RMSE", "MiB")
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for peer, by_threads in fits.items():
+        settings = ", ".join(f"{key}={value!r}" for key, value in PEERS[peer].settings.items())
+        most = by_threads[max(by_threads)]
+        cells = (
+            f"{PEERS[peer].package} {_version(PEERS[peer].package)}",
+            f"{PEERS[peer].method}: `{settings}`",
+            *(_median(by_threads.get(count, []), "seconds", ".3g") for count in counts),
+            _median(most, "rmse", ".4f"),
+            _median(most, "MiB", ".0f"),
+        )
+        yield f"| {' | '.join(cells)} |"
+    yield from ("", *(f"{note}\n" for note in notes))
+
+
+def footnote(repeats: int) -> str:
+    """Say what the columns are, and what was measured on."""
+    return (
+        f"Seconds of the library's fit call, the median of {repeats}; building the data structure it takes "
+        "is not counted, nor compilation. RMSE of unclipped predictions, and MiB of memory that the fit "
+        "adds at its peak, both on several threads where the library has them. What the settings do not name "
+        "is left to the library. Users and items without training ratings are predicted by the mean. "
+        f"{machine()}"
+    )
+
+
+def fit_in_turns(
+    split: tuple[mf.Ratings, mf.Ratings], k: int, counts: list[int], repeats: int
+) -> tuple[dict[str, dict[int, list[Figures]]], list[str]]:
+    """Return the figures of all fits by library and threads, and notes on those that there are not."""
+    fits: dict[str, dict[int, list[Figures]]] = {
+        name: {count: [] for count in counts if peer.threaded or count == 1}
+        for name, peer in PEERS.items()
+        if _version(peer.package)
+    }
+    missing = [peer.package for name, peer in PEERS.items() if name not in fits]
+    notes = [f"Not installed: {', '.join(missing)}."] if missing else []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "split.pickle"
+        path.write_bytes(pickle.dumps(split))
+        for name, count in repeats * [(peer, count) for peer in fits for count in fits[peer]]:
+            try:
+                fits[name][count].append(fit_apart(name, path, k, count))
+            except RuntimeError as error:
+                notes.append(f"{name} failed on {count} thread{'s' * (count > 1)}: {error}")
+    return fits, list(dict.fromkeys(notes))
+
+
+def fit_apart(name: str, split: Path, k: int, threads: int) -> Figures:
+    """Fit in a process of its own."""
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    # those who call BLAS call it from threads of their own
+    limits |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    arguments = ("--one", name, "--split", str(split), "--k", str(k), "--threads", str(threads))
+    command = [sys.executable, "-m", "benchmarks.peers", *arguments]
+    child = subprocess.run(
+        command, cwd=README.parent, env=os.environ | limits, capture_output=True, text=True
+    )
+    if child.returncode:
+        raise RuntimeError((child.stderr.strip() or f"exit status {child.returncode}").splitlines()[-1])
+    # a library may print something, too
+    figures: Figures = json.loads(next(line for line in child.stdout.splitlines() if line.startswith("{")))
+    return figures
+
+
+def fit_here(peer: Peer, split: Path, k: int, threads: int) -> Figures:
+    """Fit in this process, after a small fit that compiles."""
+    small = mf.datasets.synthetic(300, 200, 10_000)
+    peer.fit(Case(small, small, k, threads), **peer.settings)
+    train, test = pickle.loads(split.read_bytes())
+    case = Case(train, test, k, threads)
+    predictions = peer.fit(case, **peer.settings)
+    if predictions is not None:
+        case.figures["rmse"] = rmse(train, test, predictions)
+    return case.figures
+
+
+def rmse(train: mf.Ratings, test: mf.Ratings, predictions: NDArray[Any]) -> float:
+    """Return the test RMSE, with the mean for what a library knows nothing about."""
+    known = (train.user_counts()[test.users] > 0) & (train.item_counts()[test.items] > 0)
+    errors = np.where(known, predictions.astype(np.float64), train.mean) - test.values
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def _frame(R: mf.Ratings) -> Any:
+    # ids as floats: matrix-factorization writes nan for unknown ones, which an integer column refuses
+    ids = {"user_id": R.users.astype(np.float64), "item_id": R.items.astype(np.float64)}
+    return import_module("pandas").DataFrame({**ids, "rating": R.values})
+
+
+def _median(fits: list[Figures], figure: str, form: str) -> str:
+    values = [fit[figure] for fit in fits if figure in fit]
+    return format(statistics.median(values), form) if values else "–"
+
+
+def _version(package: str) -> str | None:
+    if package == mf.__name__:
+        return mf.__version__  # may run from its folder, not installed
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _reset_peak() -> float | None:
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # or the fit takes first what is freed but still held
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None  # only Linux counts so
+    return _peak()
+
+
+def _peak() -> float:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()
