@@ -125,7 +125,8 @@ def accuracy_table(data: Path) -> Iterator[str]:
     yield ""
     yield (
         "Test RMSE of `factorize(R, 32, rng=seed)` with nothing else given but the schedule, mean ± standard "
-        "deviation over the splits. Mean and biases: mean + user's bias + item's bias, each damped by 5 ratings of no bias."
+        "deviation over the splits. Mean and biases: mean + user's bias + item's bias, each damped by 5 "
+        "ratings of no bias."
     )
 
 

@@ -266,12 +266,13 @@ def test_kernels__compile_once_for_each_dtype():
     for given_R in (R, frozen, R[::2, ::2], R.astype(">f8"), np.asfortranarray(R), R.astype(np.int8)):
         for schedule in ("sequential", "hogwild", "blocks"):
             mf.factorize(given_R, 3, schedule=schedule, n_threads=1, epochs=1)
+    triplets, transposed = ([0, 2], [1, 0], [3.0, 4.0]), mf.Ratings(frozen).T
+    mf.factorize(triplets, 3, epochs=1)
     kernels = sgd_span, sgd_tiles, count_tiles, fill_tiles, transpose, group
     before = {kernel: len(kernel.nopython_signatures) for kernel in kernels}
-    for other_R in (frozen.copy(), [[5, 3, 0], [4, 0, 1]], ([0, 2], [1, 0], [3.0, 4.0]), mf.Ratings(R).T):
-        for schedule in ("sequential", "hogwild", "blocks"):
-            mf.factorize(
-                other_R, 3, schedule=schedule, n_threads=2 if schedule != "sequential" else 1, epochs=1
-            )
+    for other_R in (frozen.copy(), [[5, 3, 0], [4, 0, 1]], triplets, transposed, mf.Ratings(frozen).T):
+        mf.factorize(other_R, 3, epochs=1, schedule="sequential")
+        mf.factorize(other_R, 3, epochs=1, schedule="hogwild", n_threads=2)
+        mf.factorize(other_R, 3, epochs=1, n_threads=2)
     mf.factorize(frozen, 8, epochs=1)
     assert {kernel: len(kernel.nopython_signatures) for kernel in kernels} == before
