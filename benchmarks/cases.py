@@ -52,7 +52,7 @@ def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int) -> Epoch:
     engine = ThreadEngine(n_threads)
     order: Schedule
     if schedule == "blocks":
-        order = BlockSchedule(R, padded_rank(k) * R.dtype.itemsize, True, 0, engine)
+        order = BlockSchedule(R, padded_rank(k), True, 0, engine)
     else:
         order = RowSchedule(R, n_threads, True, 0)
     P, Q = methods.default_start(R, k, R.dtype, np.random.default_rng(0))

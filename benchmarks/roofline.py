@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks import cases
 from benchmarks.compare import machine
 from mfkernel._jit import jit
-from mfkernel.blocks import CACHE
+from mfkernel.blocks import COORDINATES
 
 ENGINES = ("sequential", "hogwild, 2 threads", "blocks", "blocks, 2 threads")
 RANKS = (8, 16, 32, 64, 128, 256)
@@ -45,7 +45,7 @@ def main() -> None:
     head = ("k", "limit", *(f"{engine}, share" for engine in ENGINES), "copies: nearest, tile, P and Q")
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for k in RANKS:
-        sizes = (NEAREST, CACHE, sum(R.shape) * k * 4)
+        sizes = (NEAREST, 4 * COORDINATES, sum(R.shape) * k * 4)
         runs: dict[str, Callable[[], object]] = {engine: cases.ENGINES[engine](R, k) for engine in ENGINES}
         probes = {f"copy {size}": copy_probe(size) for size in sizes} | {"arithmetic": arithmetic_probe()}
         seconds = clock(runs | {name: run for name, (run, _) in probes.items()}, options.repeats)

@@ -178,7 +178,7 @@ def factorize(
         seed = int(rng.integers(2**63))
         order: Schedule
         if schedule == "blocks":
-            order = BlockSchedule(part, padded_rank(k) * float_type.itemsize, shuffle, seed, engine)
+            order = BlockSchedule(part, padded_rank(k), shuffle, seed, engine)
         else:
             order = RowSchedule(part, threads, shuffle, seed)
         if init is None:
@@ -216,13 +216,13 @@ def factorize(
         sgd = interruptible(lambda: prepare(ratings, engine, generator))
         try:
             train(sgd, epochs, engine, history, callbacks if callback is None else [*callbacks, callback])
+            return interruptible(lambda: finish(sgd, history))
         except KeyboardInterrupt:
             done = sgd.whole_epoch()
             if done == 0:
                 raise
-            message = f"interrupted in epoch {len(history) + 1}; the exception's .model is of epoch {done}"
+            message = f"interrupted after epoch {len(history)}; the exception's .model is of epoch {done}"
             raise Interrupted(message, lambda: finish(sgd, history[:done])) from None
-    return interruptible(lambda: finish(sgd, history))
 
 
 def _choose_epochs(

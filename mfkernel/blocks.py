@@ -15,7 +15,9 @@ from mfkernel.schedule import Places, balanced_cuts, generator
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Tiles, Update
 
-CACHE = 2**17  # bytes of P and Q that the ratings of a tile touch: half of the smallest L2 cache in use
+COORDINATES = (
+    2**15
+)  # of P and Q that a tile touches: 128 KiB of float32, half of the smallest L2 cache in use
 RATINGS_A_BLOCK = 2**16  # on average; a block is a task for one thread, of about a quarter of a millisecond
 MOST_BANDS = 64
 RATINGS_A_TILE = 2**6  # on average, where P and Q are so thin that smaller tiles would gain nothing
@@ -40,8 +42,8 @@ class BlockSchedule:
     ----------
     ratings
         what is to be visited; rows and columns without ratings are in no block.
-    row_bytes
-        size of one row of P or Q.
+    k
+        numbers in a row of P or Q, with padding.
     shuffle
         permute rows and columns, the ratings of each tile and, anew each epoch, the blocks. Without it, a
         single tile is visited row by row.
@@ -63,16 +65,14 @@ class BlockSchedule:
 
     unrolls = True
 
-    def __init__(
-        self, ratings: Ratings, row_bytes: int, shuffle: bool, seed: int, engine: ThreadEngine
-    ) -> None:
+    def __init__(self, ratings: Ratings, k: int, shuffle: bool, seed: int, engine: ThreadEngine) -> None:
         self._shuffle, self._seed = shuffle, seed
         counts = ratings.user_counts(), ratings.item_counts()
         used = min(int(np.count_nonzero(count)) for count in counts)
         bands = round(math.sqrt(ratings.nnz / RATINGS_A_BLOCK))
         self.n_bands = max(1, min(bands, MOST_BANDS, used))
         order = generator(seed, 0).permutation if shuffle else np.asarray
-        users, items = (_Side(count, self.n_bands, row_bytes, ratings.nnz, order) for count in counts)
+        users, items = (_Side(count, self.n_bands, k, ratings.nnz, order) for count in counts)
         self.user_places: Places = users.places
         self.item_places: Places = items.places
         self._stay_in_rows = users.order.size >= items.order.size  # the larger factor is loaded less often
@@ -117,9 +117,7 @@ def block_bytes(shape: tuple[int, int], nnz: int, dtype: np.dtype[Any]) -> int:
 class _Side:
     """The rows, or the columns, in random order, cut into bands and these into tiles."""
 
-    def __init__(
-        self, counts: NDArray[np.int64], n_bands: int, row_bytes: int, nnz: int, order: Order
-    ) -> None:
+    def __init__(self, counts: NDArray[np.int64], n_bands: int, k: int, nnz: int, order: Order) -> None:
         used = np.flatnonzero(counts)
         self.order = order(used)
         self.places = np.empty(counts.size, np.int64)
@@ -128,7 +126,7 @@ class _Side:
         bands = _capped_cuts(counts[self.order], n_bands)
         # so many tiles on this side and the other that a tile has RATINGS_A_TILE, if they are alike
         thin = math.ceil(used.size / max(1, math.isqrt(nnz // RATINGS_A_TILE)))
-        side = min(MOST_PLACES, max(CACHE // (2 * row_bytes), thin, 1))
+        side = min(MOST_PLACES, max(COORDINATES // (2 * k), thin, 1))
         sizes = np.diff(bands)
         self.tiles_in_band = -(-sizes // side)
         parts = [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
 SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
+COPIED = 2**20  # numbers, at a time
 KEEP_AFTER = 0.25  # seconds of training from one copy of the factors to the next
 CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
@@ -98,8 +99,10 @@ class Sgd:
         self._epoch = epoch
         if time.perf_counter() > self._kept_at + KEEP_AFTER:
             _, P, Q = self._kept or (0, np.empty_like(self.P), np.empty_like(self.Q))
-            np.copyto(P, self.P)
-            np.copyto(Q, self.Q)
+            rows = max(1, COPIED // self.P.shape[1])
+            for copy, X in ((P, self.P), (Q, self.Q)):
+                for start in range(0, len(X), rows):  # Ctrl-C is answered between two parts
+                    np.copyto(copy[start : start + rows], X[start : start + rows])
             self._kept, self._kept_at = (epoch, P, Q), time.perf_counter()
 
     def whole_epoch(self) -> int:

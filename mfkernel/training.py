@@ -70,9 +70,9 @@ def train(
         method.begin_epoch(epoch, epochs, history[-1].rmse if history else math.inf)
         start = time.perf_counter()
         loss = sum(engine.run(method.visit, method.schedule.tasks(epoch)))
-        method.end_epoch(epoch)
         rmse = math.sqrt(loss / nnz)
         history.append(Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate))
+        method.end_epoch(epoch)
         if epoch == 1:
             limit = max(limit, rmse)
         if not rmse <= limit:

@@ -68,13 +68,13 @@ def test_row_schedule__balances_by_ratings_not_by_rows():
     assert [sum(len(entries(span)) for span in task.work) for task in tasks] == [1000, 1000]
 
 
-def block_schedule(ratings, monkeypatch, n_bands, *, row_bytes=32, cache=256, seed=3, n_threads=1):
+def block_schedule(ratings, monkeypatch, n_bands, *, k=8, coordinates=64, seed=3, n_threads=1):
     """Build a schedule with ``n_bands`` bands, if there are rows and columns enough, and small tiles."""
     monkeypatch.setattr("mfkernel.blocks.RATINGS_A_BLOCK", ratings.nnz / n_bands**2)
-    monkeypatch.setattr("mfkernel.blocks.CACHE", cache)
+    monkeypatch.setattr("mfkernel.blocks.COORDINATES", coordinates)
     monkeypatch.setattr("mfkernel.blocks.RATINGS_A_TILE", 1)
     with ThreadEngine(n_threads) as engine:
-        return BlockSchedule(ratings, row_bytes, True, seed, engine)
+        return BlockSchedule(ratings, k, True, seed, engine)
 
 
 def cells(schedule, block):
@@ -144,14 +144,14 @@ def test_block_schedule__blocks_that_share_rows_wait_for_each_other(ratings, n_b
 
 def test_block_schedule__tiles_stay_within_the_cache(monkeypatch):
     ratings = mf.datasets.synthetic(300, 200, 6000)
-    schedule = block_schedule(ratings, monkeypatch, 3, row_bytes=64, cache=2048)
+    schedule = block_schedule(ratings, monkeypatch, 3, k=16, coordinates=512)
     for task in schedule.tasks(1):
         for tile in cells(schedule, task.work):
             for side in (0, 1):
-                assert len({cell[side] for cell in tile}) <= 2048 / 2 / 64
+                assert len({cell[side] for cell in tile}) <= 512 / 2 / 16
     n_tiles = schedule._tiles.first_users.size
     assert n_tiles > 9
-    wide = block_schedule(ratings, monkeypatch, 3, row_bytes=64, cache=2**20)
+    wide = block_schedule(ratings, monkeypatch, 3, k=16, coordinates=2**18)
     assert wide._tiles.first_users.size == 9
 
 
@@ -160,12 +160,12 @@ def test_block_schedule__does_not_cut_thin_ratings_into_empty_tiles():
     users, items = rng.permutation(50_000)[:20_000], rng.permutation(50_000)[:20_000]
     ratings = mf.Ratings((users, items, np.ones(20_000)))
     with ThreadEngine(1) as engine:
-        schedule = BlockSchedule(ratings, 2048, True, 0, engine)
+        schedule = BlockSchedule(ratings, 512, True, 0, engine)
     assert schedule._tiles.first_users.size <= 2 * 20_000 / RATINGS_A_TILE
 
 
 def test_block_schedule__blocks_hold_about_equally_many_ratings(monkeypatch):
-    schedule = block_schedule(mf.datasets.synthetic(3000, 2000, 200_000), monkeypatch, 8, cache=2**16)
+    schedule = block_schedule(mf.datasets.synthetic(3000, 2000, 200_000), monkeypatch, 8, coordinates=2**14)
     sizes = [
         schedule._tiles.starts[last] - schedule._tiles.starts[first]
         for (first, last), *_ in schedule.tasks(1)
@@ -206,7 +206,9 @@ def test_block_schedule__every_order_within_a_tile_is_equally_likely(monkeypatch
     ratings = mf.Ratings(([0, 0, 0, 0], [0, 1, 2, 3], [1.0, 2, 3, 4]))
     counts = {}
     for seed in range(2400):
-        order = tuple(block_schedule(ratings, monkeypatch, 1, cache=2**16, seed=seed)._tiles.values.tolist())
+        order = tuple(
+            block_schedule(ratings, monkeypatch, 1, coordinates=2**14, seed=seed)._tiles.values.tolist()
+        )
         counts[order] = counts.get(order, 0) + 1
     assert len(counts) == 24
     chi_square = sum((count - 100) ** 2 / 100 for count in counts.values())
