@@ -4,9 +4,9 @@ import contextvars
 import threading
 from bisect import insort
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 Result = TypeVar("Result")
 
@@ -38,13 +38,16 @@ class ThreadEngine:
     clash with, nothing that survives a fork, and Ctrl-C is answered between two calls of a kernel.
 
     This thread works too. When it slept and woke two others for 5 ms, the system at times put both on one
-    core, and some runs were no faster than one thread.
+    core, and some runs were no faster than one thread. As Ctrl-C may then strike between any two bytecodes,
+    all that it shares with the helpers is ``Lock`` and ``SimpleQueue``, which take and release in C. A
+    ``Condition``, and so an ``Event`` or a ``Future``, is written in Python: interrupted just when it has
+    taken its lock, it keeps it for ever, and the helpers wait as long.
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._helpers = n_threads - 1
-        self._pool = ThreadPoolExecutor(max(1, self._helpers), thread_name_prefix="mfkernel")
-        self._closed = False
+        self._most_helpers, self._closed = n_threads - 1, False
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._helpers: list[threading.Thread] = []
 
     def run(
         self, function: Callable[[Any, Callable[[], bool]], Result], tasks: Sequence[Task]
@@ -58,7 +61,10 @@ class ThreadEngine:
         Each call must look at ``cancelled()`` every few milliseconds and return if it is True. If one fails,
         or Ctrl-C arrives, the others are cancelled and waited for before the exception goes on.
         """
-        queue = _Queue(tasks)
+        n_helpers = min(self._most_helpers, len(tasks) - 1)
+        queue = _Queue(tasks, n_helpers)
+        ended: list[BaseException | None] = []  # not in a queue: what Ctrl-C makes us lose would be missed
+        an_end: SimpleQueue[None] = SimpleQueue()
 
         def cancelled() -> bool:
             return queue.cancelled or self._closed
@@ -73,14 +79,38 @@ class ThreadEngine:
                 queue.cancel()
                 raise
 
-        helpers = [self._pool.submit(work) for _ in range(min(self._helpers, len(tasks) - 1))]
+        def help_out() -> None:
+            try:
+                work()
+                ended.append(None)
+            except BaseException as error:
+                ended.append(error)
+            an_end.put(None)
+
+        helping = 0
         try:
+            while len(self._helpers) < n_helpers and not self._closed:
+                self._helpers.append(threading.Thread(target=self._help, name="mfkernel", daemon=True))
+                self._helpers[-1].start()
+            while helping < min(n_helpers, len(self._helpers)):
+                self._jobs.put(help_out)
+                helping += 1
             work()
-            _wait(helpers)
+            while len(ended) < helping:
+                _get(an_end)
         finally:
             queue.cancel()
-            wait(helpers)
+            while len(ended) < helping:
+                _get(an_end)
+        for error in ended:
+            if error is not None:
+                raise error
         return [queue.results[n] for n in range(len(tasks))]
+
+    def _help(self) -> None:
+        while not self._closed:
+            for job in _get(self._jobs):
+                job()
 
     def __enter__(self) -> Self:
         return self
@@ -89,17 +119,22 @@ class ThreadEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closed = True
-        self._pool.shutdown()
+        for _ in self._helpers:
+            self._jobs.put(lambda: None)  # wakes it
+        for helper in self._helpers:
+            if helper.ident is not None:  # not cut off before it was started
+                helper.join()
 
 
 class _Queue:
     """Tasks that wait for others, those that may begin, and the results of those that are done."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], n_helpers: int) -> None:
         self.results: dict[int, Any] = {}
         self.cancelled = False
-        self._tasks = tasks
-        self._changed = threading.Condition()
+        self._tasks, self._n_helpers = tasks, n_helpers
+        self._lock = threading.Lock()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # for each entry, a thread that waits looks again
         self._waits_for = [len(task.after) for task in tasks]
         self._followers: list[list[int]] = [[] for _ in tasks]
         for n, task in enumerate(tasks):
@@ -110,18 +145,19 @@ class _Queue:
 
     def take(self, place: int) -> int | None:
         """Wait for a task that may begin, best at ``place``; None if there will be no more."""
-        with self._changed:
-            while not self._ready and self._begun < len(self._tasks) and not self.cancelled:
-                self._changed.wait(POLL)
-            if self.cancelled or self._begun == len(self._tasks):
-                return None
-            self._begun += 1
-            near = (at for at, n in enumerate(self._ready) if self._tasks[n].place == place)
-            return self._ready.pop(next(near, -1))
+        while True:
+            with self._lock:
+                if self.cancelled or self._begun == len(self._tasks):
+                    return None
+                if self._ready:
+                    self._begun += 1
+                    near = (at for at, n in enumerate(self._ready) if self._tasks[n].place == place)
+                    return self._ready.pop(next(near, -1))
+            _get(self._wake)
 
     def finish(self, n: int, result: Any) -> None:
         """Keep the result of task n, and let those begin that waited for it last."""
-        with self._changed:
+        with self._lock:
             self.results[n] = result
             freed = 0
             for follower in self._followers[n]:
@@ -129,14 +165,25 @@ class _Queue:
                 if self._waits_for[follower] == 0:
                     insort(self._ready, follower)
                     freed += 1
-            if freed > 1 or self._begun == len(self._tasks):
-                self._changed.notify_all()  # this thread takes one of them itself
+            wanted = (
+                self._n_helpers if self._begun == len(self._tasks) else freed - 1
+            )  # this takes one itself
+        for _ in range(wanted):
+            self._wake.put(None)
 
     def cancel(self) -> None:
         """Let no further task begin."""
-        with self._changed:
-            self.cancelled = True
-            self._changed.notify_all()
+        self.cancelled = True
+        for _ in range(self._n_helpers + 1):
+            self._wake.put(None)
+
+
+def _get(queue: SimpleQueue[Result]) -> list[Result]:
+    """Return what comes next, or nothing if nothing comes for a while, open to Ctrl-C on every platform."""
+    try:
+        return [queue.get(timeout=POLL)]
+    except Empty:
+        return []
 
 
 def interruptible(function: Callable[[], Result]) -> Result:
@@ -144,24 +191,19 @@ def interruptible(function: Callable[[], Result]) -> Result:
 
     For long calls of NumPy or of a kernel; if interrupted, they end unheeded in the background.
     """
-    future: Future[Result] = Future()
+    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
         try:
-            future.set_result(function())
+            answers.put((function(), None))
         except BaseException as error:
-            future.set_exception(error)
+            answers.put((None, error))
 
     context = contextvars.copy_context()  # np.errstate, for one
     threading.Thread(target=context.run, args=(work,), name="mfkernel", daemon=True).start()
-    _wait([future])
-    return future.result()
-
-
-def _wait(futures: Sequence[Future[Any]]) -> None:
-    """Wait until all are done or one has failed, open to Ctrl-C on every platform."""
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, timeout=POLL, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+    while not (answer := _get(answers)):
+        pass
+    ((result, error),) = answer
+    if error is not None:
+        raise error
+    return cast(Result, result)

@@ -100,7 +100,7 @@ def stopped_after(last, R, **options):
 
 @pytest.mark.parametrize(
     ("shape", "decay"),
-    [*((shape, "cosine") for shape in SHAPES), *((s, "adaptive") for s in ("heavy item", "many blocks"))],
+    [*((shape, "cosine") for shape in SHAPES), ("many blocks", "adaptive")],
 )
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_shape(shape, decay):
     expected = bits(fit(table(shape), decay=decay, n_threads=1))
@@ -114,7 +114,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_shape(shape, decay):
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_rank(k, dtype):
     expected = fit(table("square"), k, dtype=dtype, epochs=2, n_threads=1)
     assert expected.P.dtype == expected.Q.dtype == dtype
-    for n in THREADS:
+    for n in (2, 3, 7):
         assert bits(fit(table("square"), k, dtype=dtype, epochs=2, n_threads=n)) == bits(expected)
 
 
@@ -123,7 +123,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_rank(k, dtype):
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_decay(decay, shuffle):
     options = {"decay": decay, "shuffle": shuffle, "epochs": 4}
     expected = bits(fit(table("square"), 20, n_threads=1, **options))
-    for n in THREADS:
+    for n in (2, 3, 7):
         assert bits(fit(table("square"), 20, n_threads=n, **options)) == expected
 
 
@@ -145,7 +145,7 @@ def test_blocks__bits_do_not_depend_on_the_threads(shape, k, decay, dtype, shuff
 
 def test_blocks__bits_do_not_depend_on_the_run():
     expected = bits(fit(table("many blocks"), n_threads=1, epochs=2))
-    for _ in range(8):
+    for _ in range(5):
         assert bits(fit(table("many blocks"), n_threads=7, epochs=2)) == expected
 
 
@@ -172,7 +172,10 @@ def test_blocks__rng_alone_orders_the_blocks(rng):
 
 @pytest.mark.parametrize("shape", ["square", "many blocks"])
 def test_blocks__shuffle_changes_the_result(shape):
-    fits = [[fit(table(shape), rng=seed, shuffle=shuffle) for shuffle in (True, False)] for seed in range(6)]
+    fits = [
+        [fit(table(shape), rng=seed, shuffle=shuffle) for shuffle in (True, False)]
+        for seed in range(3 if shape == "many blocks" else 6)
+    ]
     changed = [(one.P != two.P).any() for one, two in fits]
     assert all(changed) if shape == "many blocks" else any(changed)  # of two waves, the old order may come up
     for one, two in fits:
@@ -289,7 +292,7 @@ def test_blocks__same_bits_under_load(load):
     for thread in threads:
         thread.start()
     try:
-        for n in (1, 2, 3, 7):
+        for n in (1, 2, 7):
             assert bits(fit(table("square"), 20, n_threads=n)) == expected
     finally:
         stop.set()
@@ -350,10 +353,9 @@ MOMENTS = (0.4, 0.02)  # seconds after the first epoch; a quarter of a second ma
     [
         ("uniform(6000, 4000, 1_000_000)", "{'k': 32}"),
         ("uniform(1, 300_000, 200_000)", "{'k': 64, 'n_threads': 2, 'regularization': 1}"),
-        ("uniform(200_000, 50, 1_000_000)", "{'k': 4, 'n_threads': 7, 'decay': 'constant'}"),
-        ("uniform(300, 200, 9000)", "{'k': 8, 'n_threads': 1, 'decay': 'adaptive'}"),
+        ("uniform(200_000, 50, 1_000_000)", "{'k': 4, 'n_threads': 7, 'decay': 'adaptive'}"),
     ],
-    ids=["million", "one user", "many users", "short epochs"],
+    ids=["million", "one user", "many users"],
 )
 def test_blocks__ctrl_c_is_answered_at_once_with_the_model_of_a_whole_epoch(R, options):
     code = INTERRUPTED.format(R=R, options=options, attempts=len(MOMENTS))
@@ -412,11 +414,11 @@ def test_blocks__ctrl_c_is_answered_at_once_while_large_factors_are_kept():
 @POSIX
 def test_blocks__ctrl_c_after_the_last_epoch_keeps_the_model():
     R = few_in_a_huge_shape()
-    error, delay = ctrl_c_in_a_fit(R, 3, 0.05, k=16, epochs=3)  # while the factors are made ready to return
+    error, delay = ctrl_c_in_a_fit(R, 3, 0.02, k=8, epochs=3)  # while the factors are made ready to return
     assert delay < 1
     assert isinstance(error, mf.Interrupted)
     assert [e.epoch for e in error.model.history] == [1, 2, 3]
-    assert_same(error.model, fit(R, 16, epochs=3))
+    assert_same(error.model, fit(R, 8, epochs=3))
 
 
 @pytest.mark.parametrize(
@@ -536,7 +538,7 @@ def test_blocks__float32_is_as_accurate_as_float64(decay, split, rng):
     m, n = train.shape
     init = 0.5 + 0.1 * rng.standard_normal((m, 16)), 0.4 + 0.1 * rng.standard_normal((16, n))
     one, two = (
-        fit(train, 16, epochs=15, decay=decay, init=init, dtype=dtype).rmse(test) for dtype in ("f4", "f8")
+        fit(train, 16, epochs=10, decay=decay, init=init, dtype=dtype).rmse(test) for dtype in ("f4", "f8")
     )
     assert one < test.std
     assert one == pytest.approx(two, abs=1e-3)
@@ -690,7 +692,6 @@ def test_blocks__small_tables_are_fitted_with_the_defaults(shape, k):
     assert bits(within(60, fit, R, k, epochs=None, n_threads=50)) == bits(expected)
 
 
-@settings(max_examples=100)
 @given(st.data())
 def test_blocks__any_small_table_is_fitted(data):
     m, n = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
