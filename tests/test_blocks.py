@@ -363,6 +363,8 @@ def test_blocks__ctrl_c_is_answered_at_once_with_the_model_of_a_whole_epoch(R, o
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
         try:
             for moment in MOMENTS:
                 assert process.stdout.readline() == "ready\n"
@@ -372,6 +374,7 @@ def test_blocks__ctrl_c_is_answered_at_once_with_the_model_of_a_whole_epoch(R, o
                 delays.append(float(process.stdout.readline()) - sent)
                 checks.append(process.stdout.readline().strip())
         finally:
+            watchdog.cancel()
             process.kill()
     if checks[1] == "no model":
         del checks[1]
