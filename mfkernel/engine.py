@@ -165,9 +165,8 @@ class _Queue:
                 if self._waits_for[follower] == 0:
                     insort(self._ready, follower)
                     freed += 1
-            wanted = (
-                self._n_helpers if self._begun == len(self._tasks) else freed - 1
-            )  # this takes one itself
+            # this thread takes one of those itself; the last task begun, all are to see that there is no more
+            wanted = self._n_helpers if self._begun == len(self._tasks) else freed - 1
         for _ in range(wanted):
             self._wake.put(None)
 

@@ -1,11 +1,17 @@
 """What several test files share."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 from scipy import sparse
 
 import mfkernel as mf
 from mfkernel import reference
 
+ROOT = Path(__file__).parent.parent
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
 
 
@@ -39,3 +45,18 @@ def reference_epoch(ratings, order, P, Q, lr, reg):
     """Run the reference over whole rows; return the sum of squared residuals."""
     starts, stops = ratings.indptr[:-1], ratings.indptr[1:]
     return reference.sgd_span(order, starts, stops, ratings.indices, ratings.values, P, Q, lr, reg)
+
+
+def python(code, **environment):
+    """Run code in a fresh process; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfkernel as mf
-from tests.forms import assert_same
+from tests.forms import ROOT, assert_same, python
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
 FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -196,7 +196,6 @@ R = test_blocks.table("square")
 print(*(test_blocks.bits(test_blocks.fit(R, 20, n_threads=n, decay=decay))
         for n in (None, 1, 2, 7) for decay in ("cosine", "adaptive")))
 """
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -215,18 +214,9 @@ ROOT = Path(__file__).parent.parent
     ids=["other environment", "one core"],
 )
 def test_blocks__same_bits_in_a_new_process(setup, environment):
-    done = subprocess.run(
-        [sys.executable, "-c", PRINT_BITS.format(setup=setup)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = python(PRINT_BITS.format(setup=setup), **environment)
     expected = [bits(fit(table("square"), 20, n_threads=1, decay=decay)) for decay in ("cosine", "adaptive")]
-    assert done.stdout.split() == expected * 4
+    assert printed.split() == expected * 4
 
 
 def _send_bits(ratings, n_threads, queue):

@@ -16,6 +16,14 @@ def count(keys: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 
 @jit
+def row_bounds(keys: NDArray[Any], indptr: NDArray[np.int64]) -> None:
+    """Turn ``indptr``, (n_rows + 1,) zeros, into where the entries of each row begin if grouped by key."""
+    count(keys, indptr[1:])
+    for row in range(1, indptr.size):
+        indptr[row] += indptr[row - 1]
+
+
+@jit
 def group(
     keys: NDArray[Any],
     columns: NDArray[Any],
@@ -35,9 +43,7 @@ def group(
     out_columns, out_values
         (nnz,) columns and values, row by row; overwritten.
     """
-    count(keys, indptr[1:])
-    for row in range(1, indptr.size):
-        indptr[row] += indptr[row - 1]
+    row_bounds(keys, indptr)
     for n in range(keys.size):
         place = indptr[keys[n]]
         indptr[keys[n]] = place + 1
@@ -64,9 +70,7 @@ def transpose(
     out_indptr
         (n_columns + 1,) zeros, overwritten; as are ``out_indices`` and ``out_values``, (nnz,).
     """
-    count(indices, out_indptr[1:])
-    for column in range(1, out_indptr.size):
-        out_indptr[column] += out_indptr[column - 1]
+    row_bounds(indices, out_indptr)
     for row in range(indptr.size - 1):
         for n in range(indptr[row], indptr[row + 1]):
             place = out_indptr[indices[n]]

@@ -162,9 +162,8 @@ def sgd_span(
             for n in range(first, min(first + CHUNK, stop)):
                 if n + AHEAD < stop:
                     prefetch(model.Q, rows.indices[n + AHEAD], model.vectors)
-                at = np.uint64(
-                    n
-                )  # of a signed number, Numba would ask each time whether it counts from the end
+                # of a signed number, Numba would ask each time whether it counts from the end
+                at = np.uint64(n)
                 e = sgd_update(model, adaptive, u, rows.indices[at], rows.values[at])
                 part += e * e
             loss += np.float64(part)
