@@ -1,63 +1,40 @@
-"""What asv follows over the commits; its names and parameters are strings and numbers that never change."""
+"""What asv follows over the commits: each suite of the catalogue as a class that asv finds here."""
 
-import subprocess
-import sys
+import itertools
+from typing import Any
 
-import mfkernel as mf
 from benchmarks import cases
 
 
-class Epoch:
-    """Seconds of one pass over the ratings."""
+def asv_class(name: str, suite: cases.Suite) -> type:
+    """Return the class of a suite, with a ``time_``, ``peakmem_`` or ``track_`` method.
 
-    param_names = ("engine", "size", "k")
-    params = (list(cases.ENGINES), list(cases.SIZES), list(cases.RANKS))
-    timeout = 300
+    Names and parameters say what is measured and stay as they are, whatever becomes of the code; so does the
+    version, of which asv would otherwise make a new one, and begin a new history, with each change of it.
+    """
 
-    def setup(self, engine: str, size: str, k: int) -> None:
-        name = f"{engine}, {size}, k={k}"
-        if name not in cases.EPOCHS:
-            raise NotImplementedError  # asv's way to leave out a combination
-        self.epoch = cases.epoch(name)
+    def setup(self: Any, *parameters: str) -> None:
+        self.case = suite.build(*parameters)
 
-    def time_epoch(self, engine: str, size: str, k: int) -> None:
-        self.epoch()
+    def run(self: Any, *parameters: str) -> Any:
+        return self.case()
 
-
-class Quality:
-    """Held-out RMSE of the plain call, so that a faster but worse commit shows."""
-
-    param_names = ("schedule", "size", "k")
-    params = (["sequential", "hogwild", "blocks"], list(cases.SIZES), list(cases.RANKS))
-    unit = "RMSE"
-
-    def track_rmse(self, schedule: str, size: str, k: int) -> float:
-        return cases.held_out_rmse(cases.ratings(size), k, schedule)
-
-
-class Fit:
-    """The plain call from ratings to factors."""
-
-    param_names = ("size",)
-    params = (list(cases.SIZES),)
-
-    def setup(self, size: str) -> None:
-        self.ratings = cases.ratings(size)
-        mf.factorize(self.ratings, 32, epochs=1)
-
-    def time_factorize(self, size: str) -> None:
-        mf.factorize(self.ratings, 32)
-
-    def peakmem_factorize(self, size: str) -> None:
-        mf.factorize(self.ratings, 32)
+    method = name.replace(" ", "_").lower()
+    kinds = ["time" if suite.unit == cases.SECONDS else "track"] + ["peakmem"] * suite.peak
+    combinations = itertools.product(*suite.parameters.values())
+    attributes = {
+        "setup": setup,
+        "params": list(map(list, suite.parameters.values())),
+        "param_names": list(suite.parameters),
+        "skip_params": [parameters for parameters in combinations if not suite.exists(*parameters)],
+        "unit": suite.unit,
+        "version": "1",
+        "timeout": 600,
+    }
+    title = "".join(word[0].upper() + word[1:] for word in name.split())
+    return type(title, (), attributes | {f"{kind}_{method}": run for kind in kinds})
 
 
-class Start:
-    """A fresh process."""
-
-    def time_import(self) -> None:
-        subprocess.run([sys.executable, "-c", "import mfkernel"], check=True)
-
-    def time_first_call_with_warm_cache(self) -> None:
-        code = "import mfkernel as mf; mf.factorize([[5, 3, 0], [4, 0, 1]], 2)"
-        subprocess.run([sys.executable, "-c", code], check=True)
+for _name, _suite in cases.SUITES.items():
+    _class = asv_class(_name, _suite)
+    globals()[_class.__name__] = _class

@@ -1,54 +1,116 @@
-"""The catalogue: what is timed, by names that stay the same over time.
+"""The catalogue: everything that is measured, by names that stay the same over time.
 
-A builder does the set-up, makes one untimed call, so that kernels are compiled, and returns a function
-without arguments that visits every rating once.
+asv, pytest-benchmark, the gate and README's tables all take their cases from ``SUITES``; a new capability
+adds its suite here and nowhere else. A builder gets a case's parameters, which are strings, does the set-up
+and one untimed call, so that kernels are compiled, and returns a function without arguments: what is timed,
+or what returns the figure. Builders import what is not public themselves, so that one that an older commit
+cannot serve takes no other with it.
 """
 
+import itertools
 import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tracemalloc
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import mfkernel as mf
-from mfkernel import methods, reference
-from mfkernel.blocks import BlockSchedule
-from mfkernel.engine import ThreadEngine
-from mfkernel.factors import padded_rank
-from mfkernel.schedule import RowSchedule, Schedule
+from benchmarks import probes
 
-Epoch = Callable[[], None]
+Case = Callable[[], Any]
+
+SECONDS, MIB, RMSE, COUNT = "seconds", "MiB", "RMSE", "count"
+MORE_IS_BETTER = {"M ratings/s", "% of the limit", "packed FMA"}
+
+
+class Suite(NamedTuple):
+    """Cases that differ in their parameters.
+
+    Attributes
+    ----------
+    unit
+        ``SECONDS`` if the case is to be timed; else what the figure that it returns counts.
+    parameters
+        their names, each with the strings that it takes.
+    build
+        the builder.
+    exists
+        which combinations there are.
+    peak
+        whether asv is to watch the peak of memory, too.
+    """
+
+    unit: str
+    parameters: dict[str, tuple[str, ...]]
+    build: Callable[..., Case]
+    exists: Callable[..., bool] = lambda *parameters: True
+    peak: bool = False
+
+    def combinations(self) -> list[tuple[str, ...]]:
+        """Return the parameters of each case."""
+        return [p for p in itertools.product(*self.parameters.values()) if self.exists(*p)]
+
 
 SIZES = {"ml-100k-like": (943, 1682, 100_000), "ml-1m-like": (6040, 3706, 1_000_209)}
-RANKS = (8, 32, 128)
+RANKS = ("8", "32", "128")
+KERNEL_RANKS = ("8", "16", "32", "64", "128", "512")
+SCHEDULES = ("sequential", "hogwild", "blocks")
+SLOW_ENGINES = ("naive loop", "numpy reference")
 MOST_INTERPRETED = 200_000  # ratings: an interpreted epoch of a million would take minutes
+FIXED_RMSE = {"ml-100k-like": 0.91, "ml-1m-like": 0.86}  # held out; all reach it, after several epochs
 
 
 @cache
-def ratings(size: str) -> mf.Ratings:
+def ratings(size: str, dtype: str = "float32") -> mf.Ratings:
     """Generate the ratings of one of ``SIZES``."""
-    return mf.datasets.synthetic(*SIZES[size])
+    return mf.Ratings(mf.datasets.synthetic(*SIZES[size]), dtype=dtype)
 
 
-def naive_loop(R: mf.Ratings, k: int) -> Epoch:
+@cache
+def split(size: str) -> tuple[mf.Ratings, mf.Ratings]:
+    """Hold a tenth of the ratings out."""
+    return mf.train_test_split(ratings(size), 0.1, rng=0)
+
+
+# An epoch, by everything that can run one
+
+
+def naive_loop(R: mf.Ratings, k: int) -> Case:
     """Build the textbook's program: a Python loop over every cell and factor."""
+    from mfkernel import reference
+
     rng = np.random.default_rng(0)
     dense = R.to_scipy().toarray().astype(np.float64)
     P, Q = rng.random((R.n_users, k)), rng.random((k, R.n_items))
-    return lambda: _finish(reference.textbook_program(dense, P, Q, alpha=1e-4, passes=1))
+    return lambda: reference.textbook_program(dense, P, Q, alpha=1e-4, passes=1)
 
 
-def numpy_reference(R: mf.Ratings, k: int) -> Epoch:
+def numpy_reference(R: mf.Ratings, k: int) -> Case:
     """Build the reference: a Python loop over the ratings, NumPy over the factors."""
+    from mfkernel import reference
+
     rng = np.random.default_rng(0)
     P, Q = rng.random((R.n_users, k)), rng.random((R.n_items, k))
     arrays = (np.arange(R.n_users), R.indptr[:-1], R.indptr[1:], R.indices, R.values.astype(np.float64), P, Q)
-    return lambda: _finish(reference.sgd_span(*arrays, 1e-4, 0.05))
+    return lambda: reference.sgd_span(*arrays, 1e-4, 0.05)
 
 
-def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int) -> Epoch:
+def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int = 1, decay: str = "constant") -> Case:
     """Build an epoch of the kernel, exactly as training runs it."""
+    from mfkernel import methods
+    from mfkernel.blocks import BlockSchedule
+    from mfkernel.engine import ThreadEngine
+    from mfkernel.factors import padded_rank
+    from mfkernel.schedule import RowSchedule, Schedule
+
     engine = ThreadEngine(n_threads)
     order: Schedule
     if schedule == "blocks":
@@ -56,8 +118,8 @@ def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int) -> Epoch:
     else:
         order = RowSchedule(R, n_threads, True, 0)
     P, Q = methods.default_start(R, k, R.dtype, np.random.default_rng(0))
-    sgd = methods.Sgd(R, order, P, Q, k, learning_rate=1e-3, decay="constant", regularization=0.05)
-    epochs = count(1)
+    sgd = methods.Sgd(R, order, P, Q, k, learning_rate=1e-3, decay=decay, regularization=0.05)
+    epochs = itertools.count(1)
 
     def epoch() -> None:
         n = next(epochs)
@@ -68,38 +130,377 @@ def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int) -> Epoch:
     return epoch
 
 
-ENGINES: dict[str, Callable[[mf.Ratings, int], Epoch]] = {
+ENGINES: dict[str, Callable[[mf.Ratings, int], Case]] = {
     "naive loop": naive_loop,
     "numpy reference": numpy_reference,
-    "sequential": partial(compiled, schedule="sequential", n_threads=1),
+    "sequential": partial(compiled, schedule="sequential"),
     "hogwild, 2 threads": partial(compiled, schedule="hogwild", n_threads=2),
-    "blocks": partial(compiled, schedule="blocks", n_threads=1),
+    "blocks": partial(compiled, schedule="blocks"),
     "blocks, 2 threads": partial(compiled, schedule="blocks", n_threads=2),
 }
-SLOW_ENGINES = ("naive loop", "numpy reference")
-
-# one epoch each: name -> (engine, size, rank)
-EPOCHS = {
-    f"{engine}, {size}, k={k}": (engine, size, k)
-    for size in SIZES
-    for k in RANKS
-    for engine in ENGINES
-    if SIZES[size][2] <= MOST_INTERPRETED or engine not in SLOW_ENGINES
+COMPILED_ENGINES = tuple(engine for engine in ENGINES if engine not in SLOW_ENGINES)
+KERNELS: dict[str, Callable[[mf.Ratings, int], Case]] = {
+    "rows": partial(compiled, schedule="sequential"),
+    "rows, adaptive": partial(compiled, schedule="sequential", decay="adaptive"),
+    "tiles": partial(compiled, schedule="blocks"),
+    "tiles, adaptive": partial(compiled, schedule="blocks", decay="adaptive"),
 }
 
 
-def epoch(name: str) -> Epoch:
-    """Build a case of ``EPOCHS``."""
-    engine, size, k = EPOCHS[name]
-    return ENGINES[engine](ratings(size), k)
+def epoch(engine: str, size: str, k: str) -> Case:
+    """Build an epoch by an engine."""
+    return ENGINES[engine](ratings(size), int(k))
 
 
-def held_out_rmse(R: mf.Ratings, k: int, schedule: str, seed: int = 0) -> float:
+def has_epoch(engine: str, size: str, k: str) -> bool:
+    """Whether an engine is fast enough for a size."""
+    return engine not in SLOW_ENGINES or SIZES[size][2] <= MOST_INTERPRETED
+
+
+def kernel(name: str, k: str, dtype: str) -> Case:
+    """Build an epoch of one kernel on one thread."""
+    return KERNELS[name](ratings("ml-100k-like", dtype), int(k))
+
+
+# Before and after the epochs
+
+
+def preparation(step: str, size: str) -> Case:
+    """Build a step between what the user has and the first epoch."""
+    from mfkernel.blocks import BlockSchedule
+    from mfkernel.engine import ThreadEngine
+    from mfkernel.schedule import RowSchedule
+
+    R = ratings(size)
+    shuffled = np.random.default_rng(0).permutation(R.nnz)
+    triplets = R.users[shuffled], R.items[shuffled], R.values[shuffled]
+    matrix = R.to_scipy()
+    steps: dict[str, Case] = {
+        "ratings from triplets": lambda: mf.Ratings(triplets),
+        "ratings from scipy": lambda: mf.Ratings(matrix),
+        "transpose": lambda: mf.Ratings(R).T,
+        "split": lambda: mf.train_test_split(R, 0.1, rng=0),
+        "blocks": lambda: BlockSchedule(R, 32, True, 0, ThreadEngine(1)),
+        "bands": lambda: RowSchedule(R, 2, True, 0),
+    }
+    return _warm(steps[step])
+
+
+PREPARATION = ("ratings from triplets", "ratings from scipy", "transpose", "split", "blocks", "bands")
+
+
+def prediction(call: str, size: str) -> Case:
+    """Build a question to a model of rank 32."""
+    train, test = split(size)
+    model = mf.factorize(train, 32, epochs=1, rng=0)
+    calls: dict[str, Case] = {
+        "pairs": lambda: model.predict(test.users, test.items),
+        "rmse": lambda: model.rmse(test),
+        "reconstruct": model.reconstruct,
+    }
+    return _warm(calls[call])
+
+
+PREDICTION = ("pairs", "rmse", "reconstruct")
+
+
+def file(operation: str, size: str) -> Case:
+    """Build the reading of ratings from a file, or the saving or loading of a model of rank 32."""
+    from scipy import io, sparse
+
+    folder = tempfile.TemporaryDirectory()  # lives as long as the case
+    path = Path(folder.name)
+    R = ratings(size)
+    model = mf.factorize(R, 32, epochs=1, rng=0)
+    if operation == "read csv":
+        rows = zip(R.users.tolist(), R.items.tolist(), R.values.tolist(), strict=True)
+        lines = ["user,item,rating", *(f"{user},{item},{rating:.1f}" for user, item, rating in rows)]
+        (path / "ratings.csv").write_text("\n".join(lines), encoding="ascii")
+    elif operation == "read matrix market":
+        io.mmwrite(path / "ratings.mtx", sparse.coo_array(R.to_scipy()), precision=3)
+    elif operation == "read npz":
+        sparse.save_npz(path / "ratings.npz", R.to_scipy())
+    else:
+        model.save(path / "model.npz")
+    operations: dict[str, Callable[[Path], Any]] = {
+        "read csv": lambda path: mf.read_ratings(path / "ratings.csv"),
+        "read matrix market": lambda path: mf.read_ratings(path / "ratings.mtx"),
+        "read npz": lambda path: mf.read_ratings(path / "ratings.npz"),
+        "save": lambda path: model.save(path / "model.npz"),
+        "load": lambda path: mf.load(path / "model.npz"),
+    }
+    return _warm(lambda: operations[operation](Path(folder.name)))
+
+
+FILES = ("read csv", "read matrix market", "read npz", "save", "load")
+FIRST_CALL = "import mfkernel as mf; mf.factorize([[5, 3, 0], [4, 0, 1]], 2)"
+
+
+def start(what: str) -> Case:
+    """Build a fresh process."""
+    if what == "import":
+        return _warm(lambda: fresh("import mfkernel"))
+    if what == "first call, compiled before":
+        return _warm(lambda: fresh(FIRST_CALL))
+
+    def cold() -> None:
+        with tempfile.TemporaryDirectory() as empty:
+            fresh(FIRST_CALL, NUMBA_CACHE_DIR=empty)
+
+    return cold
+
+
+STARTS = ("import", "first call, compiled before", "first call")
+
+
+# The whole, and how good it is
+
+
+def fit(schedule: str, size: str) -> Case:
+    """Build the plain call, from ratings to factors."""
+    R = ratings(size)
+    mf.factorize(R, 32, epochs=1, schedule=schedule)
+    return lambda: mf.factorize(R, 32, schedule=schedule, rng=0)
+
+
+def fit_memory(schedule: str, size: str) -> Case:
+    """Build the peak of memory of a fit, beyond what is held before it."""
+    run = fit(schedule, size)
+
+    def figure() -> float:
+        before = probes.reset_peak()
+        if before is None:
+            raise NotImplementedError("only Linux counts the peak of memory anew")
+        run()
+        return probes.peak() - before
+
+    return _warm(figure)
+
+
+def held_out_rmse(size: str, k: int, schedule: str, **settings: Any) -> float:
     """Return the test RMSE of the plain call, a tenth of the ratings held out."""
-    train, test = mf.train_test_split(R, 0.1, rng=seed)
-    threads = None if schedule == "sequential" else 2
-    return mf.factorize(train, k, schedule=schedule, n_threads=threads, rng=seed).rmse(test)
+    train, test = split(size)
+    n_threads = 2 if schedule == "hogwild" else None
+    return mf.factorize(train, k, schedule=schedule, n_threads=n_threads, rng=0, **settings).rmse(test)
 
 
-def _finish(result: object) -> None:
-    """Drop a result: a case returns nothing."""
+def error(schedule: str, size: str, k: str) -> Case:
+    """Build the held-out RMSE after the epochs that are the default, so that faster but worse shows."""
+    return partial(held_out_rmse, size, int(k), schedule)
+
+
+def error_after(epochs: str, size: str, k: str) -> Case:
+    """Build the held-out RMSE after as many epochs as are given."""
+    return partial(held_out_rmse, size, int(k), "blocks", epochs=int(epochs))
+
+
+def epochs_needed(schedule: str, size: str) -> Case:
+    """Build the smallest number of epochs that reaches a fixed held-out RMSE at rank 32."""
+
+    def figure() -> int:
+        reached = (n for n in range(1, 61) if held_out_rmse(size, 32, schedule, epochs=n) <= FIXED_RMSE[size])
+        return next(reached)
+
+    return figure
+
+
+def speed(engine: str, size: str, k: str) -> Case:
+    """Build the ratings a second, through the public call alone: of its fastest epoch."""
+    R = ratings(size)
+    schedule, _, threads = engine.partition(", ")
+    n_threads = 2 if threads else None if schedule == "sequential" else 1
+    run = partial(mf.factorize, R, int(k), schedule=schedule, n_threads=n_threads, rng=0)
+    run(epochs=1)
+
+    def figure() -> float:
+        return R.nnz / 1e6 / min(epoch.seconds for _ in range(3) for epoch in run(epochs=20).history)
+
+    return figure
+
+
+def share_of_limit(engine: str, size: str, k: str) -> Case:
+    """Build the share of what the machine's arithmetic and nearest cache allow, in per cent."""
+    run = epoch(engine, size, k)
+    measured = probes.limit_probes()
+    n_threads = 2 if "2 threads" in engine else 1
+
+    def figure() -> float:
+        runs = {name: probe for name, (probe, _) in measured.items()} | {"epoch": run}
+        seconds = probes.median_seconds(runs, 7)
+        rates = {name: work / seconds[name] for name, (_, work) in measured.items()}
+        reached = ratings(size).nnz / seconds["epoch"]
+        return 100 * reached / (n_threads * probes.update_limit(int(k), rates))
+
+    return figure
+
+
+# Counts, which do not jitter
+
+
+def signatures() -> Case:
+    """Build how often something is compiled for fits of every kind and of both dtypes at one rank."""
+    code = (
+        "import sys, numpy as np, mfkernel as mf, benchmarks.cases as cases\n"
+        "R = mf.datasets.synthetic(60, 50, 900)\n"
+        "for dtype in (np.float32, np.float64):\n"
+        "    for schedule in cases.SCHEDULES:\n"
+        "        for decay in ('cosine', 'adaptive'):\n"
+        "            options = {'epochs': 1, 'schedule': schedule, 'decay': decay, 'dtype': dtype}\n"
+        "            mf.factorize((R.users, R.items, R.values), 32, **options)\n"
+        "modules = [module for name, module in sys.modules.items() if name.split('.')[0] == 'mfkernel']\n"
+        "named = {id(x): x for module in modules for x in vars(module).values() if hasattr(x, 'py_func')}\n"
+        "print(sum(len(x.signatures) for x in named.values()))"
+    )
+
+    def figure() -> int:
+        with tempfile.TemporaryDirectory() as empty:  # what comes from the disk cache hides what it calls
+            return int(fresh(code, NUMBA_CACHE_DIR=empty))
+
+    return figure
+
+
+def assembly(k: int, adaptive: bool = False) -> list[str]:
+    """Return the lines of code that are generated for the walk over tiles of float32 rows of length k."""
+    import numba
+
+    from mfkernel._jit import OPTIONS
+    from mfkernel._simd import vectors_of
+    from mfkernel.factors import aligned_rows
+    from mfkernel.kernels.sgd import Adaptive, Model, Tiles, sgd_tiles
+
+    P, Q = (aligned_rows(3, k, np.dtype(np.float32)) for _ in range(2))
+    ids, first = np.zeros(2, np.uint16), np.zeros(1, np.int64)
+    tiles = Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
+    users, items = np.ones((2, 3, 2), np.float32)
+    state = Adaptive(users, items, np.float32(1)) if adaptive else None
+    model = Model(P, Q, np.float32(0.1), np.float32(0.1), vectors_of(k))
+    function: Any = sgd_tiles
+    walk = numba.njit(**OPTIONS)(function.py_func)  # not from the disk cache, which has no assembly
+    walk(np.zeros(1, np.int64), 1, 9, tiles, model, state)
+    (text,) = walk.inspect_asm().values()
+    lines: list[str] = text.splitlines()
+    return lines
+
+
+PACKED_FMA = re.compile(r"\s(vfn?m\w+ps\s.*[yz]mm|fml[as]\s+v\d+\.4s)")  # of x86-64 and of 64-bit ARM
+CONVERSION = re.compile(r"\s(v?cvt\w+|fcvt\w*|[su]cvtf)\s")
+
+
+def instructions(pattern: re.Pattern[str], k: str) -> Case:
+    """Build the number of instructions of a kind in the walk over tiles."""
+    return lambda: sum(bool(pattern.search(line)) for line in assembly(int(k)))
+
+
+def allocations(engine: str) -> Case:
+    """Build how many arrays the kernels allocate in an epoch."""
+    from numba.core.runtime import _nrt_python, rtsys
+
+    run = epoch(engine, "ml-100k-like", "32")
+
+    def figure() -> int:
+        _nrt_python.memsys_enable_stats()
+        before = rtsys.get_allocation_stats().alloc
+        run()
+        return int(rtsys.get_allocation_stats().alloc - before)
+
+    return figure
+
+
+def array_bytes(of: str) -> Case:
+    """Build the bytes of the arrays that an object holds, or of a file."""
+    from mfkernel.blocks import BlockSchedule
+    from mfkernel.engine import ThreadEngine
+
+    R = ratings("ml-100k-like")
+    triplets = R.users.copy(), R.items.copy(), R.values.copy()
+    model = mf.factorize(R, 32, epochs=1, rng=0)
+
+    def saved() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model.npz")
+            return (Path(folder) / "model.npz").stat().st_size
+
+    makers: dict[str, Case] = {
+        "ratings": lambda: _held(lambda: mf.Ratings(triplets)),
+        "blocks": lambda: _held(lambda: BlockSchedule(R, 32, True, 0, ThreadEngine(1))),
+        "model": lambda: _held(lambda: mf.factorize(R, 32, epochs=1, rng=0)),
+        "file of a model": saved,
+    }
+    return _warm(makers[of])
+
+
+HOLDERS = ("ratings", "blocks", "model", "file of a model")
+
+
+_SIZES, _DTYPES = tuple(SIZES), ("float32", "float64")
+_SMALL = ("ml-100k-like",)
+
+SUITES: dict[str, Suite] = {
+    "epoch": Suite(SECONDS, {"engine": tuple(ENGINES), "size": _SIZES, "k": RANKS}, epoch, has_epoch),
+    "kernel": Suite(SECONDS, {"kernel": tuple(KERNELS), "k": KERNEL_RANKS, "dtype": _DTYPES}, kernel),
+    "preparation": Suite(SECONDS, {"step": PREPARATION, "size": _SIZES}, preparation),
+    "prediction": Suite(SECONDS, {"call": PREDICTION, "size": _SIZES}, prediction),
+    "file": Suite(SECONDS, {"operation": FILES, "size": _SMALL}, file),
+    "start": Suite(SECONDS, {"what": STARTS}, start),
+    "fit": Suite(SECONDS, {"schedule": SCHEDULES, "size": _SIZES}, fit, peak=True),
+    "fit memory": Suite(MIB, {"schedule": SCHEDULES, "size": _SIZES}, fit_memory),
+    "error": Suite(RMSE, {"schedule": SCHEDULES, "size": _SIZES, "k": RANKS}, error),
+    "error after epochs": Suite(RMSE, {"epochs": ("1", "5", "15"), "size": _SIZES, "k": RANKS}, error_after),
+    "epochs needed": Suite("epochs", {"schedule": SCHEDULES, "size": _SIZES}, epochs_needed),
+    "speed": Suite("M ratings/s", {"engine": COMPILED_ENGINES, "size": _SIZES, "k": RANKS}, speed),
+    "share of limit": Suite(
+        "% of the limit", {"engine": COMPILED_ENGINES, "size": _SIZES, "k": RANKS}, share_of_limit
+    ),
+    "signatures": Suite(COUNT, {}, signatures),
+    "packed FMA": Suite("packed FMA", {"k": RANKS}, partial(instructions, PACKED_FMA)),
+    "conversions": Suite(COUNT, {"k": RANKS}, partial(instructions, CONVERSION)),
+    "allocations": Suite(COUNT, {"engine": ("sequential", "blocks")}, allocations),
+    "bytes": Suite(COUNT, {"of": HOLDERS}, array_bytes),
+}
+
+# name -> suite and parameters: "epoch: blocks, ml-1m-like, 32"
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    f"{name}: {', '.join(parameters)}".rstrip(": "): (name, parameters)
+    for name, suite in SUITES.items()
+    for parameters in suite.combinations()
+}
+
+
+def build(name: str) -> Case:
+    """Build a case of ``CASES``."""
+    suite, parameters = CASES[name]
+    return SUITES[suite].build(*parameters)
+
+
+def fresh(code: str, **environment: str) -> str:
+    """Run code in a new process, with this ``mfkernel`` and these benchmarks; return what it prints."""
+    packages = [str(Path(module.__file__ or "").parents[1]) for module in (mf, probes)]
+    with tempfile.TemporaryDirectory() as elsewhere:  # or Python would look in the current folder first
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=elsewhere,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(packages)} | environment,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+    return done.stdout
+
+
+def _warm(case: Case) -> Case:
+    case()
+    return case
+
+
+def _held(make: Case) -> int:
+    """Return the bytes of NumPy's arrays that are alive because of an object."""
+    make()
+    tracemalloc.start()
+    try:
+        made = make()
+        arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+        traces = tracemalloc.take_snapshot().filter_traces([arrays]).traces
+        del made
+        return sum(trace.size for trace in traces)
+    finally:
+        tracemalloc.stop()

@@ -1,16 +1,13 @@
-"""Compare with other libraries: ``python -m benchmarks.peers [--data FOLDER] [--set NAME] [--readme]``.
+"""Compare with other libraries: ``python -m benchmarks.peers [--data FOLDER] [--set NAME] [--store]``.
 
 All learn from the same ratings and predict the same others, unclipped. Every fit has a process of its own, so
 that threads are limited and the peak of memory is counted for it alone. As in ``compare``, they take turns.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import pickle
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import mfkernel as mf
-from benchmarks.compare import README, machine, write_into_readme
+from benchmarks import probes, results
 
 Figures = dict[str, float]  # "seconds", "rmse" and "MiB" of a fit, as far as it has them
 
@@ -53,12 +50,12 @@ class Case:
     @contextmanager
     def clock(self) -> Iterator[None]:
         """Measure the seconds, and the peak of memory above what is held at the start."""
-        held = _reset_peak()
+        held = probes.reset_peak()
         start = time.perf_counter()
         yield
         self.figures["seconds"] = time.perf_counter() - start
         if held is not None:
-            self.figures["MiB"] = _peak() - held
+            self.figures["MiB"] = probes.peak() - held
 
 
 def mfkernel(case: Case, **settings: Any) -> NDArray[Any]:
@@ -159,14 +156,14 @@ PEERS = {
 
 
 def main() -> None:
-    """Print the tables, or write them into README.md."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
     parser.add_argument("--set", action="append", choices=[REAL, *GENERATED], help="may be given repeatedly")
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--readme", action="store_true", help="write the tables into README.md")
+    parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)  # what a child process fits
     parser.add_argument("--split", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -176,50 +173,59 @@ def main() -> None:
     names = options.set or [*([REAL] if options.data else []), "generated 1M"]
     if REAL in names and not options.data:
         parser.error(f"{REAL} needs --data")
-    lines = [line for name in names for line in table(name, options)]
-    text = "\n".join([*lines, footnote(options.repeats)])
-    print(text)
-    if options.readme:
-        write_into_readme("peers", text, "peers")
+    rows = [measure(name, options) for name in names]
+    settings = {"k": options.k, "threads": sorted({1, options.threads}), "repeats": options.repeats}
+    command = f"python -m benchmarks.peers --data FOLDER --set {' --set '.join(names)} --store"
+    stored = results.described(command, rows, **settings)
+    print(table(stored))
+    if options.store:
+        results.store("peers", stored)
 
 
-def table(name: str, options: argparse.Namespace) -> Iterator[str]:
-    """Yield the lines of a table, and below it what is missing."""
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Fit a set with each library."""
     if name == REAL:
         R = mf.read_ratings(Path(options.data) / "ml-1m" / "ratings.csv.gz")
     else:
         R = mf.datasets.synthetic(*GENERATED[name])
     train, test = mf.train_test_split(R, 0.1, rng=1)
-    counts = sorted({1, options.threads})
-    fits, notes = fit_in_turns((train, test), options.k, counts, options.repeats)
-    yield f"{name}: {train.nnz:,} ratings to learn from, {test.nnz:,} to predict, k = {options.k}.\n"
-    seconds = (f"seconds, {count} thread{'s' * (count > 1)}" for count in counts)
-    head = ("library", "settings", *seconds, "test RMSE", "MiB")
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for peer, by_threads in fits.items():
-        settings = ", ".join(f"{key}={value!r}" for key, value in PEERS[peer].settings.items())
-        most = by_threads[max(by_threads)]
-        cells = (
-            f"{PEERS[peer].package} {_version(PEERS[peer].package)}",
-            f"{PEERS[peer].method}: `{settings}`",
-            *(_median(by_threads.get(count, []), "seconds", ".3g") for count in counts),
-            _median(most, "rmse", ".4f"),
-            _median(most, "MiB", ".0f"),
-        )
-        yield f"| {' | '.join(cells)} |"
-    yield from ("", *(f"{note}\n" for note in notes))
+    fits, notes = fit_in_turns((train, test), options.k, sorted({1, options.threads}), options.repeats)
+    peers = [
+        {
+            "library": f"{PEERS[peer].package} {_version(PEERS[peer].package)}",
+            "method": PEERS[peer].method,
+            "settings": ", ".join(f"{key}={value!r}" for key, value in PEERS[peer].settings.items()),
+            "fits": {str(count): figures for count, figures in by_threads.items()},
+        }
+        for peer, by_threads in fits.items()
+    ]
+    return {"set": name, "train": train.nnz, "test": test.nnz, "peers": peers, "notes": notes}
 
 
-def footnote(repeats: int) -> str:
-    """Say what the columns are, and what was measured on."""
-    return (
-        f"Seconds of the library's fit call, the median of {repeats}; building the data structure it takes "
-        "is not counted, nor compilation. RMSE of unclipped predictions, and MiB of memory that the fit "
-        "adds at its peak, both on several threads where the library has them. What the settings do not name "
-        "is left to the library. Users and items without training ratings are predicted by the mean. "
-        f"{machine()}"
+def table(stored: results.Stored) -> str:
+    """Return a table for each set, what is missing in it, and what the columns say."""
+    counts = [str(count) for count in stored["threads"]]
+    seconds = (f"seconds, {count} thread{'s' * (count != '1')}" for count in counts)
+    head = ["library", "settings", *seconds, "test RMSE", "MiB"]
+    texts = []
+    for row in stored["rows"]:
+        rows = []
+        for peer in row["peers"]:
+            fits = peer["fits"]
+            most = fits[max(fits, key=int)]
+            timed = (_median(fits.get(count, []), "seconds", ".3g") for count in counts)
+            cells = (*timed, _median(most, "rmse", ".4f"), _median(most, "MiB", ".0f"))
+            rows.append([peer["library"], f"{peer['method']}: `{peer['settings']}`", *cells])
+        split = f"{row['train']:,} ratings to learn from, {row['test']:,} to predict"
+        texts += [f"{row['set']}: {split}, k = {stored['k']}.", results.table(head, rows), *row["notes"]]
+    texts.append(
+        f"Seconds of the library's fit call, the median of {stored['repeats']}; building the data structure "
+        "it takes is not counted, nor compilation. RMSE of unclipped predictions, and MiB of memory that the "
+        "fit adds at its peak, both on several threads where the library has them. What the settings do not "
+        "name is left to the library. Users and items without training ratings are predicted by the mean. "
+        f"{stored['machine']}"
     )
+    return "\n\n".join(texts)
 
 
 def fit_in_turns(
@@ -251,9 +257,7 @@ def fit_apart(name: str, split: Path, k: int, threads: int) -> Figures:
     limits |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     arguments = ("--one", name, "--split", str(split), "--k", str(k), "--threads", str(threads))
     command = [sys.executable, "-m", "benchmarks.peers", *arguments]
-    child = subprocess.run(
-        command, cwd=README.parent, env=os.environ | limits, capture_output=True, text=True
-    )
+    child = subprocess.run(command, cwd=results.ROOT, env=os.environ | limits, capture_output=True, text=True)
     if child.returncode:
         raise RuntimeError((child.stderr.strip() or f"exit status {child.returncode}").splitlines()[-1])
     # a library may print something, too
@@ -298,22 +302,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _reset_peak() -> float | None:
-    gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # or the fit takes first what is freed but still held
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return None  # only Linux counts so
-    return _peak()
-
-
-def _peak() -> float:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,15 @@ import re
 import subprocess
 import sys
 
-import numba
 import numpy as np
 import pytest
 from llvmlite.binding import get_host_cpu_features
 
+from benchmarks.cases import assembly
 from mfkernel import _simd
-from mfkernel._jit import OPTIONS, jit
+from mfkernel._jit import jit
 from mfkernel._simd import LONGEST, dot, prefetch, step, vectors_of
 from mfkernel.factors import PADDING, aligned_rows
-from mfkernel.kernels.sgd import Adaptive, Model, Tiles, sgd_tiles
 
 pytestmark = pytest.mark.kernel
 
@@ -53,20 +52,6 @@ def test_dot_and_step__do_what_their_python_says(k, dtype, number):
     Q_ref[1] = 0.8 * Q_ref[1] - 0.3 * P_ref[2]
     np.testing.assert_allclose(P, P_ref, **tolerance)
     np.testing.assert_allclose(Q, Q_ref, **tolerance)
-
-
-def assembly(k, adaptive):
-    """Return the lines of code that are generated for float32 rows of length k."""
-    P, Q = (aligned_rows(3, k, np.dtype(np.float32)) for _ in range(2))
-    ids, first = np.zeros(2, np.uint16), np.zeros(1, np.int64)
-    tiles = Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
-    states = np.ones((2, 3, 2), np.float32)
-    state = Adaptive(*states, np.float32(1)) if adaptive else None
-    model = Model(P, Q, np.float32(0.1), np.float32(0.1), vectors_of(k))
-    kernel = numba.njit(**OPTIONS)(sgd_tiles.py_func)  # not from the disk cache, which has no assembly
-    kernel(np.zeros(1, np.int64), 1, 9, tiles, model, state)
-    (text,) = kernel.inspect_asm().values()
-    return text.splitlines()
 
 
 def loops(lines):

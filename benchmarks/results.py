@@ -1,0 +1,46 @@
+"""Stored results, which README's tables and the pictures are made of; each says how it was measured."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import probes
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "benchmarks" / "results"
+
+Stored = dict[str, Any]  # "command", "date", "machine", settings, and "rows"
+
+
+def described(command: str, rows: list[dict[str, Any]], **settings: Any) -> Stored:
+    """Add to figures what they were measured by, when and on what."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"command": command, "date": today, "machine": probes.machine(), **settings, "rows": rows}
+
+
+def store(name: str, results: Stored) -> None:
+    """Keep results, instead of those of that name."""
+    FOLDER.mkdir(exist_ok=True)
+    text = json.dumps(_rounded(results), indent=1, ensure_ascii=False)
+    (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load(name: str) -> Stored:
+    """Return the results of a name."""
+    stored: Stored = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return stored
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _rounded(value: Any) -> Any:
+    """Return figures to six digits, which is more than any is good for."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
