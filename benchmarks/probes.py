@@ -26,6 +26,7 @@ LANES = 16  # float32 numbers in the widest vectors
 CHAINS = 12  # of multiply-adds at once, as each waits for the one before it
 NEAREST = 2**14  # bytes copied within the first-level cache, which holds source and target
 RATING = 12  # bytes
+PAGE = 1024  # numbers
 KIB = 1024
 
 
@@ -104,7 +105,12 @@ def update_limit(k: int, rates: dict[str, float]) -> float:
 @cache
 def copy_probe(size: int) -> tuple[Callable[[], None], int]:
     """Return what copies ``size`` bytes in all, read and written, often enough to be timed; and the bytes."""
-    source, target = (np.ones(max(1, size // 8), np.float32) for _ in range(2))
+    # whole cache lines, half a page apart: a store to an address that ends as that of a later load delays it
+    count = -(-size // 8 // LANES) * LANES
+    buffer = np.ones(2 * count + 2 * PAGE, np.float32)
+    first = -buffer.ctypes.data % (4 * LANES) // 4
+    second = first + count + (PAGE // 2 - count) % PAGE
+    source, target = buffer[first : first + count], buffer[second : second + count]
     times = max(1, 2**26 // size)
 
     def run() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import probes
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "benchmarks" / "results"
+FOLDER = ROOT / "benchmarks" / "stored"
 
 Stored = dict[str, Any]  # "command", "date", "machine", settings, and "rows"
 

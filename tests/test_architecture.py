@@ -7,13 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 import mfkernel as mf
+from tests.forms import ROOT
 
-ROOT = Path(__file__).parent.parent
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mf.__path__, "mfkernel.") if "__main__" not in name]
 
 
@@ -60,3 +59,19 @@ def test_sources__compile_options_live_in_one_place():
         text = path.read_text(encoding="utf-8")
         if path.name not in ("_jit.py", "_simd.py"):
             assert not re.search(r"\b(njit|prange|fastmath|import numba|from numba)\b", text), path
+
+
+def test_workflows__call_steps_that_there_are():
+    steps = set(re.findall(r"^    (\w+)\)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE))
+    called = []
+    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
+        called += re.findall(r"\.ci/run ([\w ]+)", workflow.read_text(encoding="utf-8"))
+    assert steps == {step for line in called for step in line.split()}
+
+
+def test_oldest_versions__are_those_of_the_package():
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = (ROOT / ".ci" / "oldest.txt").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^(\w+)==([\d.]+)\.\*", oldest, re.MULTILINE)) == sorted(
+        tuple(dependency.split(">=")) for dependency in package["dependencies"]
+    )

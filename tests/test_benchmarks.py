@@ -1,28 +1,46 @@
-"""Every case of the catalogue; plain test runs execute each once, ``--benchmark-enable`` times them."""
+"""Every case of the catalogue; plain runs execute each once, ``--benchmark-enable`` times them."""
 
+import shutil
 import statistics
-import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks import cases
+from benchmarks import asv_suites, cases, probes, report, results
+
+SLOW = ("epoch: naive loop", "epoch: numpy reference", "start: first call")
+MOST_ROUNDS = 20
+TIME = 0.5  # seconds that a case takes in all, about
 
 
-@pytest.mark.parametrize("name", cases.EPOCHS)
-def test_epoch(name, benchmark):
-    slow = cases.EPOCHS[name][0] in cases.SLOW_ENGINES
-    benchmark.group = name.partition(", ml")[2]
-    benchmark.extra_info["ratings"] = cases.ratings(cases.EPOCHS[name][1]).nnz
-    benchmark.pedantic(cases.epoch(name), rounds=1 if slow else 20, warmup_rounds=0 if slow else 2)
+TIMED = [name for name, (suite, _) in cases.CASES.items() if cases.SUITES[suite].unit == cases.SECONDS]
 
 
-@pytest.mark.parametrize("schedule", ["blocks", "sequential", "hogwild"])
-@pytest.mark.parametrize("size", cases.SIZES)
-def test_quality(size, schedule, benchmark):
-    R = cases.ratings(size)
-    rmse = benchmark.pedantic(lambda: cases.held_out_rmse(R, 32, schedule), rounds=1)
-    benchmark.extra_info["rmse"] = rmse
-    assert rmse < 0.87 * R.std
+@pytest.mark.parametrize("name", TIMED)
+def test_time(name, benchmark):
+    suite, parameters = cases.CASES[name]
+    benchmark.group = f"{suite}: {', '.join(parameters[1:])}"
+    case = cases.build(name)
+    if name.startswith(SLOW) or benchmark.disabled:
+        benchmark.pedantic(case)
+    else:
+        rounds = int(TIME / max(probes.clock(case), 1e-9))
+        benchmark.pedantic(case, rounds=min(MOST_ROUNDS, max(1, rounds)), warmup_rounds=1)
+
+
+@pytest.mark.parametrize("name", [name for name in cases.CASES if name not in TIMED])
+def test_figure(name):
+    try:
+        figure = cases.build(name)()
+    except NotImplementedError as error:
+        pytest.skip(str(error))
+    assert 0 <= figure < float("inf")
+
+
+@pytest.mark.parametrize("name", [name for name in cases.CASES if name.startswith("error: ")])
+def test_error__is_far_below_that_of_the_mean(name):
+    _, size, _ = cases.CASES[name][1]
+    assert cases.build(name)() < 0.87 * cases.ratings(size).std
 
 
 def test_sequential__is_hundreds_of_times_faster_than_the_naive_loop():
@@ -31,8 +49,38 @@ def test_sequential__is_hundreds_of_times_faster_than_the_naive_loop():
     times = {naive: [], sequential: []}
     for _ in range(2):
         for epoch, repeats in ((naive, 1), (sequential, 20)):
-            for _ in range(repeats):
-                start = time.perf_counter()
-                epoch()
-                times[epoch].append(time.perf_counter() - start)
+            times[epoch] += [probes.clock(epoch) for _ in range(repeats)]
     assert statistics.median(times[naive]) / statistics.median(times[sequential]) >= 200
+
+
+def test_names__are_strings_that_last():
+    for suite in cases.SUITES.values():
+        for values in suite.parameters.values():
+            assert all(type(value) is str and "0x" not in value for value in values)
+    assert len(set(cases.CASES)) == sum(len(suite.combinations()) for suite in cases.SUITES.values())
+
+
+def test_asv__sees_every_suite_once():
+    methods = []
+    for found in vars(asv_suites).values():
+        if isinstance(found, type):
+            methods += [name for name in vars(found) if name.startswith(("time_", "track_", "peakmem_"))]
+            assert found.version == "1"
+    names = sorted(name.partition("_")[2].replace("_", " ") for name in methods if "peakmem" not in name)
+    assert names == sorted(name.lower() for name in cases.SUITES)
+    assert "peakmem_fit" in methods
+
+
+def test_readme__has_the_tables_that_the_stored_results_say():
+    text = report.README.read_text(encoding="utf-8")
+    assert report.with_tables(text) == text, "run python -m benchmarks.report"
+
+
+@pytest.mark.parametrize("name", report.TABLES)
+def test_readme__of_other_results_would_be_another(name, tmp_path, monkeypatch):
+    text = report.README.read_text(encoding="utf-8")
+    folder = shutil.copytree(results.FOLDER, tmp_path / "results")
+    monkeypatch.setattr(results, "FOLDER", Path(folder))
+    stored = results.load(report.STORED.get(name, name))
+    results.store(report.STORED.get(name, name), stored | {"machine": "Another machine."})
+    assert report.with_tables(text) != text

@@ -17,7 +17,7 @@ from tests.forms import ROOT
 NO_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 FAST = "kernel: tiles, 64, float32"
 RMSE = "error: blocks, ml-100k-like, 32"
-RUNS_UNDER_LOAD = int(os.environ.get("MFKERNEL_GATE_RUNS", "3"))
+RUNS_UNDER_LOAD = int(os.environ.get("MFKERNEL_GATE_RUNS", "1"))
 
 
 def git(folder, *arguments):
