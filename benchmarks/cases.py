@@ -11,11 +11,13 @@ import itertools
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -209,8 +211,7 @@ def file(operation: str, size: str) -> Case:
     """Build the reading of ratings from a file, or the saving or loading of a model of rank 32."""
     from scipy import io, sparse
 
-    folder = tempfile.TemporaryDirectory()  # lives as long as the case
-    path = Path(folder.name)
+    path = Path(tempfile.mkdtemp())
     R = ratings(size)
     model = mf.factorize(R, 32, epochs=1, rng=0)
     if operation == "read csv":
@@ -223,14 +224,16 @@ def file(operation: str, size: str) -> Case:
         sparse.save_npz(path / "ratings.npz", R.to_scipy())
     else:
         model.save(path / "model.npz")
-    operations: dict[str, Callable[[Path], Any]] = {
-        "read csv": lambda path: mf.read_ratings(path / "ratings.csv"),
-        "read matrix market": lambda path: mf.read_ratings(path / "ratings.mtx"),
-        "read npz": lambda path: mf.read_ratings(path / "ratings.npz"),
-        "save": lambda path: model.save(path / "model.npz"),
-        "load": lambda path: mf.load(path / "model.npz"),
+    operations: dict[str, Case] = {
+        "read csv": lambda: mf.read_ratings(path / "ratings.csv"),
+        "read matrix market": lambda: mf.read_ratings(path / "ratings.mtx"),
+        "read npz": lambda: mf.read_ratings(path / "ratings.npz"),
+        "save": lambda: model.save(path / "model.npz"),
+        "load": lambda: mf.load(path / "model.npz"),
     }
-    return _warm(lambda: operations[operation](Path(folder.name)))
+    case = operations[operation]
+    weakref.finalize(case, shutil.rmtree, path, ignore_errors=True)
+    return _warm(case)
 
 
 FILES = ("read csv", "read matrix market", "read npz", "save", "load")

@@ -377,7 +377,8 @@ def table(verdicts: list[Verdict]) -> list[str]:
             cells = ("", "", (v.errors[1] or v.errors[0])["error"].split("\n")[0][:50], "", "")
         else:
             ratio, low, high = v.interval
-            figures = (f"{v.best(side):.4g}" for side in (v.base, v.head))
+            form = ".4g" if v.unit in TOLERANCES else ",.0f"
+            figures = (format(v.best(side), form) for side in (v.base, v.head))
             cells = (*figures, f"{ratio:.3f}", f"{low:.3f} … {high:.3f}", f"{v.tolerance:g}")
         rows.append((v.case, v.unit, *cells, v.word))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -147,7 +147,7 @@ def test_gate__passes_no_change_while_every_core_is_busy(tree, monkeypatch):
     names = [FAST, "epoch: blocks, 2 threads, ml-1m-like, 32", "prediction: pairs, ml-100k-like", RMSE]
     with busy_cores():
         for _ in range(RUNS_UNDER_LOAD):
-            verdicts = gate.compare(sides, names, seconds=360)
+            verdicts = gate.compare(sides, names, seconds=45)
             assert [v.case for v in verdicts if v.is_bad] == [], "\n".join(gate.table(verdicts))
 
 
