@@ -28,7 +28,7 @@ def asv_class(name: str, suite: cases.Suite) -> type:
         "param_names": list(suite.parameters),
         "skip_params": [parameters for parameters in combinations if not suite.exists(*parameters)],
         "unit": suite.unit,
-        "version": "1",
+        "version": suite.version,
         "timeout": 600,
     }
     title = "".join(word[0].upper() + word[1:] for word in name.split())

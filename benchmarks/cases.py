@@ -4,7 +4,7 @@ asv, pytest-benchmark, the gate and README's tables all take their cases from ``
 adds its suite here and nowhere else. A builder gets a case's parameters, which are strings, does the set-up
 and one untimed call, so that kernels are compiled, and returns a function without arguments: what is timed,
 or what returns the figure. Builders import what is not public themselves, so that one that an older commit
-cannot serve takes no other with it.
+cannot serve takes no other with it, and call it by keyword, so that one is not served wrongly.
 """
 
 import itertools
@@ -49,6 +49,8 @@ class Suite(NamedTuple):
         which combinations there are.
     peak
         whether asv is to watch the peak of memory, too.
+    version
+        another one begins a new history: the cases mean something else.
     """
 
     unit: str
@@ -56,6 +58,7 @@ class Suite(NamedTuple):
     build: Callable[..., Case]
     exists: Callable[..., bool] = lambda *parameters: True
     peak: bool = False
+    version: str = "1"
 
     def combinations(self) -> list[tuple[str, ...]]:
         """Return the parameters of each case."""
@@ -117,9 +120,9 @@ def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int = 1, decay: st
     engine = ThreadEngine(n_threads)
     order: Schedule
     if schedule == "blocks":
-        order = BlockSchedule(R, padded_rank(k), True, 0, engine)
+        order = BlockSchedule(R, k=padded_rank(k), shuffle=True, seed=0, engine=engine)
     else:
-        order = RowSchedule(R, n_threads, True, 0)
+        order = RowSchedule(R, n_tasks=n_threads, shuffle=True, seed=0)
     P, Q = methods.default_start(R, k, R.dtype, np.random.default_rng(0))
     sgd = methods.Sgd(R, order, P, Q, k, learning_rate=1e-3, decay=decay, regularization=0.05)
     epochs = itertools.count(1)
@@ -183,8 +186,8 @@ def preparation(step: str, size: str) -> Case:
         "ratings from scipy": lambda: mf.Ratings(matrix),
         "transpose": lambda: mf.Ratings(R).T,
         "split": lambda: mf.train_test_split(R, 0.1, rng=0),
-        "blocks": lambda: BlockSchedule(R, 32, True, 0, ThreadEngine(1)),
-        "bands": lambda: RowSchedule(R, 2, True, 0),
+        "blocks": lambda: BlockSchedule(R, k=32, shuffle=True, seed=0, engine=ThreadEngine(1)),
+        "bands": lambda: RowSchedule(R, n_tasks=2, shuffle=True, seed=0),
     }
     return _warm(steps[step])
 
@@ -327,17 +330,15 @@ def speed(engine: str, size: str, k: str) -> Case:
 
 
 def share_of_limit(engine: str, size: str, k: str) -> Case:
-    """Build the share of what the machine's arithmetic and nearest cache allow, in per cent."""
-    run = epoch(engine, size, k)
+    """Build the share of what the arithmetic and nearest cache of the cores at work allow, in per cent."""
+    reached = speed(engine, size, k)
     measured = probes.limit_probes()
     n_threads = 2 if "2 threads" in engine else 1
 
     def figure() -> float:
-        runs = {name: probe for name, (probe, _) in measured.items()} | {"epoch": run}
-        seconds = probes.median_seconds(runs, 7)
+        seconds = probes.median_seconds({name: probe for name, (probe, _) in measured.items()}, 7)
         rates = {name: work / seconds[name] for name, (_, work) in measured.items()}
-        reached = ratings(size).nnz / seconds["epoch"]
-        return 100 * reached / (n_threads * probes.update_limit(int(k), rates))
+        return float(100e6 * reached() / (n_threads * probes.update_limit(int(k), rates)))
 
     return figure
 
@@ -430,7 +431,7 @@ def array_bytes(of: str) -> Case:
 
     makers: dict[str, Case] = {
         "ratings": lambda: _held(lambda: mf.Ratings(triplets)),
-        "blocks": lambda: _held(lambda: BlockSchedule(R, 32, True, 0, ThreadEngine(1))),
+        "blocks": lambda: _held(lambda: BlockSchedule(R, k=32, shuffle=True, seed=0, engine=ThreadEngine(1))),
         "model": lambda: _held(lambda: mf.factorize(R, 32, epochs=1, rng=0)),
         "file of a model": saved,
     }

@@ -29,10 +29,12 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     options = parser.parse_args()
     data = None if options.data is None else Path(options.data)
+    if options.store and data is None:
+        parser.error("--store needs --data: README.md shows real ratings, too")
     stored = {"speed": measure_speed(data, options.repeats)}
     print(speed_table(stored["speed"]))
     if data is not None:

@@ -8,19 +8,22 @@ A case fails only if its whole interval lies above the tolerance, and still does
 
 A change that is worth its price names the case in its commit's message: ``Gate-Accepts: signatures``.
 
-Exit status: 0 if nothing is worse, or there is no BASE to compare with; 1 if something is; 2 on a BASE that
-is not known.
+Exit status: 0 if nothing is worse, or there is no BASE to compare with; 1 if something is; 2 if BASE is not
+known, or no case runs on it.
 """
 
 import argparse
 import fnmatch
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -31,9 +34,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import cases, probes
+from benchmarks import cases, probes, results
 
-ROOT = Path(__file__).parent.parent
 # patterns of the cases of the short suite
 SHORT = (
     *("epoch: sequential, ml-1m-like, *", "epoch: hogwild*, ml-1m-like, 32", "epoch: blocks*, ml-1m-like, *"),
@@ -49,7 +51,8 @@ SHORT = (
         "bytes: *",
     ),
 )
-TOLERANCES = {cases.SECONDS: 1.25, cases.MIB: 1.10, cases.RMSE: 1.005}  # of all else, none
+TOLERANCES = {cases.SECONDS: 1.25, cases.MIB: 1.10, cases.RMSE: 1.005}  # of counts, none
+TOLERANCES |= {"M ratings/s": 1.25, "% of the limit": 1.25, "epochs": 1.25}
 ROUNDS = 3
 REPEATS = 2  # of the doubtful cases, each of as many rounds
 SAMPLE = 0.005  # seconds that a sample takes at least: many calls, if need be
@@ -58,6 +61,7 @@ MOST_SAMPLES = 10
 PEAKS = 4  # of memory, measured once more in a round
 CONFIDENCE = 0.99
 RESAMPLES = 2000
+LONGEST = 120  # seconds that an answer may take
 
 Samples = list[list[float]]  # round by round
 
@@ -70,7 +74,9 @@ def main() -> None:
         "--only", action="append", metavar="PATTERN", help="cases, for those of the short suite"
     )
     parser.add_argument("--minutes", type=float, default=6, help="begin no round that may not end in time")
-    parser.add_argument("--json", type=Path, default=ROOT / ".asv" / "gate.json", help="default %(default)s")
+    parser.add_argument(
+        "--json", type=Path, default=results.ROOT / ".asv" / "gate.json", help="default %(default)s"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # what a child process does
     options = parser.parse_args()
     if options.serve:
@@ -87,7 +93,9 @@ def main() -> None:
     names = select(options.only or SHORT)
     if not names:
         parser.error(f"no case matches {', '.join(options.only)}")
-    accepted = git("log", "--format=%(trailers:key=Gate-Accepts,valueonly)", f"{base}..HEAD").split("\n")
+    accepted = results.git("log", "--format=%(trailers:key=Gate-Accepts,valueonly)", f"{base}..HEAD").split(
+        "\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         sides = Path(folder, "base"), Path(folder, "head")
         lay_out(base, *sides)
@@ -100,8 +108,13 @@ def main() -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"\n{probes.machine()} All samples are in {options.json}.")
+    compared = [verdict for verdict in verdicts if verdict.base and verdict.head]
+    print(f"{len(compared)} of {len(verdicts)} cases compared with {options.base}.")
     if bad:
         sys.exit(f"worse than {options.base}: {'; '.join(bad)}")
+    if not compared and any(verdict.word == "new" for verdict in verdicts):
+        print("nothing could be compared", file=sys.stderr)
+        sys.exit(2)
 
 
 # The two sides
@@ -109,31 +122,34 @@ def main() -> None:
 
 def find_base(name: str) -> tuple[str | None, str]:
     """Return the commit of a name; None, with the reason, if there can be none, or "" if it is unknown."""
-    if shutil.which("git") is None or git("rev-parse", "--git-dir") == "":
-        return None, f"{ROOT} is no git repository"
-    if commit := git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
-        if git("ls-tree", commit, "mfkernel"):
+    if not (results.ROOT / ".git").exists():
+        return None, f"{results.ROOT} is no git repository"
+    if not results.git("rev-parse", "--git-dir"):
+        return "", "git is not installed, or refuses this repository"
+    if commit := results.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
+        if results.git("ls-tree", commit, "mfkernel"):
             return commit, ""
         return None, f"{name} has no package mfkernel"
-    if git("rev-parse", "--is-shallow-repository") == "true":
+    if results.git("rev-parse", "--is-shallow-repository") == "true":
         return None, f"this clone is shallow and does not hold {name}"
-    if git("rev-parse", "--verify", "--quiet", name.rstrip("0123456789~^") or "HEAD"):
+    if not results.git("rev-parse", "--verify", "--quiet", "HEAD"):
+        return None, "there is no commit yet"
+    stem = re.sub(r"([~^]\d*)+$", "", name)
+    if stem != name and results.git("rev-parse", "--verify", "--quiet", stem):
         return None, f"the history does not reach back to {name}"
     return "", f"{name!r} names no commit"
 
 
 def lay_out(base: str, base_side: Path, head_side: Path) -> None:
     """Copy the package as it was and as it is, each beside these benchmarks."""
-    archive = subprocess.run(
-        ["git", "archive", "--format=tar", "-o", f"{base_side}.tar", base, "mfkernel"], cwd=ROOT, check=False
-    )
-    archive.check_returncode()
+    command = ["git", "archive", "--format=tar", "-o", f"{base_side}.tar", base, "mfkernel"]
+    subprocess.run(command, cwd=results.ROOT, check=True)
     with tarfile.open(f"{base_side}.tar") as tar:
         tar.extractall(base_side, filter="data")
-    unwanted = shutil.ignore_patterns("__pycache__", "*.json")
-    shutil.copytree(ROOT / "mfkernel", head_side / "mfkernel", ignore=unwanted)
+    caches, stored = shutil.ignore_patterns("__pycache__"), shutil.ignore_patterns("__pycache__", "stored")
+    shutil.copytree(results.ROOT / "mfkernel", head_side / "mfkernel", ignore=caches)
     for side in (base_side, head_side):
-        shutil.copytree(ROOT / "benchmarks", side / "benchmarks", ignore=unwanted)
+        shutil.copytree(results.ROOT / "benchmarks", side / "benchmarks", ignore=stored)
 
 
 class Worker:
@@ -158,22 +174,26 @@ class Worker:
             self.stop()
             self._process = self._start()
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the missing answer says it
+        with suppress(OSError):  # the missing answer says it
             print(json.dumps(request), file=self._process.stdin, flush=True)
 
     def answer(self) -> dict[str, Any]:
         """Wait for the answer."""
         assert self._process.stdout is not None
+        alarm = threading.Timer(LONGEST, self._process.kill)
+        alarm.start()
         line = self._process.stdout.readline()
+        alarm.cancel()
         if not line:
-            return {"error": f"the process ended with exit status {self._process.wait()}"}
+            status = self._process.wait()
+            return {"error": f"the process ended with exit status {status}, or gave no answer in {LONGEST} s"}
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def stop(self) -> None:
         """End the process."""
         self._process.kill()
-        with suppress(BrokenPipeError), self._process:  # what was not sent is lost
+        with suppress(OSError), self._process:  # what was not sent is lost
             pass
 
 
@@ -198,6 +218,8 @@ def serve() -> None:
                 answer = {"figure": (time.perf_counter() - start) / request["run"]}
             else:
                 answer = {"figure": float(case())}
+                if not math.isfinite(answer["figure"]):
+                    raise FloatingPointError(f"the figure is {answer['figure']}")
         except NotImplementedError as error:
             answer = {"error": str(error), "skip": True}
         except Exception as error:
@@ -217,6 +239,7 @@ class Verdict:
     head: Samples = field(default_factory=list)
     errors: tuple[dict[str, Any], dict[str, Any]] = ({}, {})  # of base and head
     accepted: bool = False
+    took: float = 0.0  # seconds, in the last round
 
     @property
     def unit(self) -> str:
@@ -237,12 +260,14 @@ class Verdict:
     def word(self) -> str:
         """The judgement."""
         base_error, head_error = self.errors
+        if "skip" in base_error and "skip" in head_error:
+            return "not here"
         if head_error:
-            return "not here" if "skip" in head_error else "FAILS"
+            return "FAILS"
         if base_error:
             return "new"
         _, low, high = self.interval
-        if low > self.tolerance:
+        if low > self.tolerance and self.is_confirmed:
             return "accepted" if self.accepted else "WORSE"
         if high > self.tolerance:
             return "doubtful"
@@ -253,14 +278,17 @@ class Verdict:
         """Whether it shuts the gate."""
         return self.word in ("WORSE", "FAILS")
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the regular rounds are done and, if there is any jitter, as many again."""
+        jitters = any(len({x for part in side for x in part}) > 1 for side in (self.base, self.head))
+        return self.unit not in TOLERANCES or len(self.base) >= (2 if jitters else 1) * ROUNDS
+
     def wants_more(self, n_rounds: int) -> bool:
-        """Whether another round might change the judgement, which is confirmed once if it is bad."""
+        """Whether another round might change the judgement."""
         if any(self.errors) or self.unit not in TOLERANCES:
             return False
-        if n_rounds < ROUNDS:
-            return True
-        _, low, high = self.interval
-        return low < high and (self.word == "doubtful" or (self.is_bad and n_rounds < 2 * ROUNDS))
+        return n_rounds < ROUNDS or self.word == "doubtful"
 
     def best(self, side: Samples) -> float:
         """Return the best sample of a side."""
@@ -280,21 +308,20 @@ def compare(sides: Sequence[Path], names: list[str], seconds: float) -> list[Ver
     """Measure cases on both sides, in rounds; then the doubtful ones again, as long as there is time."""
     verdicts = [Verdict(name) for name in names]
     start = time.monotonic()
-    of_a_case = 0.0  # seconds, in the longest round
     for n in range(ROUNDS * (1 + REPEATS)):
         chosen = [v for v in verdicts if n == 0 or v.wants_more(n)]
         begun = time.monotonic()
-        if not chosen or (n and begun + of_a_case * len(chosen) > start + seconds):
+        if not chosen or (n and begun + sum(v.took for v in chosen) > start + seconds):
             break
         with ExitStack() as stack:
             workers = [Worker(side) for side in sides]
             for worker in workers:
                 stack.callback(worker.stop)
             for verdict in chosen:
+                before = time.monotonic()
                 measure(verdict, workers, head_first=bool(n % 2))
-        took = time.monotonic() - begun
-        of_a_case = max(of_a_case, took / len(chosen))
-        print(f"round {n + 1}: {len(chosen)} cases, {took:.0f} s", file=sys.stderr)
+                verdict.took = time.monotonic() - before
+        print(f"round {n + 1}: {len(chosen)} cases, {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return verdicts
 
 
@@ -312,7 +339,8 @@ def measure(verdict: Verdict, workers: Sequence[Worker], head_first: bool) -> No
             answers = [worker.answer() for worker in workers]
         if any("error" in answer for answer in answers):
             base, head = (answer if "error" in answer else {} for answer in answers)
-            verdict.errors = base, head
+            if head or not verdict.base:  # what the base has shown, it has shown
+                verdict.errors = base, head
             return None
         return [answer.get("figure", 0.0) for answer in answers]
 
@@ -324,8 +352,8 @@ def measure(verdict: Verdict, workers: Sequence[Worker], head_first: bool) -> No
     samples, loops, count = [first], 1, PEAKS if verdict.unit == cases.MIB else 0
     if verdict.unit == cases.SECONDS:
         once = max(min(first), 1e-9)
-        loops = max(1, round(SAMPLE / once))
-        count = min(MOST_SAMPLES, round(SHARE / (loops * once)))
+        loops = max(1, min(round(SAMPLE / once), round(SHARE / max(first))))
+        count = min(MOST_SAMPLES, round(2 * SHARE / (loops * sum(first))))
     for _ in range(count):
         sample = ask({"run": loops})
         if sample is None:
@@ -394,12 +422,6 @@ def select(patterns: Sequence[str]) -> list[str]:
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether a pattern names a case."""
     return any(fnmatch.fnmatchcase(name, pattern.strip()) for pattern in patterns)
-
-
-def git(*arguments: str) -> str:
-    """Return what git says of this repository, "" if it has nothing to say."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Make README's tables and the pictures anew, from stored results: ``python -m benchmarks.report``.
 
 ``compare``, ``roofline`` and ``peers`` store what they measure with ``--store``. With ``--history``, what asv
-measured on this machine is stored first, for the picture of speed and error over the commits. ``--check``
-writes nothing, and says whether README's tables are what the stored results say.
+measured on this machine is stored first, for the picture of speed and error over the commits.
 """
 
 import argparse
 import itertools
 import json
 import platform
-import subprocess
+import statistics
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -34,18 +33,13 @@ ASV = results.ROOT / ".asv" / "results"
 def main() -> None:
     """Write README.md and the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
     parser.add_argument("--history", action="store_true", help="first store what asv measured here")
     parser.add_argument("--machine", default=platform.node(), help="asv's name of it, default %(default)s")
     parser.add_argument("--pictures", type=Path, default=results.ROOT / "docs", help="default %(default)s")
     options = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
-    after = with_tables(before)
-    if options.check:
-        sys.exit("README.md is not what benchmarks/stored say" if after != before else 0)
     if options.history:
         results.store("history", history(ASV / options.machine))
-    README.write_text(after, encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
     options.pictures.mkdir(parents=True, exist_ok=True)
     for name, draw in {"history": draw_history, "peers": draw_peers}.items():
         figure = draw(results.load(name))
@@ -82,7 +76,7 @@ def history(folder: Path) -> results.Stored:
         measured = json.loads(path.read_text(encoding="utf-8"))
         figures = dict(asv_figures(measured))
         row: dict[str, Any] = {"commit": measured["commit_hash"][:8], "date": measured["date"] // 1000}
-        row["subject"] = git("log", "-1", "--format=%s", measured["commit_hash"])
+        row["subject"] = results.git("log", "-1", "--format=%s", measured["commit_hash"])
         row["M ratings/s"] = {e: figures.get(("speed", (e, SIZE, K))) for e in ENGINES}
         row["% of the limit"] = {e: figures.get(("share of limit", (e, SIZE, K))) for e in ENGINES}
         row["RMSE"] = {s: figures.get(("error", (s, SIZE, K))) for s in ("sequential", "blocks")}
@@ -90,7 +84,7 @@ def history(folder: Path) -> results.Stored:
             rows.append(row)
     if not rows:
         sys.exit(f"asv has no results in {folder}: run asv first, as README.md says")
-    order = git("rev-list", "--reverse", "--abbrev-commit", "--abbrev=8", "HEAD").split()
+    order = results.git("rev-list", "--reverse", "--abbrev-commit", "--abbrev=8", "HEAD").split()
     rows = [row for row in rows if row["commit"] in order]
     rows.sort(key=lambda row: order.index(row["commit"]))
     command = "asv run --bench 'Speed|ShareOfLimit|Error\\b' ... && python -m benchmarks.report --history"
@@ -149,7 +143,7 @@ def draw_peers(stored: results.Stored) -> Any:
         fits = peer["fits"]["1"]
         if any("rmse" not in fit for fit in fits) or not fits:
             continue
-        seconds = sorted(fit["seconds"] for fit in fits)[len(fits) // 2]
+        seconds = statistics.median(fit["seconds"] for fit in fits)
         schedule = peer["settings"].partition("schedule=")[2].strip("'")
         ours = peer["library"].startswith("mfkernel")
         ax.plot(seconds, fits[0]["rmse"], "*" if ours else "o", markersize=12 if ours else 7)
@@ -180,12 +174,6 @@ def _pyplot() -> Any:
         return import_module("matplotlib.pyplot")
     except ImportError as error:
         sys.exit(f"pictures need the extra 'bench': pip install '.[bench]' ({error})")
-
-
-def git(*arguments: str) -> str:
-    """Return what git says, "" if it has nothing to say."""
-    done = subprocess.run(["git", *arguments], cwd=results.ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ def load(name: str) -> Stored:
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def git(*arguments: str) -> str:
+    """Return what git says of this repository, "" if it has nothing to say."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _rounded(value: Any) -> Any:

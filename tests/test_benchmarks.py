@@ -62,10 +62,10 @@ def test_names__are_strings_that_last():
 
 def test_asv__sees_every_suite_once():
     methods = []
-    for found in vars(asv_suites).values():
-        if hasattr(found, "param_names"):
+    for name, found in vars(asv_suites).items():
+        if hasattr(found, "param_names") and not name.startswith("_"):
             methods += [name for name in vars(found) if name.startswith(("time_", "track_", "peakmem_"))]
-            assert found.version == "1"
+            assert type(found.version) is str  # or it would be a hash of the code
     names = sorted(name.partition("_")[2].replace("_", " ") for name in methods if "peakmem" not in name)
     assert names == sorted(name.lower() for name in cases.SUITES)
     assert "peakmem_fit" in methods

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from benchmarks import cases, gate
+from benchmarks import cases, gate, results
 from tests.forms import ROOT
 
 NO_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -102,9 +102,12 @@ def test_gate__passes_a_case_that_the_base_does_not_know(tree):
     replace(tree / "mfkernel" / "factors.py", "    def reconstruct(", "    def rebuild(")
     git(tree, "commit", "-q", "-a", "-m", "Older")
     replace(tree / "mfkernel" / "factors.py", "    def rebuild(", "    def reconstruct(")
-    status, printed, verdicts = run(tree, "HEAD", "prediction: reconstruct, ml-100k-like")
+    name = "prediction: reconstruct, ml-100k-like"
+    status, printed, verdicts = run(tree, "HEAD", name, "bytes: ratings")
     assert status == 0, printed
-    assert verdicts["prediction: reconstruct, ml-100k-like"]["verdict"] == "new"
+    assert "1 of 2 cases compared" in printed
+    assert verdicts[name]["verdict"] == "new"
+    assert run(tree, "HEAD", name)[0] == 2  # nothing at all is compared
 
 
 @NO_GIT
@@ -140,10 +143,10 @@ def burn():
 
 @NO_GIT
 def test_gate__passes_no_change_while_every_core_is_busy(tree, monkeypatch):
-    monkeypatch.setattr(gate, "ROOT", tree)
+    monkeypatch.setattr(results, "ROOT", tree)
     sides = tree / "sides" / "base", tree / "sides" / "head"
     (tree / "sides").mkdir()
-    gate.lay_out(gate.git("rev-parse", "HEAD"), *sides)
+    gate.lay_out(results.git("rev-parse", "HEAD"), *sides)
     names = [FAST, "epoch: blocks, 2 threads, ml-1m-like, 32", "prediction: pairs, ml-100k-like", RMSE]
     with busy_cores():
         for _ in range(RUNS_UNDER_LOAD):
@@ -173,15 +176,15 @@ def test_gate__passes_and_says_so_in_a_shallow_clone(tree, tmp_path_factory):
 
 
 @NO_GIT
-def test_gate__passes_and_says_so_without_a_repository(tree):
-    shutil.rmtree(tree / ".git")
+def test_gate__passes_and_says_so_without_a_repository(tree, tmp_path_factory):
+    (tree / ".git").rename(tmp_path_factory.mktemp("away") / "git")
     status, printed, _ = run(tree, "HEAD")
     assert status == 0
     assert "no git repository" in printed
 
 
 @NO_GIT
-@pytest.mark.parametrize("arguments", [("mistyped",), ("HEAD", "no such case"), ()])
+@pytest.mark.parametrize("arguments", [("mistyped",), ("HEAD2",), ("HEAD", "no such case"), ()])
 def test_gate__refuses_what_it_does_not_know(tree, arguments):
     status, printed, _ = run(tree, *arguments) if arguments else run(tree, "--minutes=1")
     assert status == 2
@@ -225,13 +228,31 @@ def verdict(base, head, case=FAST):
 
 def test_verdict__words():
     assert verdict([[1.0, 1.1]], [[1.0, 1.2]]) == "same"
-    assert verdict([[1.0, 1.1]], [[2.0, 2.1]]) == "WORSE"
+    assert verdict(6 * [[1.0, 1.1]], 6 * [[2.0, 2.1]]) == "WORSE"
+    assert verdict(3 * [[1.0, 1.1]], 3 * [[2.0, 2.1]]) == "doubtful"  # not confirmed yet
     assert verdict([[2.0, 2.1]], [[1.0, 1.1]]) == "better"
     assert verdict([[1.0], [1.0]], [[1.0], [2.0]]) == "doubtful"
     assert verdict([[23.0]], [[22.0]], "packed FMA: 8") == "WORSE"
     assert verdict([[23.0]], [[24.0]], "packed FMA: 8") == "better"
-    assert verdict([[0.9]], [[0.904]], RMSE) == "same"
-    assert verdict([[0.9]], [[0.905]], RMSE) == "WORSE"
+    assert verdict(3 * [[0.9]], 3 * [[0.904]], RMSE) == "same"
+    assert verdict(3 * [[0.9]], 3 * [[0.905]], RMSE) == "WORSE"
+
+
+def test_verdict__of_errors():
+    error, skip = {"error": "no"}, {"error": "no", "skip": True}
+    words = [gate.Verdict(FAST, errors=errors).word for errors in ((error, {}), ({}, error), ({}, skip))]
+    assert words == ["new", "FAILS", "FAILS"]
+    assert gate.Verdict(FAST, errors=(skip, skip)).word == "not here"
+
+
+@NO_GIT
+def test_gate__fails_on_a_figure_that_is_no_number(tree):
+    wrong = "    def rmse(self, *_):\n        return np.nan\n\n    def old(self, R"
+    replace(tree / "mfkernel" / "factors.py", "    def rmse(self, R", wrong)
+    status, printed, verdicts = run(tree, "HEAD", RMSE)
+    assert status == 1, printed
+    assert verdicts[RMSE]["verdict"] == "FAILS"
+    assert "the figure is nan" in printed
 
 
 def test_short_suite__has_cases_for_every_pattern():
