@@ -19,7 +19,7 @@ def asv_class(name: str, suite: cases.Suite) -> type:
     def run(self: Any, *parameters: str) -> Any:
         return self.case()
 
-    method = name.replace(" ", "_").lower()
+    method = cases.asv_name(name)
     kinds = ["time" if suite.unit == cases.SECONDS else "track"] + ["peakmem"] * suite.peak
     combinations = itertools.product(*suite.parameters.values())
     attributes = {

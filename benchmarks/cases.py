@@ -159,8 +159,13 @@ def epoch(engine: str, size: str, k: str) -> Case:
 
 
 def has_epoch(engine: str, size: str, k: str) -> bool:
-    """Whether an engine is fast enough for a size."""
-    return engine not in SLOW_ENGINES or SIZES[size][2] <= MOST_INTERPRETED
+    """Whether there is such a case of an epoch."""
+    return is_fast_enough(engine, SIZES[size][2])
+
+
+def is_fast_enough(engine: str, nnz: int) -> bool:
+    """Whether an epoch of so many ratings takes seconds at most."""
+    return engine not in SLOW_ENGINES or nnz <= MOST_INTERPRETED
 
 
 def kernel(name: str, k: str, dtype: str) -> Case:
@@ -479,6 +484,16 @@ def build(name: str) -> Case:
     """Build a case of ``CASES``."""
     suite, parameters = CASES[name]
     return SUITES[suite].build(*parameters)
+
+
+def unit(name: str) -> str:
+    """Return the unit of a case of ``CASES``."""
+    return SUITES[CASES[name][0]].unit
+
+
+def asv_name(suite: str) -> str:
+    """Return what a suite is called in the names of asv's methods, ``track_`` or ``time_`` before it."""
+    return suite.replace(" ", "_").lower()
 
 
 def fresh(code: str, **environment: str) -> str:

@@ -61,9 +61,7 @@ def measure_speed(data: Path | None, repeats: int) -> results.Stored:
 def seconds_per_epoch(R: mf.Ratings, k: int, repeats: int) -> dict[str, float]:
     """Return the median time of an epoch by each engine that is fast enough."""
     engines = {
-        name: build(R, k)
-        for name, build in cases.ENGINES.items()
-        if name not in cases.SLOW_ENGINES or R.nnz <= cases.MOST_INTERPRETED
+        name: build(R, k) for name, build in cases.ENGINES.items() if cases.is_fast_enough(name, R.nnz)
     }
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for repeat in range(repeats):

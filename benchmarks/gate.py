@@ -37,20 +37,28 @@ from numpy.typing import NDArray
 from benchmarks import cases, probes, results
 
 # patterns of the cases of the short suite
-SHORT = (
-    *("epoch: sequential, ml-1m-like, *", "epoch: hogwild*, ml-1m-like, 32", "epoch: blocks*, ml-1m-like, *"),
-    *("kernel: *, 64, float32", "kernel: tiles, 16, *", "kernel: rows, 512, float64"),
-    *("preparation: *, ml-1m-like", "prediction: *, ml-100k-like", "file: *", "start: *"),
-    *("fit: blocks, *", "fit memory: *, ml-1m-like", "error: *, ml-100k-like, 32", "error: blocks, *"),
-    *(
-        "error after epochs: 5, *",
-        "signatures",
-        "packed FMA: *",
-        "conversions: *",
-        "allocations: *",
-        "bytes: *",
-    ),
-)
+SHORT = """
+    epoch: sequential, ml-1m-like, *
+    epoch: hogwild*, ml-1m-like, 32
+    epoch: blocks*, ml-1m-like, *
+    kernel: *, 64, float32
+    kernel: tiles, 16, *
+    kernel: rows, 512, float64
+    preparation: *, ml-1m-like
+    prediction: *, ml-100k-like
+    file: *
+    start: *
+    fit: blocks, *
+    fit memory: *, ml-1m-like
+    error: *, ml-100k-like, 32
+    error: blocks, *
+    error after epochs: 5, *
+    signatures
+    packed FMA: *
+    conversions: *
+    allocations: *
+    bytes: *
+""".strip().splitlines()
 TOLERANCES = {cases.SECONDS: 1.25, cases.MIB: 1.10, cases.RMSE: 1.005}  # of counts, none
 TOLERANCES |= {"M ratings/s": 1.25, "% of the limit": 1.25, "epochs": 1.25}
 ROUNDS = 3
@@ -93,9 +101,8 @@ def main() -> None:
     names = select(options.only or SHORT)
     if not names:
         parser.error(f"no case matches {', '.join(options.only)}")
-    accepted = results.git("log", "--format=%(trailers:key=Gate-Accepts,valueonly)", f"{base}..HEAD").split(
-        "\n"
-    )
+    trailers = "--format=%(trailers:key=Gate-Accepts,valueonly)"
+    accepted = results.git("log", trailers, f"{base}..HEAD").splitlines()
     with tempfile.TemporaryDirectory() as folder:
         sides = Path(folder, "base"), Path(folder, "head")
         lay_out(base, *sides)
@@ -209,7 +216,7 @@ def serve() -> None:
             if "build" in request:
                 case = int  # lets go of the last one
                 case = cases.build(request["build"])
-                timed = cases.SUITES[cases.CASES[request["build"]][0]].unit == cases.SECONDS
+                timed = cases.unit(request["build"]) == cases.SECONDS
                 answer = {}
             elif timed:
                 start = time.perf_counter()
@@ -244,7 +251,7 @@ class Verdict:
     @property
     def unit(self) -> str:
         """What the samples count."""
-        return cases.SUITES[cases.CASES[self.case][0]].unit
+        return cases.unit(self.case)
 
     @property
     def tolerance(self) -> float:

@@ -93,7 +93,7 @@ def history(folder: Path) -> results.Stored:
 
 def asv_figures(measured: dict[str, Any]) -> Iterator[tuple[tuple[str, tuple[str, ...]], float]]:
     """Yield suite and parameters, and figure, of each case in a file of asv's."""
-    names = {f"track_{name.replace(' ', '_').lower()}": name for name in cases.SUITES}
+    names = {f"track_{cases.asv_name(name)}": name for name in cases.SUITES}
     for benchmark, values in measured["results"].items():
         result = dict(zip(measured["result_columns"], values, strict=False))
         name = names.get(benchmark.rpartition(".")[2])

@@ -13,7 +13,7 @@ MOST_ROUNDS = 20
 TIME = 0.5  # seconds that a case takes in all, about
 
 
-TIMED = [name for name, (suite, _) in cases.CASES.items() if cases.SUITES[suite].unit == cases.SECONDS]
+TIMED = [name for name in cases.CASES if cases.unit(name) == cases.SECONDS]
 
 
 @pytest.mark.parametrize("name", TIMED)
