@@ -113,18 +113,25 @@ def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int = 1, decay: st
     """Build an epoch of the kernel, exactly as training runs it."""
     from mfkernel import methods
     from mfkernel.blocks import BlockSchedule
+    from mfkernel.defaults import start_factors
     from mfkernel.engine import ThreadEngine
     from mfkernel.factors import padded_rank
+    from mfkernel.objective import Settings
     from mfkernel.schedule import RowSchedule, Schedule
 
-    engine = ThreadEngine(n_threads)
+    engine, empty = ThreadEngine(n_threads), np.empty(0, R.dtype)
     order: Schedule
     if schedule == "blocks":
         order = BlockSchedule(R, k=padded_rank(k), shuffle=True, seed=0, engine=engine)
     else:
         order = RowSchedule(R, n_tasks=n_threads, shuffle=True, seed=0)
-    P, Q = methods.default_start(R, k, R.dtype, np.random.default_rng(0))
-    sgd = methods.Sgd(R, order, P, Q, k, learning_rate=1e-3, decay=decay, regularization=0.05)
+    settings = Settings(learning_rate=1e-3, decay=decay, regularization=(0.05, 0.05))
+
+    def start() -> methods.State:
+        P, Q = start_factors(R, k, R.dtype, settings, np.random.default_rng(0))
+        return methods.State(P, Q, empty, empty)
+
+    sgd = methods.Sgd(R, order, start, k, settings)
     epochs = itertools.count(1)
 
     def epoch() -> None:
@@ -387,7 +394,8 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
     tiles = Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
     users, items = np.ones((2, 3, 2), np.float32)
     state = Adaptive(users, items, np.float32(1)) if adaptive else None
-    model = Model(P, Q, np.float32(0.1), np.float32(0.1), vectors_of(k))
+    number = np.float32(0.1)
+    model = Model(P, Q, number, number, number, vectors_of(k))
     function: Any = sgd_tiles
     walk = numba.njit(**OPTIONS)(function.py_func)  # not from the disk cache, which has no assembly
     walk(np.zeros(1, np.int64), 1, 9, tiles, model, state)

@@ -46,6 +46,21 @@ def real(name: str, value: object, *, positive: bool) -> float:
     return number
 
 
+def optional(name: str, value: object, *, positive: bool) -> float | None:
+    """Return ``value`` as :func:`real` does, or None."""
+    return None if value is None else real(name, value, positive=positive)
+
+
+def pair(name: str, value: Any) -> tuple[float, float]:
+    """Return a number for P and one for Q, of which ``value`` may be both; neither below zero."""
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be a number or a pair for P and Q, got {value!r}")
+        return real(f"{name}[0]", value[0], positive=False), real(f"{name}[1]", value[1], positive=False)
+    number = real(name, value, positive=False)
+    return number, number
+
+
 def boolean(name: str, value: object) -> bool:
     """Return ``value``, which must be True or False."""
     if not isinstance(value, bool | np.bool_):

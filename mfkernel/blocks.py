@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,9 @@ class BlockSchedule:
         self.item_places: Places = items.places
         self._stay_in_rows = users.order.size >= items.order.size  # the larger factor is loaded less often
         numbers, self._bounds = _tile_numbers(users.tiles_in_band, items.tiles_in_band)
-        self._tiles = _lay_out(ratings, users, items, numbers, seed if shuffle else None, engine)
+        lay_out = partial(_lay_out, ratings, users, items, numbers, seed if shuffle else None, engine)
+        self._tiles = lay_out(ratings.values)
+        self._weights = None if ratings.weights is None else lay_out(ratings.weights).values
 
     def tasks(self, epoch: int) -> list[Task]:
         """Return the blocks of one epoch, wave after wave."""
@@ -104,7 +107,7 @@ class BlockSchedule:
         first, last = block
         cursor, loss = np.array([first]), 0.0
         while cursor[0] < last and not cancelled():
-            loss += sgd_tiles(cursor, last, budget, self._tiles, *update)
+            loss += sgd_tiles(cursor, last, budget, self._tiles, *update, self._weights)
         return loss
 
 
@@ -191,8 +194,9 @@ def _lay_out(
     numbers: NDArray[np.int64],
     seed: int | None,
     engine: ThreadEngine,
+    values: NDArray[Any],
 ) -> "Tiles":
-    """Copy the ratings into their tiles, band by band of the rows."""
+    """Copy the ratings, or what else there is a number of for each, into tiles, band by band of the rows."""
     from mfkernel.kernels.sgd import Tiles
     from mfkernel.kernels.tiling import Grid, count_tiles, fill_tiles
 
@@ -219,7 +223,7 @@ def _lay_out(
 
     def fill(band: tuple[int, int], cancelled: Callable[[], bool]) -> None:
         with np.errstate(over="ignore"):  # without the JIT, NumPy warns of the overflow that is meant
-            matrix = ratings.indptr, ratings.indices, ratings.values
+            matrix = ratings.indptr, ratings.indices, values
             fill_tiles(*band, seed is not None, seed or 0, *matrix, grid, counts, tiles)
 
     engine.run(fill, bands)

@@ -1,21 +1,21 @@
-"""What a factorization yields: P, Q and how they came about."""
+"""What a factorization yields: P, Q, biases and how they came about, and all that they can be asked."""
 
-import json
+import math
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfkernel import _checks
+from mfkernel import _checks, saving
+from mfkernel._ids import positions
 from mfkernel._lazy import lazy
 from mfkernel._machine import available_memory
+from mfkernel.objective import Settings, prediction, targets
 from mfkernel.ratings import Ratings, check_ids
 
-FORMAT_VERSION = 1
+FORMATS = range(1, 3)  # that can be read; the last is written
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 PADDING = 8  # coordinates: a row is a whole number of 32-byte vectors in float32
 
@@ -34,27 +34,44 @@ class Epoch(NamedTuple):
         Wall time of this pass.
     learning_rate
         Step size of this pass.
+    validation_rmse
+        Root mean square error for the validation ratings after this pass; None without such.
+    back_to
+        None; of a pass that diverged, the epoch to which training went back, 0 being the start values. The
+        next record is of the epoch after that one, with half the step size.
     """
 
     epoch: int
     rmse: float
     seconds: float
     learning_rate: float
+    validation_rmse: float | None = None
+    back_to: int | None = None
 
 
 class Factors:
-    """Factors P (m, k) and Q (k, n) with R ≈ P·Q; unpacks as ``P, Q = factors``.
+    """Factors P (m, k) and Q (k, n) with R ≈ P·Q, perhaps with biases; unpacks as ``P, Q = factors``.
 
     Parameters
     ----------
     P, Q
         (m, k) user factors and (k, n) item factors.
     mean
-        Mean rating; the prediction for rows and columns without ratings.
+        Mean rating μ; without biases, the prediction for rows and columns without ratings. Under the logistic
+        loss the log-odds of a 1, as all scores are.
+    user_bias, item_bias
+        (m,), (n,) b_u and b_i of the prediction μ + b_u + b_i + p·q; None, both, if it is p·q.
     known_users, known_items
         (m,), (n,) True where there were ratings to learn from; by default everywhere.
     history
         One record an epoch.
+    stop_reason
+        Why training ended: "epochs" (all done), "converged", "patience", "time limit", "callback" or
+        "interrupted".
+    settings
+        What was minimized and by which steps.
+    ratings
+        What was learned from, which :meth:`recommend` leaves out and :meth:`partial_fit` goes on from.
     user_ids, item_ids
         (m,), (n,) what the rows and columns are called outside.
 
@@ -74,9 +91,14 @@ class Factors:
         Q: ArrayLike,
         *,
         mean: float = 0.0,
+        user_bias: ArrayLike | None = None,
+        item_bias: ArrayLike | None = None,
         known_users: ArrayLike | None = None,
         known_items: ArrayLike | None = None,
         history: Sequence[Epoch] = (),
+        stop_reason: str = "",
+        settings: Settings = Settings(),  # noqa: B008 (immutable)
+        ratings: Ratings | None = None,
         user_ids: ArrayLike | None = None,
         item_ids: ArrayLike | None = None,
     ) -> None:
@@ -85,14 +107,23 @@ class Factors:
             raise ValueError(f"P must be (m, k) and Q (k, n), got {self.P.shape} and {self.Q.shape}")
         m, n = self.shape
         self.mean = float(mean)
+        if (user_bias is None) != (item_bias is None):
+            raise ValueError("user_bias and item_bias go together; one of them is None")
+        self.user_bias = None if user_bias is None else _real("user_bias", user_bias)
+        self.item_bias = None if item_bias is None else _real("item_bias", item_bias)
         self.known_users = np.ones(m, np.bool_) if known_users is None else np.asarray(known_users, np.bool_)
         self.known_items = np.ones(n, np.bool_) if known_items is None else np.asarray(known_items, np.bool_)
-        self.history = list(history)
+        self.history, self.stop_reason = list(history), stop_reason
+        self.settings = settings._replace(biases=self.user_bias is not None)
+        self.ratings = ratings
         self.user_ids = check_ids("user_ids", user_ids, m)
         self.item_ids = check_ids("item_ids", item_ids, n)
-        for name, known, size in (("known_users", self.known_users, m), ("known_items", self.known_items, n)):
-            if known.shape != (size,):
-                raise ValueError(f"{name} must have the shape ({size},), got {known.shape}")
+        for name, size in (("known_users", m), ("known_items", n), ("user_bias", m), ("item_bias", n)):
+            array = getattr(self, name)
+            if array is not None and array.shape != (size,):
+                raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
+        if ratings is not None and ratings.shape != self.shape:
+            raise ValueError(f"ratings must have the model's shape {self.shape}, got {ratings.shape}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -109,7 +140,8 @@ class Factors:
 
     def __repr__(self) -> str:
         (m, n), rmse = self.shape, f", rmse {self.history[-1].rmse:.4g}" if self.history else ""
-        return f"Factors(P {m:,} × {self.k}, Q {self.k} × {n:,}, {self.P.dtype}{rmse})"
+        biases = "" if self.user_bias is None else ", biases"
+        return f"Factors(P {m:,} × {self.k}, Q {self.k} × {n:,}{biases}, {self.P.dtype}{rmse})"
 
     def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
         """Predict the rating of each user for each item.
@@ -123,7 +155,8 @@ class Factors:
         Returns
         -------
         ndarray
-            p·q where both have ratings, else the mean rating; of the broadcast shape and P's dtype.
+            μ + b_u + b_i + p·q with biases; without, p·q where both have ratings, else the mean rating. Of
+            the broadcast shape and P's dtype. Under the logistic loss, the probability of a 1.
 
         Raises
         ------
@@ -145,17 +178,61 @@ class Factors:
             buffersize=max(1, 2**20 // self.k),
         )
         for u, i in pairs:
-            dots = np.einsum("nk,nk->n", self.P[u], item_rows[i])
-            known = self.known_users[u] & self.known_items[i]
-            flat[start : start + u.size] = np.where(known, dots, self.mean)
+            scores = np.einsum("nk,nk->n", self.P[u], item_rows[i])
+            if self.user_bias is not None and self.item_bias is not None:
+                scores += self.mean + self.user_bias[u] + self.item_bias[i]
+            else:
+                scores = np.where(self.known_users[u] & self.known_items[i], scores, self.mean)
+            flat[start : start + u.size] = prediction(scores, self.settings.loss)
             start += u.size
         return result[()] if result.ndim == 0 else result
 
-    def reconstruct(self) -> NDArray[Any]:
-        """Return P @ Q, all m × n predictions.
+    def augmented(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return P (m, k + 2) and Q (k + 2, n) whose product is every prediction, biases and mean included.
 
-        Rows and columns without ratings come as near to the mean as k factors can (``predict`` gives the
-        mean itself).
+        For vector indices and other programs that know only products. The two last coordinates are
+        μ + b_u and 1, times 1 and b_i. Without biases they give the mean where there are no ratings, and are
+        zero if there are ratings everywhere. Under the logistic loss, the product is of log-odds.
+        """
+        return self._user_scoring(slice(None)), self._item_scoring.T
+
+    def _user_scoring(self, users: Any) -> NDArray[Any]:
+        """Return the rows of the augmented P, (s, k + 2), of some users."""
+        P, known = self.P[users], self.known_users[users]
+        X = np.empty((len(P), self.k + 2), self.P.dtype)
+        X[:, :-2] = P
+        if self.user_bias is not None:
+            X[:, -2], X[:, -1] = self.mean + self.user_bias[users], 1
+        elif self._has_gaps:  # known_u known_i (p·q - μ) + μ
+            X[:, :-2] *= known[:, None]
+            X[:, -2], X[:, -1] = self.mean, known
+        else:
+            X[:, -2:] = 0
+        return X
+
+    @lazy
+    def _item_scoring(self) -> NDArray[Any]:
+        """Make the rows of the augmented Qᵀ, (n, k + 2)."""
+        Y = np.empty((self.shape[1], self.k + 2), self.P.dtype)
+        Y[:, :-2] = self.Q.T
+        if self.item_bias is not None:
+            Y[:, -2], Y[:, -1] = 1, self.item_bias
+        elif self._has_gaps:
+            Y[:, :-2] *= self.known_items[:, None]
+            Y[:, -2], Y[:, -1] = 1, -self.mean * self.known_items
+        else:
+            Y[:, -2:] = 0
+        return Y
+
+    @property
+    def _has_gaps(self) -> bool:
+        return not (self.known_users.all() and self.known_items.all())
+
+    def reconstruct(self) -> NDArray[Any]:
+        """Return all m × n predictions: P @ Q, or what biases and the loss make of it.
+
+        Without biases, rows and columns without ratings come as near to the mean as k factors can
+        (``predict`` gives the mean itself).
 
         Raises
         ------
@@ -169,14 +246,19 @@ class Factors:
                 f"P @ Q is {m:,} × {n:,} {self.P.dtype}, {size / 2**30:,.1f} GiB, but only "
                 f"{free / 2**30:,.1f} GiB is free; predict(users, items) gives the cells that you need"
             )
-        return np.asarray(self.P @ self.Q)
+        scores = np.asarray(self.P @ self.Q)
+        if self.user_bias is not None and self.item_bias is not None:
+            scores += (self.mean + self.user_bias).astype(scores.dtype)[:, None]
+            scores += self.item_bias.astype(scores.dtype, copy=False)
+        return prediction(scores, self.settings.loss)
 
     def rmse(self, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
         """Root mean square error of the predictions for the ratings R.
 
-        ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; R has the model's shape.
+        ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; R has the model's shape. Under the
+        logistic loss, R is of -1 and 1, or 0 and 1, and what is compared with are probabilities.
         """
-        ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
+        ratings = targets(Ratings(R, missing=missing, duplicates=duplicates, copy=False), self.settings.loss)
         if ratings.shape != self.shape:
             raise ValueError(
                 f"R must have the model's shape {self.shape}, got {ratings.shape} (triplets may name a shape)"
@@ -188,11 +270,11 @@ class Factors:
 
     def user_rows(self, ids: ArrayLike) -> NDArray[np.intp]:
         """Translate user ids to row numbers, for ``predict``."""
-        return _positions("user", ids, self.user_ids, self._user_order)
+        return positions("user", ids, self.user_ids, self._user_order)
 
     def item_columns(self, ids: ArrayLike) -> NDArray[np.intp]:
         """Translate item ids to column numbers, for ``predict``."""
-        return _positions("item", ids, self.item_ids, self._item_order)
+        return positions("item", ids, self.item_ids, self._item_order)
 
     @lazy
     def _user_order(self) -> NDArray[np.intp]:
@@ -202,63 +284,67 @@ class Factors:
     def _item_order(self) -> NDArray[np.intp]:
         return np.argsort(() if self.item_ids is None else self.item_ids)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, ratings: bool = True) -> None:
         """Write the model to one ``.npz`` file, without pickle.
 
-        An older file is replaced only when all is written. P, Q and the ids are the arrays ``P``, ``Q``,
-        ``user_ids`` and ``item_ids`` of that file.
+        An older file is replaced only when all is written. P, Q, biases and ids are the arrays ``P``, ``Q``,
+        ``user_bias``, ``item_bias``, ``user_ids`` and ``item_ids`` of that file. With ``ratings=False`` it
+        does not hold what was learned from: smaller, and nobody's ratings are passed on, but what is read
+        again cannot leave out what a user has rated, nor go on learning.
         """
-        target = Path(path)
-        arrays: dict[str, Any] = {
-            "header": np.array(json.dumps({"format": FORMAT_VERSION, "mean": self.mean})),
-            "P": self.P,
-            "Q": self.Q,
-            "known_users": self.known_users,
-            "known_items": self.known_items,
-            "history": np.array(self.history, np.float64).reshape(-1, len(Epoch._fields)),
+        header = {
+            "format": FORMATS[-1],
+            "mean": self.mean,
+            "stop_reason": self.stop_reason,
+            "settings": self.settings._asdict(),
         }
-        ids = {"user_ids": self.user_ids, "item_ids": self.item_ids}
-        arrays |= {name: array for name, array in ids.items() if array is not None}
-        draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            with draft.open("xb") as file:
-                np.savez(file, **arrays)  # none is of objects, so that none is pickled
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
-        finally:
-            draft.unlink(missing_ok=True)
+        history = np.array(self.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
+        names = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "user_ids", "item_ids")
+        arrays = {name: getattr(self, name) for name in names} | {"history": history}
+        if ratings and self.ratings is not None:
+            parts = {name: getattr(self.ratings, name) for name in RATINGS_ARRAYS}
+            arrays |= {f"ratings_{name}": array for name, array in parts.items()}
+        saving.write(path, header, arrays)
+
+
+RATINGS_ARRAYS = ("indptr", "indices", "values", "weights")
 
 
 def load(path: str | os.PathLike[str]) -> Factors:
-    """Read a model that ``Factors.save`` wrote.
+    """Read a model that ``Factors.save`` wrote, also one of an earlier version.
 
     Raises
     ------
     ValueError
         If the file is no such model, or of a newer version.
     """
-    try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop("header")))
-        version = header["format"]
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{os.fspath(path)} is not a model saved by mfkernel") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{os.fspath(path)} has format {version}; this version reads format {FORMAT_VERSION}"
-        )
+    header, arrays = saving.read(path, FORMATS)
     try:
         records = arrays.pop("history").astype(np.float64).tolist()
-        history = [Epoch(int(epoch), *rest) for epoch, *rest in records]
-        return Factors(**arrays, mean=header["mean"], history=history)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        ratings = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
+        if ratings["indptr"] is not None:
+            shape = arrays["P"].shape[0], arrays["Q"].shape[1]
+            arrays["ratings"] = Ratings.of_csr(**ratings, shape=shape)  # type: ignore[arg-type]
+        return Factors(
+            **arrays,  # type: ignore[arg-type]
+            mean=header["mean"],
+            history=[_record(*record) for record in records],
+            stop_reason=str(header.get("stop_reason", "")),
+            settings=_settings(header.get("settings", {})),
+        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model ({error})") from error
+
+
+def _record(epoch: float, *rest: float) -> Epoch:
+    numbers = [None if math.isnan(x) else x for x in rest]
+    record = Epoch(int(epoch), *numbers)  # type: ignore[arg-type]
+    return record if record.back_to is None else record._replace(back_to=int(record.back_to))
+
+
+def _settings(names: dict[str, Any]) -> Settings:
+    values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in names.items()}
+    return Settings(**values)
 
 
 def padded_rank(k: int) -> int:
@@ -273,23 +359,6 @@ def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     buffer = np.zeros(size + spare, dtype)
     offset = -buffer.ctypes.data % ALIGNMENT // dtype.itemsize
     return buffer[offset : offset + size].reshape(n_rows, padded_rank(k))
-
-
-def _positions(
-    kind: str, ids: ArrayLike, vocabulary: NDArray[Any] | None, order: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    wanted = np.asarray(ids)
-    if vocabulary is None:
-        raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
-    if vocabulary.size == 0 or (vocabulary.dtype.kind == "U") != (wanted.dtype.kind == "U"):
-        found, unknown = order[:0], np.ones(wanted.shape, np.bool_)
-    else:
-        places = np.searchsorted(vocabulary, wanted, sorter=order).clip(max=vocabulary.size - 1)
-        found = order[places]
-        unknown = np.asarray(vocabulary[found] != wanted)
-    if unknown.any():
-        raise KeyError(f"{kind} id {wanted[unknown].tolist()[0]!r} is not in the model")
-    return np.asarray(found)
 
 
 def _real(name: str, factors: ArrayLike) -> NDArray[Any]:

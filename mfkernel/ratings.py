@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfkernel import _checks, convert
 from mfkernel._lazy import lazy
+from mfkernel._weights import aligned
 from mfkernel.engine import interruptible
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Ratings:
         float32, integers up to 16 bits), else float64.
     user_ids, item_ids
         (m,), (n,) what the rows and columns are called outside, if not by number.
+    sample_weight
+        How often each rating counts, at least zero: (m, n) like R, or in one dimension in the order of the
+        triplets, of ``R.data``, or of the values of a ``Ratings``. By default once.
     copy
         Pass False to share memory with a CSR matrix; it must then not change while the ratings are in use.
 
@@ -50,6 +54,8 @@ class Ratings:
         (nnz,) the items, int32, or int64 if there are more than 2³¹ - 1.
     values
         (nnz,) the ratings.
+    weights
+        (nnz,) how often each counts, or None.
 
     Raises
     ------
@@ -71,6 +77,7 @@ class Ratings:
     shape: tuple[int, int]
     user_ids: NDArray[Any] | None
     item_ids: NDArray[Any] | None
+    weights: NDArray[Any] | None
 
     def __init__(
         self,
@@ -81,6 +88,7 @@ class Ratings:
         dtype: DTypeLike | None = None,
         user_ids: ArrayLike | Sequence[str] | None = None,
         item_ids: ArrayLike | Sequence[str] | None = None,
+        sample_weight: Any = None,
         copy: bool = True,
     ) -> None:
         _checks.one_of("missing", missing, convert.MISSING)
@@ -94,26 +102,51 @@ class Ratings:
                 csr = csr._replace(values=_checks.cast(R.values, known_dtype, "values[{}]".format))
         else:
             csr = interruptible(lambda: convert.to_csr(R, missing, duplicates, known_dtype, copy))
-        self._set(csr, user_ids, item_ids)
+        weights = R.weights if isinstance(R, Ratings) else None
+        if sample_weight is not None:
+            weights = interruptible(lambda: aligned(sample_weight, R, csr, duplicates))
+        self._set(csr, user_ids, item_ids, weights)
 
-    def _set(self, csr: convert.Csr, user_ids: Any, item_ids: Any) -> None:
+    def _set(
+        self, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
+    ) -> None:
         self.indptr = convert.frozen(csr.indptr)
         self.indices = convert.frozen(csr.indices)
         self.values = convert.frozen(csr.values)
+        self.weights = (
+            None if weights is None else convert.frozen(weights.astype(csr.values.dtype, copy=False))
+        )
         self.shape = (int(csr.shape[0]), int(csr.shape[1]))
         self.user_ids = check_ids("user_ids", user_ids, self.shape[0])
         self.item_ids = check_ids("item_ids", item_ids, self.shape[1])
 
     @classmethod
-    def _of(cls, csr: convert.Csr, user_ids: Any, item_ids: Any) -> "Ratings":
+    def _of(
+        cls, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
+    ) -> "Ratings":
         """Make ratings of a matrix that has been checked."""
         ratings = cls.__new__(cls)
-        ratings._set(csr, user_ids, item_ids)
+        ratings._set(csr, user_ids, item_ids, weights)
         return ratings
+
+    @classmethod
+    def of_csr(
+        cls,
+        indptr: NDArray[Any],
+        indices: NDArray[Any],
+        values: NDArray[Any],
+        shape: tuple[int, int],
+        weights: NDArray[Any] | None = None,
+    ) -> "Ratings":
+        """Check the arrays of a CSR matrix, and share their memory where that is possible."""
+        from scipy import sparse
+
+        R = sparse.csr_array((values, indices, indptr), shape=shape)
+        return cls(R, sample_weight=weights, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a pickled array forgets that it is read-only
-        return Ratings._of, (self._csr(), self.user_ids, self.item_ids)
+        return Ratings._of, (self._csr(), self.user_ids, self.item_ids, self.weights)
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
@@ -150,25 +183,35 @@ class Ratings:
 
     @lazy
     def mean(self) -> float:
-        """Mean rating; 0 if there is none."""
-        return sum(float(x.sum(dtype=np.float64)) for x in self._value_blocks()) / max(1, self.nnz)
+        """Mean rating, weighted if there are weights; 0 if there is none."""
+        return sum(float(w @ x) if w.size else float(x.sum()) for x, w in self._blocks()) / self._total
 
     @lazy
     def std(self) -> float:
-        """Spread of the ratings, their standard deviation; 0 if there is none."""
-        blocks = (np.subtract(x, self.mean, dtype=np.float64) for x in self._value_blocks())
-        return math.sqrt(sum(float(x @ x) for x in blocks) / max(1, self.nnz))
+        """Spread of the ratings, their standard deviation, weighted like the mean; 0 if there is none."""
+        squares = ((np.square(x - self.mean), w) for x, w in self._blocks())
+        return math.sqrt(sum(float(w @ x) if w.size else float(x.sum()) for x, w in squares) / self._total)
 
-    def _value_blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the ratings in blocks, of which float64 copies are small."""
+    @lazy
+    def _total(self) -> float:
+        return float(max(1, self.nnz) if self.weights is None else self.weights.sum(dtype=np.float64) or 1)
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield ratings and weights, if any, in blocks, of which float64 copies are small."""
         for start in range(0, self.nnz, 2**20):
-            yield self.values[start : start + 2**20]
+            part = slice(start, start + 2**20)
+            weights = () if self.weights is None else self.weights[part]
+            yield self.values[part].astype(np.float64), np.asarray(weights, np.float64)
 
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
         """The transposed ratings, items as users and users as items; made anew in linear time."""
         csr = interruptible(lambda: convert.transposed(self._csr()))
-        return Ratings._of(csr, self.item_ids, self.user_ids)
+        weights = self.weights
+        if weights is not None:
+            given = self._csr()._replace(values=weights)
+            weights = interruptible(lambda: convert.transposed(given)).values
+        return Ratings._of(csr, self.item_ids, self.user_ids, weights)
 
     def user_counts(self) -> NDArray[np.int64]:
         """Count the ratings of each user, (m,)."""
@@ -198,12 +241,30 @@ class Ratings:
             return convert.Csr(indptr, self.indices[entries], self.values[entries], self.shape)
 
         csr = interruptible(kept)
-        return Ratings._of(csr, self.user_ids, self.item_ids)
+        weights = None if self.weights is None else self.weights[entries]
+        return Ratings._of(csr, self.user_ids, self.item_ids, weights)
 
-    def hold_out(self, count: int, rng: np.random.Generator) -> "tuple[Ratings, Ratings]":
-        """Part the ratings at random into those that are kept and ``count`` that are held out."""
+    def with_values(self, values: NDArray[Any], weights: NDArray[Any] | None = None) -> "Ratings":
+        """Return the same entries with other values, (nnz,), and other weights."""
+        return Ratings._of(self._csr()._replace(values=values), self.user_ids, self.item_ids, weights)
+
+    def hold_out(
+        self, count: int, rng: np.random.Generator, *, keep_rows: bool = False
+    ) -> "tuple[Ratings, Ratings]":
+        """Part the ratings at random into those that are kept and ``count`` that are held out.
+
+        With ``keep_rows``, a rating of each user and of each item is kept if so many can be.
+        """
         held_out = np.zeros(self.nnz, np.bool_)
-        held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
+        if keep_rows:
+            turn = rng.random(self.nnz)
+            for rows, size in ((self.users, self.n_users), (self.items, self.n_items)):
+                last = np.zeros(size)
+                np.maximum.at(last, rows, turn)
+                turn[turn == last[rows]] += 1.0  # of both, a user's and an item's last: later still
+            held_out[np.argpartition(turn, count)[:count]] = True
+        else:
+            held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
         return self.select(~held_out), self.select(held_out)
 
     def to_scipy(self) -> "sparse.csr_array":

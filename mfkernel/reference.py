@@ -44,6 +44,61 @@ def textbook_program(R: Array, P: Array, Q: Array, alpha: float, passes: int) ->
     return P, Q
 
 
+def loss_of(r: float, z: float, loss: str, delta: float = 1.0) -> float:
+    """Return the loss of predicting the score z for the rating r; r is 0 or 1 under the logistic loss."""
+    e = abs(r - z)
+    return {
+        "squared": lambda: 0.5 * e**2,
+        "absolute": lambda: e,
+        "huber": lambda: 0.5 * e**2 if e <= delta else delta * (e - delta / 2),
+        "logistic": lambda: float(np.logaddexp(0, z)) - r * z,
+    }[loss]()
+
+
+def residual(r: float, z: float, loss: str) -> float:
+    """Return r less what is predicted: z, or under the logistic loss the probability of a 1."""
+    return float(r - (1 / (1 + np.exp(-z)) if loss == "logistic" else z))
+
+
+def pull(e: float, loss: str, delta: float = 1.0) -> float:
+    """Return minus the derivative of the loss by the score."""
+    return {"absolute": float(np.sign(e)), "huber": min(max(e, -delta), delta)}.get(loss, e)
+
+
+def general_update(
+    r: float,
+    p: Array,
+    q: Array,
+    b: Array,
+    mean: float,
+    settings: Any,
+    weight: float = 1.0,
+) -> float:
+    r"""Step p, q and b = (b_u, b_i), in place, down the gradient of one rating under any settings.
+
+    Each is a step down the gradient of :math:`w [\ell(r, \mu + b_u + b_i + p \cdot q) + \ldots]`, with its
+    own γ and λ, and for p and q then the proximal step of λ₁ and of what must not be negative. Without
+    biases, neither μ nor b counts. ``settings`` is an ``objective.Settings`` of which nothing is None.
+    """
+    z = p @ q + (mean + b.sum() if settings.biases else 0.0)
+    e = residual(r, z, settings.loss)
+    g = pull(e, settings.loss, settings.huber_delta)
+    if settings.biases:
+        b += weight * settings.bias_learning_rate * (g - settings.bias_regularization * b)
+    lr = weight * settings.learning_rate
+    for x, y, reg, l1 in zip((p, q), (q, p), settings.regularization, settings.l1, strict=True):
+        x += lr * (g * y - reg * x)
+        x[:] = np.sign(x) * np.maximum(np.abs(x) - lr * l1, 0)
+        if settings.nonnegative:
+            np.maximum(x, 0, out=x)
+    return e
+
+
+def squared_errors(users: Array, items: Array, values: Array, P: Array, Q: Array) -> float:
+    """Return Σ (r - p·q)² over the ratings ``values``."""
+    return float(np.sum((values - np.sum(P[users] * Q[items], axis=1)) ** 2))
+
+
 def sgd_update(r: float, p: Array, q: Array, lr: float, reg: float) -> float:
     r"""Step p and q, (k,), down the gradient of one rating, in place; return the residual met before.
 

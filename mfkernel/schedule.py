@@ -121,7 +121,7 @@ class RowSchedule:
             rows = Rows(starts, stops, self._ratings.indices, self._ratings.values)
             cursor = np.zeros(2, np.int64)
             while cursor[0] < order.size and not cancelled():
-                loss += sgd_span(order, cursor, budget, rows, *update)
+                loss += sgd_span(order, cursor, budget, rows, *update, self._ratings.weights)
         return loss
 
 

@@ -3,8 +3,9 @@
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +13,12 @@ from mfkernel._lazy import lazy
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors
 from mfkernel.methods import Sgd
+from mfkernel.validation import Validation
 
 Callback = Callable[[Epoch], Any]
 
 MOST_LINES = 50
+MOST_HALVINGS = 10  # of the step size
 BLOWN_UP = 1e3  # times the size of the ratings; more only if the first epoch, from a given start, met more
 
 
@@ -43,14 +46,38 @@ class Interrupted(KeyboardInterrupt):
         return self._finish()
 
 
+class Stopping(NamedTuple):
+    """When training ends before its last epoch.
+
+    Attributes
+    ----------
+    patience
+        epochs without a better validation RMSE; None for any number.
+    tol
+        share of the RMSE by which an epoch must lower it, of the validation ratings if there are any; None
+        for any.
+    time_limit
+        seconds after which no further epoch begins.
+    """
+
+    patience: int | None = None
+    tol: float | None = None
+    time_limit: float | None = None
+
+
 def train(
     method: Sgd,
     epochs: int,
     engine: ThreadEngine,
     history: list[Epoch],
     callbacks: Sequence[Callback] = (),
-) -> None:
+    validation: Validation | None = None,
+    stopping: Stopping = Stopping(),  # noqa: B008 (immutable)
+) -> str:
     """Run ``epochs`` epochs, each when the tasks of the one before are done.
+
+    An epoch that diverges is undone: training goes on from the last copy of the factors with half the step
+    size. With validation ratings, that copy is of the best epoch so far, and is what is left in the end.
 
     Parameters
     ----------
@@ -59,29 +86,94 @@ def train(
     callbacks
         called with the record of each epoch; if one returns True, training stops there.
 
+    Returns
+    -------
+    str
+        Why it ended: "epochs", "converged", "patience", "time limit" or "callback".
+
     Raises
     ------
     DivergenceError
-        When the residuals are no longer finite, or absurd.
+        When the residuals are no longer finite, or absurd, however small the steps.
     """
-    nnz = method.ratings.nnz
-    limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
-    for epoch in range(1, epochs + 1):
-        method.begin_epoch(epoch, epochs, history[-1].rmse if history else math.inf)
+    progress = _Progress(method, stopping)
+    epoch, reason = 1, ""
+    while epoch <= epochs and not reason:
+        method.begin_epoch(epoch, epochs, progress.rmse)
         start = time.perf_counter()
         loss = sum(engine.run(method.visit, method.schedule.tasks(epoch)))
-        rmse = math.sqrt(loss / nnz)
-        history.append(Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate))
+        rmse = math.sqrt(loss / method.ratings.nnz)
+        record = Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate)
+        if progress.is_absurd(record) or (epoch == epochs and not interruptible(method.is_finite)):
+            epoch = progress.back(record, history) + 1
+            continue
+        if validation is not None:
+            record = record._replace(validation_rmse=validation.rmse(method, engine))
+        history.append(record)  # before the epoch ends: a model of an epoch has its record
         method.end_epoch(epoch)
-        if epoch == 1:
-            limit = max(limit, rmse)
-        if not rmse <= limit:
-            raise divergence(history[-1], method.regularization)
-        answers = [callback(history[-1]) for callback in callbacks]
+        reason = progress.reason_to_stop(record)
+        answers = [callback(record) for callback in callbacks]
         if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
-            break
-    if not interruptible(method.is_finite):
-        raise divergence(history[-1], method.regularization)
+            reason = "callback"
+        epoch += 1
+    if validation is not None:
+        method.back_to_kept()
+    elif reason and not interruptible(method.is_finite):
+        raise divergence(history[-1], max(method.regularization))
+    if method.slowdown < 1:
+        warnings.warn(
+            f"training diverged; it went back and on with {method.slowdown:g} times the step size, as the "
+            "history shows",
+            stacklevel=4,
+        )
+    return reason or "epochs"
+
+
+class _Progress:
+    """What has been reached, and when it is enough."""
+
+    def __init__(self, method: Sgd, stopping: Stopping) -> None:
+        self._method, self._stopping = method, stopping
+        self._limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
+        self._begun, self._halvings = time.perf_counter(), 0
+        self.rmse = self._best = math.inf
+        self._best_epoch = 0
+
+    def is_absurd(self, record: Epoch) -> bool:
+        """Whether the residuals of an epoch show that it diverged."""
+        if record.epoch == 1 and math.isfinite(record.rmse) and not self._halvings:
+            self._limit = max(self._limit, record.rmse)
+        return not record.rmse <= self._limit
+
+    def back(self, record: Epoch, history: list[Epoch]) -> int:
+        """Undo an epoch that diverged and halve the step size; return the epoch before the next."""
+        self._halvings += 1
+        if self._halvings > MOST_HALVINGS:
+            raise divergence(record, max(self._method.regularization))
+        self._method.slowdown /= 2
+        epoch = self._method.back_to_kept()
+        history.append(record._replace(back_to=epoch))
+        return epoch
+
+    def reason_to_stop(self, record: Epoch) -> str:
+        """Take note of an epoch; return why to stop after it, or nothing."""
+        before, self.rmse = self.rmse, record.rmse
+        patience, tol, time_limit = self._stopping
+        reached = record.rmse
+        if record.validation_rmse is not None:
+            before, reached = self._best, record.validation_rmse
+            if reached < self._best:
+                self._best, self._best_epoch = reached, record.epoch
+                self._method.keep(record.epoch)
+        else:
+            self._method.keep_now_and_then(record.epoch)
+        if patience is not None and record.epoch >= self._best_epoch + patience:
+            return "patience"
+        if tol is not None and before - tol * before <= reached <= before:
+            return "converged"
+        if time_limit is not None and time.perf_counter() > self._begun + time_limit:
+            return "time limit"
+        return ""
 
 
 def divergence(record: Epoch, regularization: float) -> DivergenceError:
@@ -103,8 +195,9 @@ def show_progress(epochs: int) -> Callback:
         if epochs > MOST_LINES and record.epoch not in (1, epochs) and time.monotonic() < last + 1:
             return
         last = time.monotonic()
+        validation = "" if record.validation_rmse is None else f"validation {record.validation_rmse:.6g}  "
         print(
-            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rmse {record.rmse:.6g}  "
+            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rmse {record.rmse:.6g}  {validation}"
             f"rate {record.learning_rate:.3g}  {record.seconds:.3g} s",
             file=sys.stderr,
         )

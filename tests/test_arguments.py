@@ -20,7 +20,7 @@ def test_arguments__k_may_be_a_numpy_integer():
         ("k", None),
         ("k", np.nan),
         *product(["learning_rate"], [0, -0.1, np.nan, np.inf, "fast", 1j]),
-        *product(["regularization"], [-0.1, np.nan, np.inf, "strong", [1, 2]]),
+        *product(["regularization"], [-0.1, np.nan, np.inf, "strong", [1, 2, 3], (1, -2)]),
         *product(["dtype"], [np.float16, int, "f2", ">f4", complex, "nonsense", np.longdouble]),
         *product(["init"], [5, "PQ", ([[1.0]],), ([[1.0]], [[1.0]], [[1.0]])]),
         *product(["rng"], [1.5, "seed", -1, object()]),

@@ -197,7 +197,7 @@ BAD = {
     "test nan": (["--test", "nan"], "test.*nan"),
     "epochs": (["--epochs", 0], "epochs.*0"),
     "learning rate": (["--learning-rate", -1], "learning_rate.*-1"),
-    "divergence": (["--learning-rate", 100], "diverged.*epoch 1.*100"),
+    "divergence": (["--learning-rate", 1e9], "diverged.*epoch 1.*learning rate 97656"),
     "regularization": (["--regularization", "inf"], "regularization.*inf"),
     "threads": (["--schedule", "hogwild", "--threads", 0], "threads.*0"),
     "seed": (["--seed", -1], "-1"),

@@ -34,7 +34,8 @@ def small(dtype, seed=0):
 
 
 def model_of(P, Q, lr, reg, vectors=()):
-    return Model(P, Q, P.dtype.type(lr), P.dtype.type(reg), vectors)
+    number = P.dtype.type
+    return Model(P, Q, number(lr), number(reg), number(reg), vectors)
 
 
 def run(ratings, order, P, Q, lr, reg, budget=NO_LIMIT, adaptive=None):

@@ -1,5 +1,8 @@
 """The training loop as the user of ``factorize`` sees it."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pytest
 
@@ -98,13 +101,30 @@ def test_factorize__hogwild_fits_as_well_as_sequential(n_threads):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_factorize__divergence_names_epoch_and_learning_rate(schedule, dtype, ratings):
-    with pytest.raises(mf.DivergenceError, match=r"epoch \d+ .*learning rate 7"):
-        mf.factorize(ratings, 4, learning_rate=7, schedule=schedule, dtype=dtype, n_threads=None)
+    with pytest.raises(mf.DivergenceError, match=r"epoch \d+ .*learning rate 976562"):
+        mf.factorize(ratings, 4, learning_rate=1e9, schedule=schedule, dtype=dtype, n_threads=None)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("biases", [True, False])
+def test_factorize__goes_back_from_divergence_with_half_the_step_size(schedule, biases, ratings):
+    settings = {"schedule": schedule, "biases": biases, "rng": 0, "decay": "cosine"}
+    with pytest.warns(UserWarning, match="diverged.*0.*times the step size"):
+        model = mf.factorize(ratings, 4, learning_rate=7, **settings)
+    undone = [record for record in model.history if record.back_to is not None]
+    kept = [record for record in model.history if record.back_to is None]
+    assert undone
+    assert all(0 <= record.back_to < record.epoch for record in undone)
+    for before, after in itertools.pairwise(model.history):
+        assert after.epoch == (before.epoch if before.back_to is None else before.back_to) + 1
+    share = (1 + np.cos(np.pi * (kept[-1].epoch - 1) / kept[-1].epoch)) / 2
+    assert kept[-1].learning_rate == pytest.approx(7 * share / 2 ** len(undone))
+    assert model.rmse(ratings) < ratings.std
 
 
 def test_factorize__divergence_names_a_regularization_that_is_to_blame(ratings):
     with pytest.raises(mf.DivergenceError, match="epoch 1 .*or regularization, their product"):
-        mf.factorize(ratings, 4, regularization=1000)
+        mf.factorize(ratings, 4, regularization=1e7)
 
 
 def test_factorize__slow_divergence_is_seen_before_the_numbers_overflow():
@@ -112,12 +132,12 @@ def test_factorize__slow_divergence_is_seen_before_the_numbers_overflow():
     diverged = 0
     ratings = mf.datasets.synthetic(100, 50, 1500)
     for rate in rates:
-        try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             model = mf.factorize(ratings, 2, learning_rate=rate, epochs=20, dtype=np.float64, rng=0)
-        except mf.DivergenceError:
-            diverged += 1
-        else:
-            assert np.abs(model.reconstruct()).max() < 1e5
+        diverged += bool(caught)
+        assert any(record.back_to is not None for record in model.history) == bool(caught)
+        assert np.abs(model.reconstruct()).max() < 1e5
     assert 0 < diverged < rates.size
 
 
@@ -174,6 +194,6 @@ def test_factorize__goes_on_from_given_factors(ratings):
 
 
 def test_factorize__refuses_factors_that_cannot_fit(ratings, monkeypatch):
-    monkeypatch.setattr("mfkernel.api.available_memory", lambda: 10_000)
+    monkeypatch.setattr("mfkernel.fitting.available_memory", lambda: 10_000)
     with pytest.raises(MemoryError, match="factors.*GiB"):
         mf.factorize(ratings, 64)

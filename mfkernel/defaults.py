@@ -1,0 +1,125 @@
+"""The settings of a fit, and how those that the user leaves open follow from the ratings.
+
+All were chosen on ML-100K, ML-1M, ml-latest-small and generated sets of other scales and densities, as a
+compromise between them; docs/architecture.md has the table and what it rests on. If R is multiplied by s,
+then P and Q grow by √s, the step size must fall by s and λ rise by s: so each is a plain number times a scale
+of the ratings.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.factors import aligned_rows
+from mfkernel.objective import Settings, link
+from mfkernel.ratings import Ratings
+
+CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
+
+
+def choose(wishes: Settings, ratings: Ratings) -> Settings:
+    """Fill in what is left open."""
+    spread = ratings.std or abs(ratings.mean) or 1.0
+    # the pull of a rating is about its residual under the squared loss; under the others it is of size 1
+    pull = {"absolute": spread, "logistic": 1.0}.get(wishes.loss, 1.0)
+    reg = wishes.regularization
+    if reg is None:
+        reg = (default_regularization(ratings, wishes) / pull,) * 2
+    rate = wishes.learning_rate
+    if rate is None:
+        rate = default_learning_rate(ratings, wishes) * pull
+    bias_rate, bias_reg = wishes.bias_learning_rate, wishes.bias_regularization
+    return wishes._replace(
+        huber_delta=spread if wishes.huber_delta is None else wishes.huber_delta,
+        learning_rate=rate,
+        regularization=reg,
+        bias_learning_rate=BIAS_RATE * rate * spread if bias_rate is None else bias_rate,
+        bias_regularization=BIAS_REG / pull if bias_reg is None else bias_reg,
+        adapts=wishes.regularization is None and wishes.loss == "squared",
+    )
+
+
+BIAS_RATE, BIAS_REG = 0.2, 0.02
+FIRST, REG = 0.05, 0.04
+NOISE = 0.05
+
+
+def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
+    """Choose a first step size: 0.03 over the size of a typical residual, or 0.1 if steps are adaptive.
+
+    A step moves the prediction by γe(‖p‖² + ‖q‖²), and without biases the factors carry the mean as well as
+    what varies: ‖p‖² is at least about |mean|, so that a mean far from zero asks for smaller steps. So do
+    outliers, and so do ratings of a weight beyond the average.
+    """
+    values = ratings.values
+    farthest = max(float(values.max()) - ratings.mean, ratings.mean - float(values.min()))
+    first = 0.1 if wishes.decay == "adaptive" else FIRST if wishes.biases else 0.03
+    carried = 0.0 if wishes.biases else abs(ratings.mean) / 3
+    return first / (max(ratings.std, carried, farthest / 10) or 1.0)
+
+
+def default_regularization(ratings: Ratings, wishes: Settings) -> float:
+    """Choose λ: 0.07 standard deviations up to 30 ratings a row or column, and less for more.
+
+    λ is per rating, so that a row of n ratings is held by nλ; the more it has, the less of that it needs.
+    This suits ratings with as much noise as people's; where the residuals fall below half a standard
+    deviation, there is less noise, and λ falls with them.
+    """
+    density = ratings.nnz / sum(ratings.shape)
+    if wishes.biases:
+        return REG * ratings.std
+    return 0.07 * ratings.std * min(1.0, math.sqrt(math.sqrt(30 / density)))
+
+
+def default_epochs(ratings: Ratings, wishes: Settings) -> int:
+    """Choose the passes: 25, fewer on thin ratings, more where the mean makes the steps small.
+
+    With a few ratings a row, each further pass learns them by heart.
+    """
+    passes = min(25.0, 2.5 + 1.5 * ratings.nnz / sum(ratings.shape))
+    if wishes.biases:
+        return round(passes)
+    smaller_steps = abs(ratings.mean) / (3 * ratings.std) if ratings.std > 0 else 1.0
+    return round(passes * min(40.0, max(1.0, smaller_steps)))
+
+
+def long_epochs(ratings: Ratings) -> int:
+    """Return how many passes would fit a small table of which much is known; 0 if it is large or thin.
+
+    Whether to fit it so closely depends on its noise, which only a trial shows.
+    """
+    m, n = ratings.shape
+    much_is_known = ratings.nnz >= m * n / 10
+    return min(1000, 300_000 // ratings.nnz) if much_is_known and ratings.nnz < 10_000 else 0
+
+
+def start_factors(
+    ratings: Ratings, k: int, dtype: np.dtype[Any], wishes: Settings, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Start where every prediction is about the mean: constant rows plus noise that breaks the symmetry.
+
+    With biases, the mean is theirs, and the rows are noise alone.
+
+    Returns
+    -------
+    tuple
+        P (m, k) and Q (n, k), rows padded and aligned.
+    """
+    center = 0.0 if wishes.biases else link(ratings.mean, wishes.loss)
+    level = math.sqrt(abs(center) / k)
+    spread = 1.0 if wishes.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
+    noise = NOISE * math.sqrt(32 / k) * math.sqrt(spread)
+    rows = []
+    for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
+        X = aligned_rows(n_rows, k, dtype)
+        for start in range(0, n_rows, CHUNK):
+            part = X[start : start + CHUNK, :k]
+            part[:] = rng.standard_normal(part.shape, dtype=dtype)
+            part *= dtype.type(noise)
+            part += dtype.type(mean)
+            if wishes.nonnegative:
+                np.abs(part, out=part)
+        rows.append(X)
+    return rows[0], rows[1]

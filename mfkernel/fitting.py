@@ -1,0 +1,207 @@
+"""One fit: the parts put together, from checked arguments to a model."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel import methods
+from mfkernel._ids import united
+from mfkernel._machine import available_memory
+from mfkernel.blocks import BlockSchedule
+from mfkernel.defaults import default_epochs, long_epochs, start_factors
+from mfkernel.engine import ThreadEngine, interruptible
+from mfkernel.factors import Epoch, Factors, aligned_rows, padded_rank
+from mfkernel.objective import Settings, link
+from mfkernel.ratings import Ratings
+from mfkernel.schedule import RowSchedule, Schedule
+from mfkernel.training import Callback, Interrupted, Stopping, show_progress, train
+from mfkernel.validation import Validation
+
+FEW_RATINGS = 50  # of which a tenth would show nothing
+
+
+class Plan(NamedTuple):
+    """How to fit: everything but the ratings.
+
+    Attributes
+    ----------
+    wishes
+        what is minimized and by which steps.
+    schedule, n_threads, shuffle
+        the order, and who runs it.
+    init
+        None, a checked pair (P0, Q0), or a model.
+    """
+
+    k: int
+    wishes: Settings
+    schedule: str
+    n_threads: int
+    shuffle: bool
+    epochs: int | None
+    init: Any
+    dtype: np.dtype[Any]
+    stopping: Stopping
+    callbacks: list[Callback]
+    progress: bool
+
+
+def fit(
+    plan: Plan, known: Ratings, training: Ratings, held_out: Ratings | None, rng: np.random.Generator
+) -> Factors:
+    """Find factors for ``training``, the best for ``held_out`` if there are such; ``known`` is of both."""
+    ratings = _normalized(training)
+    size = ratings.shape, ratings.nnz, plan.k, plan.dtype, plan.schedule, plan.n_threads
+    _check_memory(methods.training_bytes(*size))
+    with ThreadEngine(plan.n_threads) as engine:
+        epochs = plan.epochs or _choose_epochs(plan, ratings, engine, rng)
+        callbacks = [show_progress(epochs), *plan.callbacks] if plan.progress else plan.callbacks
+        history: list[Epoch] = []
+        sgd = interruptible(lambda: _prepare(plan, ratings, engine, rng))
+        validation = None
+        if held_out is not None:
+            validation = Validation(held_out, ratings, sgd.schedule, plan.wishes.biases)
+
+        def finish(records: list[Epoch], reason: str) -> Factors:
+            return _finish(plan, ratings, sgd, records, reason, known)
+
+        try:
+            reason = train(sgd, epochs, engine, history, callbacks, validation, plan.stopping)
+            return interruptible(lambda: finish(history, reason))
+        except KeyboardInterrupt:
+            done = sgd.whole_epoch() if validation is None else sgd.back_to_kept()
+            if done == 0:
+                raise
+            ends = [n for n, record in enumerate(history) if record.epoch == done and record.back_to is None]
+            message = (
+                f"interrupted after epoch {history[-1].epoch}; the exception's .model is of epoch {done}"
+            )
+            part = history[: ends[-1] + 1]
+            raise Interrupted(message, lambda: finish(part, "interrupted")) from None
+
+
+def _normalized(ratings: Ratings) -> Ratings:
+    """Bring weights to a mean of one, so that they do not change the size of the steps."""
+    if ratings.weights is None:
+        return ratings
+    ratings = ratings.select(ratings.weights > 0)
+    weights = ratings.weights
+    assert weights is not None
+    return ratings.with_values(ratings.values, weights / weights.mean(dtype=np.float64))
+
+
+def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> methods.Sgd:
+    """Lay the ratings out, and say how to start."""
+    seed, start_seed = (int(number) for number in rng.integers(2**63, size=2))
+    order: Schedule
+    if plan.schedule == "blocks":
+        order = BlockSchedule(ratings, padded_rank(plan.k), plan.shuffle, seed, engine)
+    else:
+        order = RowSchedule(ratings, plan.n_threads, plan.shuffle, seed)
+
+    def start() -> methods.State:
+        return _start(plan, ratings, order, np.random.default_rng(start_seed))  # the same each time
+
+    return methods.Sgd(ratings, order, start, plan.k, plan.wishes)
+
+
+def _start(plan: Plan, ratings: Ratings, order: Schedule, rng: np.random.Generator) -> methods.State:
+    """Make start values, at the places that the schedule has for them."""
+    (m, n), k = ratings.shape, plan.k
+    user_bias, item_bias = (np.zeros(size if plan.wishes.biases else 0, plan.dtype) for size in (m, n))
+    users, items = (
+        np.arange(size)[places] for size, places in ((m, order.user_places), (n, order.item_places))
+    )
+    if isinstance(plan.init, tuple):
+        P, Q = aligned_rows(m, k, plan.dtype), aligned_rows(n, k, plan.dtype)
+        P[users, :k], Q[items, :k] = plan.init
+        return methods.State(P, Q, user_bias, item_bias)
+    P, Q = start_factors(ratings, k, plan.dtype, plan.wishes, rng)
+    if plan.wishes.biases:  # what has no ratings is predicted by the mean and the other side's bias
+        P[users[ratings.user_counts() == 0]] = 0
+        Q[items[ratings.item_counts() == 0]] = 0
+    if plan.init is not None:
+        model, (user_rows, item_rows) = plan.init, init_rows(plan.init, ratings)
+        P[users[user_rows], :k], Q[items[item_rows], :k] = model.P, model.Q.T
+        if model.user_bias is not None and model.item_bias is not None:
+            shift = model.mean - link(ratings.mean, plan.wishes.loss)
+            user_bias[users[user_rows]] = model.user_bias + shift
+            item_bias[items[item_rows]] = model.item_bias
+    return methods.State(P, Q, user_bias, item_bias)
+
+
+def init_rows(model: Factors, ratings: Ratings) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return which users and items of the ratings those of the model are: by their ids, or by number."""
+    rows = []
+    for kind, ids, own, size, known in (
+        ("user", ratings.user_ids, model.user_ids, ratings.n_users, model.shape[0]),
+        ("item", ratings.item_ids, model.item_ids, ratings.n_items, model.shape[1]),
+    ):
+        if ids is None or own is None:
+            ids = own = None
+        _, places = united(kind, ids, own, size, known)
+        if places.size and places.max() >= size:
+            raise ValueError(
+                f"init has {known} {kind}s, of which R, with {size}, lacks number {int(places.argmax())}; "
+                "R must have a row or column for each"
+            )
+        rows.append(places)
+    return rows[0], rows[1]
+
+
+def _finish(
+    plan: Plan, ratings: Ratings, sgd: methods.Sgd, history: list[Epoch], reason: str, known: Ratings
+) -> Factors:
+    """Make the model of what training has left."""
+    P, Q, user_bias, item_bias = sgd.results()
+    biases, mean = plan.wishes.biases, link(ratings.mean, plan.wishes.loss)
+    known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
+    if isinstance(plan.init, Factors):
+        user_rows, item_rows = init_rows(plan.init, ratings)
+        known_users[user_rows] |= plan.init.known_users
+        known_items[item_rows] |= plan.init.known_items
+    elif plan.init is None and not biases:
+        methods.predict_mean_for_unknown(ratings, P, Q, mean)
+    given = isinstance(plan.init, tuple)
+    return Factors(
+        P,
+        Q.T,
+        mean=mean,
+        user_bias=user_bias if biases else None,
+        item_bias=item_bias if biases else None,
+        known_users=None if given else known_users,
+        known_items=None if given else known_items,
+        history=history,
+        stop_reason=reason,
+        settings=sgd.settings._replace(regularization=sgd.regularization),
+        ratings=known,
+        user_ids=ratings.user_ids,
+        item_ids=ratings.item_ids,
+    )
+
+
+def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> int:
+    """Return the default passes; for a small table, more if that predicts a held-out tenth better."""
+    epochs, longer = default_epochs(ratings, plan.wishes), long_epochs(ratings)
+    nothing_to_predict = ratings.nnz == ratings.n_users * ratings.n_items
+    if longer <= epochs or ratings.nnz < FEW_RATINGS or nothing_to_predict:
+        return max(epochs, longer)
+    trial_rng = np.random.default_rng(rng.integers(2**63))
+    kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
+    trial = plan._replace(callbacks=[], init=None, stopping=Stopping())
+
+    def error(passes: int) -> float:
+        sgd = _prepare(trial, kept, engine, trial_rng)
+        train(sgd, passes, engine, [])
+        return _finish(trial, kept, sgd, [], "", kept).rmse(test)
+
+    return min(epochs, longer, key=error)
+
+
+def _check_memory(needs: dict[str, int]) -> None:
+    """Refuse what cannot fit: a clear error beats a killed process."""
+    free = available_memory()
+    if free is not None and sum(needs.values()) > free:
+        parts = ", ".join(f"{name} {size / 2**30:,.1f} GiB" for name, size in needs.items())
+        raise MemoryError(f"training needs {parts}, but only {free / 2**30:,.1f} GiB is free")
