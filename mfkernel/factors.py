@@ -321,16 +321,17 @@ def load(path: str | os.PathLike[str]) -> Factors:
     header, arrays = saving.read(path, FORMATS)
     try:
         records = arrays.pop("history").astype(np.float64).tolist()
-        ratings = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
-        if ratings["indptr"] is not None:
-            shape = arrays["P"].shape[0], arrays["Q"].shape[1]
-            arrays["ratings"] = Ratings.of_csr(**ratings, shape=shape)  # type: ignore[arg-type]
+        parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
+        ratings = None
+        if parts["indptr"] is not None:
+            ratings = Ratings.of_csr(**parts, shape=(arrays["P"].shape[0], arrays["Q"].shape[1]))
         return Factors(
-            **arrays,  # type: ignore[arg-type]
+            **arrays,
             mean=header["mean"],
             history=[_record(*record) for record in records],
             stop_reason=str(header.get("stop_reason", "")),
             settings=_settings(header.get("settings", {})),
+            ratings=ratings,
         )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model ({error})") from error

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
+BLOCK = 2**17  # ratings that are handled at once in float64
+
+
 class Ratings:
     """Known ratings of m users for n items: a CSR matrix that has been checked and cannot be changed.
 
@@ -198,8 +201,8 @@ class Ratings:
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Yield ratings and weights, if any, in blocks, of which float64 copies are small."""
-        for start in range(0, self.nnz, 2**20):
-            part = slice(start, start + 2**20)
+        for start in range(0, self.nnz, BLOCK):
+            part = slice(start, start + BLOCK)
             weights = () if self.weights is None else self.weights[part]
             yield self.values[part].astype(np.float64), np.asarray(weights, np.float64)
 

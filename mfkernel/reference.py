@@ -80,7 +80,7 @@ def general_update(
     own γ and λ, and for p and q then the proximal step of λ₁ and of what must not be negative. Without
     biases, neither μ nor b counts. ``settings`` is an ``objective.Settings`` of which nothing is None.
     """
-    z = p @ q + (mean + b.sum() if settings.biases else 0.0)
+    z = float(p @ q + (mean + b.sum() if settings.biases else 0.0))
     e = residual(r, z, settings.loss)
     g = pull(e, settings.loss, settings.huber_delta)
     if settings.biases:
