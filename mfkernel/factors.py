@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 from mfkernel import _checks, saving
 from mfkernel._ids import positions
 from mfkernel._lazy import lazy
-from mfkernel._machine import available_memory
+from mfkernel._machine import available_cores, available_memory
+from mfkernel.engine import ThreadEngine
 from mfkernel.objective import Settings, prediction, targets
+from mfkernel.online import grown, is_one_stranger, merged, of_strangers
+from mfkernel.ranking import Panels, Recommendations, panels_of, top_n
 from mfkernel.ratings import Ratings, check_ids
+from mfkernel.ridge import Penalty, solve_rows
 
 FORMATS = range(1, 3)  # that can be read; the last is written
+SWEEPS = 2  # of solving users and items by turns, where both have new ratings
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 PADDING = 8  # coordinates: a row is a whole number of 32-byte vectors in float32
 
@@ -194,7 +199,7 @@ class Factors:
         μ + b_u and 1, times 1 and b_i. Without biases they give the mean where there are no ratings, and are
         zero if there are ratings everywhere. Under the logistic loss, the product is of log-odds.
         """
-        return self._user_scoring(slice(None)), self._item_scoring.T
+        return self._user_scoring(slice(None)), self._item_scoring(slice(None)).T
 
     def _user_scoring(self, users: Any) -> NDArray[Any]:
         """Return the rows of the augmented P, (s, k + 2), of some users."""
@@ -210,19 +215,23 @@ class Factors:
             X[:, -2:] = 0
         return X
 
-    @lazy
-    def _item_scoring(self) -> NDArray[Any]:
-        """Make the rows of the augmented Qᵀ, (n, k + 2)."""
-        Y = np.empty((self.shape[1], self.k + 2), self.P.dtype)
-        Y[:, :-2] = self.Q.T
+    def _item_scoring(self, items: Any) -> NDArray[Any]:
+        """Return the rows of the augmented Qᵀ, (s, k + 2), of some items."""
+        Q, known = self.Q.T[items], self.known_items[items]
+        Y = np.empty((len(Q), self.k + 2), self.P.dtype)
+        Y[:, :-2] = Q
         if self.item_bias is not None:
-            Y[:, -2], Y[:, -1] = 1, self.item_bias
+            Y[:, -2], Y[:, -1] = 1, self.item_bias[items]
         elif self._has_gaps:
-            Y[:, :-2] *= self.known_items[:, None]
-            Y[:, -2], Y[:, -1] = 1, -self.mean * self.known_items
+            Y[:, :-2] *= known[:, None]
+            Y[:, -2], Y[:, -1] = 1, -self.mean * known
         else:
             Y[:, -2:] = 0
         return Y
+
+    @lazy
+    def _item_panels(self) -> Panels:
+        return panels_of(self._item_scoring(slice(None)))
 
     @property
     def _has_gaps(self) -> bool:
@@ -268,6 +277,315 @@ class Factors:
         residuals = ratings.values - self.predict(ratings.users, ratings.items)
         return float(np.sqrt(np.mean(np.square(residuals, dtype=np.float64))))
 
+    def recommend(
+        self,
+        users: Any,
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        items: ArrayLike | None = None,
+        n_threads: int | None = None,
+    ) -> Recommendations:
+        """Find the n items with the highest predictions for each user.
+
+        Parameters
+        ----------
+        users
+            Row number of a user, or a list or 1-D array of such; or ratings of strangers, in the forms of
+            :meth:`fold_in`, for whom factors are found first.
+        n
+            How many items.
+        exclude_seen
+            Leave out what the user has rated.
+        items
+            Column numbers to choose from; by default all.
+        n_threads
+            By default the cores that this process may use.
+
+        Returns
+        -------
+        Recommendations
+            ``items`` and ``scores``, (n,) for one user and (s, n) for several, best first; of equal scores,
+            the lower column number first. Scores are as ``predict`` gives them. Where fewer than n items are
+            left, items end with -1 and scores with nan.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number is no integer or out of range; if seen items shall be left out, and the model has no
+            ``ratings``.
+
+        Examples
+        --------
+        >>> model = Factors([[1.0], [2.0]], [[3.0, 5.0, 4.0]])
+        >>> model.recommend(0, 2, exclude_seen=False).items
+        array([1, 2], dtype=int32)
+        """
+        n = _checks.integer("n", n, 1)
+        if _are_numbers(users):
+            rows = _checks.bounded("users", users, self.shape[0], "n_users")
+            one, X, known = rows.ndim == 0, self._user_scoring(rows.reshape(-1)), self.ratings
+            if exclude_seen and known is None:
+                raise ValueError(
+                    "this model does not hold the ratings that it was made of, so that it cannot leave out "
+                    "what a user has rated; pass exclude_seen=False"
+                )
+            seen = known.take_rows(rows.reshape(-1)) if exclude_seen and known is not None else None
+        else:
+            strangers = self.fold_in(users, n_threads=n_threads)
+            one, X = is_one_stranger(users), strangers._user_scoring(slice(None))
+            seen = strangers.ratings if exclude_seen else None
+        allowed = None
+        if items is not None:
+            allowed = np.zeros(self.shape[1], np.bool_)
+            allowed[_checks.bounded("items", items, self.shape[1], "n_items")] = True
+        excluded = None if seen is None else (seen.indptr, seen.indices)
+        with _engine(n_threads) as engine:
+            found = top_n(X, self._item_panels, n, engine, excluded=excluded, allowed=allowed)
+        scores = prediction(found.scores, self.settings.loss)
+        return Recommendations(found.items[0], scores[0]) if one else Recommendations(found.items, scores)
+
+    def similar_items(self, items: ArrayLike, n: int = 10) -> Recommendations:
+        """Find the n items whose factors have the greatest cosine with those of an item, or of several.
+
+        Parameters
+        ----------
+        items
+            Column number, or a 1-D array of such.
+
+        Returns
+        -------
+        Recommendations
+            ``items`` and ``scores``, the cosines, (n,) or (s, n), best first. Neither the item itself nor
+            one without ratings is among them; what is left is -1 and nan.
+        """
+        return self._similar("items", items, n, self.Q.T, self.known_items)
+
+    def similar_users(self, users: ArrayLike, n: int = 10) -> Recommendations:
+        """Find the n users whose factors have the greatest cosine with those of a user, or of several.
+
+        As :meth:`similar_items`; ``items`` of the answer are row numbers of users.
+        """
+        return self._similar("users", users, n, self.P, self.known_users)
+
+    def _similar(
+        self, name: str, numbers: ArrayLike, n: int, X: NDArray[Any], known: NDArray[np.bool_]
+    ) -> Recommendations:
+        n = _checks.integer("n", n, 1)
+        rows = _checks.bounded(name, numbers, len(X), f"n_{name}")
+        if rows.ndim > 1:
+            raise ValueError(f"{name} must be a number or a 1-D array, got the shape {rows.shape}")
+        lengths = np.linalg.norm(X, axis=1, keepdims=True)
+        Y = np.ascontiguousarray(X / np.where(lengths > 0, lengths, 1))
+        asked = rows.reshape(-1)
+        itself = np.arange(asked.size + 1), asked.astype(np.int32)
+        with _engine(None) as engine:
+            found = top_n(
+                Y[asked], panels_of(Y), n, engine, excluded=itself, allowed=known & (lengths[:, 0] > 0)
+            )
+        return Recommendations(found.items[0], found.scores[0]) if rows.ndim == 0 else found
+
+    def explain(self, user: int, item: int, n: int = 10) -> "Explanation":
+        r"""Take the prediction for a user and an item apart.
+
+        Given the items' factors, the least squares factors of a user are a sum over what he has rated: so
+        the factors' part is a sum of :math:`w_j \, q_i^T A^{-1} q_j (r_j - \mu - b_u - b_j)` over his ratings
+        j, with :math:`A = \sum w_j (q_j q_j^T + \lambda I)`, and of what the trained factors add to that.
+
+        Returns
+        -------
+        Explanation
+            ``score = mean + user_bias + item_bias + Σ contributions + rest``, of which the n largest
+            contributions and their items are listed, and ``rest`` has the others.
+
+        References
+        ----------
+        Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008.
+        """
+        if self.ratings is None:
+            raise ValueError("this model does not hold the ratings that it was made of; none can explain it")
+        n = _checks.integer("n", n, 1)
+        u = int(_checks.bounded("user", user, self.shape[0], "n_users"))
+        i = int(_checks.bounded("item", item, self.shape[1], "n_items"))
+        score = float(self._user_scoring([u])[0].astype(np.float64) @ self._item_scoring([i])[0])
+        mean = user_bias = item_bias = 0.0
+        row = self.ratings.take_rows(np.array([u]))
+        residuals = row.values.astype(np.float64)
+        if self.user_bias is not None and self.item_bias is not None:
+            mean, user_bias, item_bias = self.mean, float(self.user_bias[u]), float(self.item_bias[i])
+            residuals -= mean + user_bias + self.item_bias[row.indices]
+        Y = self.Q.T[row.indices].astype(np.float64)
+        weights = np.ones(row.nnz) if row.weights is None else row.weights.astype(np.float64)
+        A = (Y.T * weights) @ Y + self._penalty(0).reg * weights.sum() * np.eye(self.k)
+        q = np.linalg.lstsq(A, self.Q[:, i].astype(np.float64), rcond=None)[0]
+        parts = weights * (Y @ q) * residuals
+        largest = np.argsort(-np.abs(parts), kind="stable")[:n]
+        rest = score - mean - user_bias - item_bias - float(parts[largest].sum())
+        return Explanation(score, mean, user_bias, item_bias, row.indices[largest], parts[largest], rest)
+
+    def fold_in(
+        self,
+        ratings: Any,
+        *,
+        regularization: float | None = None,
+        bias_regularization: float | None = None,
+        n_threads: int | None = None,
+    ) -> "Factors":
+        r"""Find factors for users who were not there in training, given the items' factors as they are.
+
+        Each row is the exact minimum of the model's objective over this user's factors and bias: of the
+        squared loss, the ridge regression with :math:`n_u \lambda`.
+
+        Parameters
+        ----------
+        ratings
+            Of one stranger ``{item: rating}`` or a pair ``(items, ratings)``, items by column number; of
+            several anything that :class:`Ratings` takes, a row each and a column for each item of the model.
+            A ``Ratings`` with item ids is read by these.
+        regularization, bias_regularization
+            λ and the biases' λ, per rating; by default the model's own.
+        n_threads
+            By default the cores that this process may use.
+
+        Returns
+        -------
+        Factors
+            A model of the strangers: ``P`` (s, k), ``user_bias`` (s,), the items as they are, and their
+            ratings. Who has none is predicted as any user without ratings.
+
+        Examples
+        --------
+        >>> model = Factors([[1.0]], [[3.0, 5.0, 4.0]])
+        >>> model.fold_in({0: 1.5, 2: 2.0}, regularization=0).P
+        array([[0.5]])
+        """
+        strangers = of_strangers(ratings, self.shape[1], self.item_ids, self.P.dtype)
+        strangers = targets(strangers, self.settings.loss)
+        penalty = self._penalty(0, regularization, bias_regularization)
+        with _engine(n_threads) as engine:
+            P, bias = self._solve(strangers, self.Q.T, self.item_bias, self.known_items, penalty, engine)
+        return Factors(
+            P,
+            self.Q,
+            mean=self.mean,
+            user_bias=None if self.user_bias is None else bias,
+            item_bias=self.item_bias,
+            known_users=strangers.user_counts() > 0,
+            known_items=self.known_items,
+            settings=self.settings,
+            ratings=strangers,
+            user_ids=strangers.user_ids,
+            item_ids=self.item_ids,
+        )
+
+    def partial_fit(
+        self, R: Any, *, missing: str = "zero", duplicates: str = "raise", n_threads: int | None = None
+    ) -> "Factors":
+        """Learn new ratings, also of new users and items, without training anew; change this model.
+
+        A new rating replaces an old one of the same cell. Rows and columns with new ratings, and only these,
+        are solved again for all their ratings, by turns: users given the items, items given the users.
+        P and Q become new arrays, with rows and columns for new users and items; if anything fails, the
+        model stays as it was.
+
+        Parameters
+        ----------
+        R
+            New ratings, as for :class:`Ratings`. Users and items are those of the model with the same id, or
+            number if it has no ids; numbers beyond the last, and new ids, are new users and items.
+        missing, duplicates
+            As for :class:`Ratings`.
+        n_threads
+            By default the cores that this process may use.
+
+        Returns
+        -------
+        Factors
+            This model.
+        """
+        if self.ratings is None:
+            raise ValueError("this model does not hold the ratings that it was made of; new ones need them")
+        new = Ratings(R, missing=missing, duplicates=duplicates, dtype=self.P.dtype)
+        new = targets(new, self.settings.loss)
+        known, user_places, item_places = merged(self.ratings, new)
+        P, Y = grown(self.P, known.n_users), grown(self.Q.T, known.n_items)
+        has_user, has_item = grown(self.known_users, len(P)), grown(self.known_items, len(Y))
+        user_bias = item_bias = None
+        if self.user_bias is not None and self.item_bias is not None:
+            user_bias, item_bias = grown(self.user_bias, len(P)), grown(self.item_bias, len(Y))
+        users, items = (np.unique(x) for x in (user_places[new.users], item_places[new.items]))
+        by_user, by_item = known.take_rows(users), known.T.take_rows(items)
+        penalties = self._penalty(0), self._penalty(1)
+        with _engine(n_threads) as engine:
+            for _ in range(SWEEPS):
+                P[users], bias = self._solve(by_user, Y, item_bias, has_item, penalties[0], engine)
+                has_user[users] = True
+                if user_bias is not None:
+                    user_bias[users] = bias
+                Y[items], bias = self._solve(by_item, P, user_bias, has_user, penalties[1], engine)
+                has_item[items] = True
+                if item_bias is not None:
+                    item_bias[items] = bias
+        self.__init__(  # type: ignore[misc]
+            P,
+            Y.T,
+            mean=self.mean,
+            user_bias=user_bias,
+            item_bias=item_bias,
+            known_users=has_user,
+            known_items=has_item,
+            history=self.history,
+            stop_reason=self.stop_reason,
+            settings=self.settings,
+            ratings=known,
+            user_ids=known.user_ids,
+            item_ids=known.item_ids,
+        )
+        for name in ("_item_panels", "_user_order", "_item_order"):
+            self.__dict__.pop(name, None)
+        return self
+
+    def _penalty(
+        self, side: int, regularization: float | None = None, bias_regularization: float | None = None
+    ) -> Penalty:
+        """Return what holds the factors of the users, side 0, or of the items down."""
+        settings = self.settings
+        reg = _checks.optional("regularization", regularization, positive=False)
+        bias_reg = _checks.optional("bias_regularization", bias_regularization, positive=False)
+        if reg is None:
+            if settings.regularization is None:
+                raise ValueError("this model does not say its regularization; pass regularization=…")
+            reg = settings.regularization[side]
+        if bias_reg is None:
+            bias_reg = settings.bias_regularization or 0.0
+        return Penalty(reg, bias_reg, settings.l1[side], settings.nonnegative)
+
+    def _solve(
+        self,
+        rows: Ratings,
+        Y: NDArray[Any],
+        bias: NDArray[Any] | None,
+        known: NDArray[np.bool_],
+        penalty: Penalty,
+        engine: ThreadEngine,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Solve rows given the other side's factors Y and biases; those without ratings say nothing."""
+        if bias is None and not known[rows.indices].all():
+            rows = rows.select(known[rows.indices])
+        return solve_rows(
+            rows.indptr,
+            rows.indices,
+            rows.values,
+            Y,
+            np.zeros(len(Y)) if bias is None else self.mean + bias.astype(np.float64),
+            penalty,
+            engine,
+            weights=rows.weights,
+            biased=bias is not None,
+            loss=self.settings.loss,
+            huber_delta=self.settings.huber_delta or 1.0,
+        )
+
     def user_rows(self, ids: ArrayLike) -> NDArray[np.intp]:
         """Translate user ids to row numbers, for ``predict``."""
         return positions("user", ids, self.user_ids, self._user_order)
@@ -305,6 +623,43 @@ class Factors:
             parts = {name: getattr(self.ratings, name) for name in RATINGS_ARRAYS}
             arrays |= {f"ratings_{name}": array for name, array in parts.items()}
         saving.write(path, header, arrays)
+
+
+class Explanation(NamedTuple):
+    """What a prediction is made of: score = mean + user_bias + item_bias + Σ contributions + rest.
+
+    Attributes
+    ----------
+    score
+        The prediction; under the logistic loss, its log-odds.
+    items, contributions
+        What the user has rated, by column number, and how much each of it adds, the largest first.
+    rest
+        What other ratings add, and what the trained factors have beyond all these.
+    """
+
+    score: float
+    mean: float
+    user_bias: float
+    item_bias: float
+    items: NDArray[Any]
+    contributions: NDArray[np.float64]
+    rest: float
+
+
+def _are_numbers(users: Any) -> bool:
+    """Whether these are row numbers, rather than ratings of strangers."""
+    if isinstance(users, tuple):
+        return all(np.ndim(u) == 0 for u in users)
+    if isinstance(users, Ratings | Mapping) or hasattr(users, "tocsr"):
+        return False
+    return np.ndim(users) < 2
+
+
+def _engine(n_threads: int | None) -> ThreadEngine:
+    if n_threads is not None:
+        n_threads = _checks.integer("n_threads", n_threads, 1)
+    return ThreadEngine(n_threads or available_cores())
 
 
 RATINGS_ARRAYS = ("indptr", "indices", "values", "weights")

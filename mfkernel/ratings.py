@@ -247,6 +247,20 @@ class Ratings:
         weights = None if self.weights is None else self.weights[entries]
         return Ratings._of(csr, self.user_ids, self.item_ids, weights)
 
+    def take_rows(self, rows: NDArray[np.integer[Any]]) -> "Ratings":
+        """Return the rows of these users, in this order and without their ids."""
+        starts, counts = self.indptr[:-1][rows], self.user_counts()[rows]
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        at = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
+        csr = convert.Csr(indptr, self.indices[at], self.values[at], (counts.size, self.n_items))
+        return Ratings._of(csr, None, self.item_ids, None if self.weights is None else self.weights[at])
+
+    def reshaped(self, shape: tuple[int, int]) -> "Ratings":
+        """Return the same ratings with rows and columns without ratings added at the end, and no ids."""
+        more = np.full(shape[0] - self.n_users, self.nnz)
+        csr = self._csr()._replace(indptr=np.concatenate([self.indptr, more]), shape=shape)
+        return Ratings._of(csr, None, None, self.weights)
+
     def with_values(self, values: NDArray[Any], weights: NDArray[Any] | None = None) -> "Ratings":
         """Return the same entries with other values, (nnz,), and other weights."""
         return Ratings._of(self._csr()._replace(values=values), self.user_ids, self.item_ids, weights)

@@ -1,0 +1,184 @@
+"""How good predictions and rankings are, for ratings that were held out.
+
+Error metrics compare predictions with ratings. Ranking metrics ask, for each user with relevant held-out
+items, where these stand among all items that could be recommended; ties are broken by the lower item number,
+as ``recommend`` does, and the figure is the mean over such users.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel import _checks
+from mfkernel._machine import available_cores
+from mfkernel.engine import ThreadEngine
+from mfkernel.factors import Factors
+from mfkernel.objective import targets
+from mfkernel.ranking import ranks
+from mfkernel.ratings import Ratings
+
+
+def rmse(model: Factors, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+    r"""Return the root mean square error :math:`\sqrt{\sum (r - \hat r)^2 / n}` of the ratings R."""
+    residuals, _ = _residuals(model, R, missing, duplicates)
+    return float(np.sqrt(np.mean(np.square(residuals))))
+
+
+def mae(model: Factors, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+    r"""Return the mean absolute error :math:`\sum |r - \hat r| / n` of the ratings R."""
+    residuals, _ = _residuals(model, R, missing, duplicates)
+    return float(np.mean(np.abs(residuals)))
+
+
+def r2(model: Factors, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+    r"""Return the share of the ratings' variance that is predicted.
+
+    It is :math:`1 - \sum (r - \hat r)^2 / \sum (r - \bar r)^2`; of ratings that are all the same, 1 if they
+    are predicted exactly, else 0.
+    """
+    residuals, values = _residuals(model, R, missing, duplicates)
+    error, spread = float(residuals @ residuals), float(np.square(values - values.mean()).sum())
+    if spread == 0:
+        return float(error == 0)
+    return 1 - error / spread
+
+
+def precision_at_n(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> float:
+    """Return the share of the n best that is relevant: hits / n. Parameters as for :func:`ranking`."""
+    return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["precision"]
+
+
+def recall_at_n(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> float:
+    """Return the share of what is relevant that is among the n best. Parameters as for :func:`ranking`."""
+    return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["recall"]
+
+
+def ndcg_at_n(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> float:
+    r"""Return Σ 1 / log₂(place + 1) of the hits over its greatest possible value. See :func:`ranking`.
+
+    Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002; a relevant item
+    gains 1, any other 0.
+    """
+    return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["ndcg"]
+
+
+def map_at_n(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> float:
+    """Return the mean over min(n, relevant items) of the precision at the place of each hit, or 0.
+
+    Parameters as for :func:`ranking`.
+    """
+    return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["map"]
+
+
+def auc(model: Factors, R: Any, *, relevant: float | None = None, exclude_seen: bool = True) -> float:
+    """Return how often a relevant item has a higher score than one that is not; ties count one half.
+
+    Users for whom all candidates are relevant do not count. Parameters as for :func:`ranking`.
+    """
+    return ranking(model, R, relevant=relevant, exclude_seen=exclude_seen)["auc"]
+
+
+def ranking(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> dict[str, float]:
+    """Return all ranking metrics at once, which takes as long as one of them.
+
+    Parameters
+    ----------
+    model
+        What ranks the items.
+    R
+        Held-out ratings, anything that :class:`Ratings` takes, of the model's shape.
+    n
+        How many items are recommended.
+    relevant
+        The least rating of a relevant item; by default all held-out items are relevant.
+    exclude_seen
+        Leave out the items that the user has rated in training (``model.ratings``), but for held-out ones.
+
+    Returns
+    -------
+    dict
+        "precision", "recall", "ndcg", "map" and "auc". The last is nan if each user's candidates are all
+        relevant.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not the model's, or no user has a relevant held-out item.
+    """
+    n = _checks.integer("n", n, 1)
+    held_out = _comparable(model, R, "zero", "raise")
+    if relevant is not None:
+        held_out = held_out.select(held_out.values >= relevant)
+    if held_out.nnz == 0:
+        least = "" if relevant is None else f" of at least {relevant:g}"
+        raise ValueError(f"R has no rating{least}, so that nothing is relevant")
+    users = np.flatnonzero(held_out.user_counts())
+    rows = held_out.take_rows(users)
+    seen = model.ratings.take_rows(users) if exclude_seen and model.ratings is not None else None
+    with ThreadEngine(available_cores()) as engine:
+        found = ranks(
+            model._user_scoring(users),
+            model._item_panels,
+            (rows.indptr, rows.indices),
+            engine,
+            excluded=None if seen is None else (seen.indptr, seen.indices),
+        )
+    counts = rows.user_counts()
+    hits = np.where(found.places < n, 1.0, 0.0)
+    # the places of a user's relevant items in order, and how many of them come before each
+    order = np.lexsort((found.places, rows.users))
+    before = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], counts)
+    places = found.places[order]
+    gains = 1 / np.log2(np.arange(2, 2 + max(n, 1)))
+    best = np.cumsum(gains)[np.minimum(counts, n) - 1]
+    gained = np.where(places < n, gains[np.minimum(places, n - 1)], 0.0)
+    precisions = np.where(places < n, (before + 1) / (places + 1), 0.0)
+    # a pair of two relevant items counts once, whichever is above
+    pairs = counts * (counts - 1) / 2
+    others = found.candidates - counts
+    above = _sums(found.below + found.equal / 2, rows) - pairs
+    known = others > 0
+    return {
+        "precision": float(np.mean(_sums(hits, rows) / n)),
+        "recall": float(np.mean(_sums(hits, rows) / counts)),
+        "ndcg": float(np.mean(_sums(gained, rows) / best)),
+        "map": float(np.mean(_sums(precisions, rows) / np.minimum(counts, n))),
+        "auc": float(np.mean((above / (counts * np.maximum(others, 1)))[known])) if known.any() else np.nan,
+    }
+
+
+def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
+    """Add figures of each rating up for each user; none is without ratings."""
+    sums: NDArray[np.float64] = np.add.reduceat(figures, rows.indptr[:-1])
+    return sums
+
+
+def _residuals(
+    model: Factors, R: Any, missing: str, duplicates: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ratings = _comparable(model, R, missing, duplicates)
+    values = ratings.values.astype(np.float64)
+    return values - model.predict(ratings.users, ratings.items), values
+
+
+def _comparable(model: Factors, R: Any, missing: str, duplicates: str) -> Ratings:
+    """Return R as ratings that the model can be compared with."""
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
+    if ratings.shape != model.shape:
+        raise ValueError(
+            f"R must have the model's shape {model.shape}, got {ratings.shape} (triplets may name a shape)"
+        )
+    if ratings.nnz == 0:
+        raise ValueError("R has no ratings to compare with")
+    return targets(ratings, model.settings.loss)
