@@ -4,7 +4,15 @@ from mfkernel import datasets, metrics
 from mfkernel.api import factorize
 from mfkernel.factors import Epoch, Explanation, Factors, load
 from mfkernel.io import read_ratings
-from mfkernel.model_selection import train_test_split
+from mfkernel.model_selection import (
+    CrossValidation,
+    RankSelection,
+    Search,
+    cross_validate,
+    grid_search,
+    select_rank,
+    train_test_split,
+)
 from mfkernel.objective import Settings
 from mfkernel.ranking import Recommendations
 from mfkernel.ratings import Ratings
@@ -13,18 +21,24 @@ from mfkernel.training import DivergenceError, Interrupted
 __version__ = "0.1.0"
 
 __all__ = [
+    "CrossValidation",
     "DivergenceError",
     "Epoch",
     "Explanation",
     "Factors",
     "Interrupted",
+    "RankSelection",
     "Ratings",
     "Recommendations",
+    "Search",
     "Settings",
+    "cross_validate",
     "datasets",
     "factorize",
+    "grid_search",
     "load",
     "metrics",
     "read_ratings",
+    "select_rank",
     "train_test_split",
 ]

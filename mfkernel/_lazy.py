@@ -1,9 +1,19 @@
-"""Attributes that are computed on first use."""
+"""What is computed, or imported, on first use."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def optional(module: str, extra: str, what: str) -> Any:
+    """Import what only an extra of the package brings; without it, say which."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise ImportError(f"{what} needs {name}: pip install 'mfkernel[{extra}]'") from error
 
 
 class lazy(Generic[T]):  # noqa: N801 (used as a decorator, like property)

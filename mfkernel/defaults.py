@@ -16,6 +16,7 @@ from mfkernel.factors import aligned_rows
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
 
+BIAS_RATE, BIAS_REG = 0.15, 0.02  # of the factors' rate in units of the ratings; per rating
 CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
@@ -30,6 +31,8 @@ def choose(wishes: Settings, ratings: Ratings) -> Settings:
     rate = wishes.learning_rate
     if rate is None:
         rate = default_learning_rate(ratings, wishes) * pull
+        if wishes.loss == "absolute":  # the steps do not become smaller with the residuals
+            rate /= 2
     bias_rate, bias_reg = wishes.bias_learning_rate, wishes.bias_regularization
     return wishes._replace(
         huber_delta=spread if wishes.huber_delta is None else wishes.huber_delta,
@@ -41,13 +44,11 @@ def choose(wishes: Settings, ratings: Ratings) -> Settings:
     )
 
 
-BIAS_RATE, BIAS_REG = 0.2, 0.02
-FIRST, REG = 0.05, 0.04
-NOISE = 0.05
-
-
 def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
     """Choose a first step size: 0.03 over the size of a typical residual, or 0.1 if steps are adaptive.
+
+    With biases, it is 0.08, and less where there are more ratings a row or column: while the factors grow out
+    of the noise, each of a row's ratings in an epoch lengthens them, and beyond measure if steps are large.
 
     A step moves the prediction by γe(‖p‖² + ‖q‖²), and without biases the factors carry the mean as well as
     what varies: ‖p‖² is at least about |mean|, so that a mean far from zero asks for smaller steps. So do
@@ -55,22 +56,29 @@ def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
     """
     values = ratings.values
     farthest = max(float(values.max()) - ratings.mean, ratings.mean - float(values.min()))
-    first = 0.1 if wishes.decay == "adaptive" else FIRST if wishes.biases else 0.03
+    heaviest = 1.0 if ratings.weights is None else float(ratings.weights.max())
+    if wishes.decay == "adaptive":
+        first = 0.1
+    else:
+        first = min(0.08, 0.06 * _thinness(ratings)) if wishes.biases else 0.03
     carried = 0.0 if wishes.biases else abs(ratings.mean) / 3
-    return first / (max(ratings.std, carried, farthest / 10) or 1.0)
+    return first / (max(ratings.std, carried, farthest / 10) or 1.0) / max(1.0, heaviest / 10)
 
 
 def default_regularization(ratings: Ratings, wishes: Settings) -> float:
-    """Choose λ: 0.07 standard deviations up to 30 ratings a row or column, and less for more.
+    """Choose λ: 0.07 standard deviations up to 30 ratings a row or column, with biases 0.08; less for more.
 
     λ is per rating, so that a row of n ratings is held by nλ; the more it has, the less of that it needs.
     This suits ratings with as much noise as people's; where the residuals fall below half a standard
     deviation, there is less noise, and λ falls with them.
     """
-    density = ratings.nnz / sum(ratings.shape)
-    if wishes.biases:
-        return REG * ratings.std
-    return 0.07 * ratings.std * min(1.0, math.sqrt(math.sqrt(30 / density)))
+    thinness = min(1.0, _thinness(ratings))
+    return ratings.std * (0.08 * thinness if wishes.biases else 0.07 * math.sqrt(thinness))
+
+
+def _thinness(ratings: Ratings) -> float:
+    """Return √(30/d) of d ratings a row or column."""
+    return math.sqrt(30 * sum(ratings.shape) / ratings.nnz)
 
 
 def default_epochs(ratings: Ratings, wishes: Settings) -> int:
@@ -78,9 +86,10 @@ def default_epochs(ratings: Ratings, wishes: Settings) -> int:
 
     With a few ratings a row, each further pass learns them by heart.
     """
-    passes = min(25.0, 2.5 + 1.5 * ratings.nnz / sum(ratings.shape))
+    passes = 2.5 + 1.5 * ratings.nnz / sum(ratings.shape)
     if wishes.biases:
-        return round(passes)
+        return round(min(20.0, passes))
+    passes = min(25.0, passes)
     smaller_steps = abs(ratings.mean) / (3 * ratings.std) if ratings.std > 0 else 1.0
     return round(passes * min(40.0, max(1.0, smaller_steps)))
 
@@ -110,7 +119,7 @@ def start_factors(
     center = 0.0 if wishes.biases else link(ratings.mean, wishes.loss)
     level = math.sqrt(abs(center) / k)
     spread = 1.0 if wishes.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
-    noise = NOISE * math.sqrt(32 / k) * math.sqrt(spread)
+    noise = (0.007 if wishes.biases else 0.05) * math.sqrt(32 / k) * math.sqrt(spread)
     rows = []
     for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
         X = aligned_rows(n_rows, k, dtype)

@@ -1,11 +1,21 @@
-"""Which ratings to learn from, and which to test with."""
+"""Which ratings to learn from, which to test with, and which settings predict the latter best."""
 
-from typing import Any
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfkernel import _checks
+from mfkernel._lazy import optional
+from mfkernel._machine import available_cores
+from mfkernel.api import factorize
+from mfkernel.engine import Task, ThreadEngine
 from mfkernel.ratings import Ratings
+
+Fold = tuple[Ratings, Ratings]
 
 
 def train_test_split(
@@ -47,3 +57,277 @@ def train_test_split(
         raise ValueError(f"R has {ratings.nnz} ratings; to split them takes two")
     count = min(max(1, round(share * ratings.nnz)), ratings.nnz - 1)
     return ratings.hold_out(count, np.random.default_rng(rng))
+
+
+class CrossValidation(NamedTuple):
+    """What fits on several folds came to.
+
+    Attributes
+    ----------
+    train_rmse
+        (n_folds,) root mean square of the residuals as the last epoch met them.
+    test_rmse
+        (n_folds,) root mean square error of the predictions for the fold's held-out ratings.
+    seconds
+        (n_folds,) of each fit.
+    """
+
+    train_rmse: NDArray[np.float64]
+    test_rmse: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    def to_frame(self) -> Any:
+        """Return a pandas ``DataFrame`` with a row for each fold (extra ``frame``)."""
+        frame = optional("pandas", "frame", "to_frame").DataFrame(self._asdict())
+        frame.index.name = "fold"
+        return frame.reset_index()
+
+
+class Search:
+    """What fits with several settings, each on several folds, came to.
+
+    Attributes
+    ----------
+    settings
+        One dict of what was passed to ``factorize`` for each candidate.
+    train_rmse, test_rmse
+        (n_candidates, n_folds) root mean square error: of the residuals as the last epoch met them, and of
+        the predictions for the fold's held-out ratings.
+    seconds
+        (n_candidates, n_folds) of each fit.
+    """
+
+    def __init__(self, settings: Sequence[dict[str, Any]], figures: NDArray[np.float64]) -> None:
+        self.settings = list(settings)
+        self.train_rmse, self.test_rmse, self.seconds = figures
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(n_candidates,) mean test RMSE over the folds."""
+        result: NDArray[np.float64] = self.test_rmse.mean(axis=1)
+        return result
+
+    @property
+    def standard_error(self) -> NDArray[np.float64]:
+        """(n_candidates,) standard error of that mean."""
+        n_folds = self.test_rmse.shape[1]
+        result: NDArray[np.float64] = self.test_rmse.std(axis=1, ddof=1) / np.sqrt(n_folds)
+        return result
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The settings with the lowest mean test RMSE."""
+        return self.settings[int(self.mean.argmin())]
+
+    def to_frame(self) -> Any:
+        """Return a pandas ``DataFrame``, a row a fit: its settings, fold and figures (extra ``frame``)."""
+        pandas = optional("pandas", "frame", "to_frame")
+        rows = [
+            settings
+            | {
+                "fold": fold,
+                "train_rmse": self.train_rmse[c, fold],
+                "test_rmse": self.test_rmse[c, fold],
+                "seconds": self.seconds[c, fold],
+            }
+            for c, settings in enumerate(self.settings)
+            for fold in range(self.test_rmse.shape[1])
+        ]
+        return pandas.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.best.items())
+        n_candidates, n_folds = self.test_rmse.shape
+        return (
+            f"{type(self).__name__}({n_candidates} × {n_folds} fits, best {shown}: test RMSE "
+            f"{self.mean.min():.4g} ± {self.standard_error[self.mean.argmin()]:.2g})"
+        )
+
+
+class RankSelection(Search):
+    """What fits with several k came to, and the k that follows."""
+
+    @property
+    def ks(self) -> NDArray[np.int64]:
+        """The ranks, in order."""
+        return np.array([settings["k"] for settings in self.settings])
+
+    @property
+    def k(self) -> int:
+        """The smallest rank within one standard error of the best (Breiman et al. 1984)."""
+        best = int(self.mean.argmin())
+        return int(self.ks[self.mean <= self.mean[best] + self.standard_error[best]].min())
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw training and test error by k, which shows under- and overfitting (extra ``plot``).
+
+        Returns
+        -------
+        matplotlib Axes
+            Of a new figure, unless ``ax`` is given.
+        """
+        if ax is None:
+            _, ax = optional("matplotlib.pyplot", "plot", "plot").subplots()
+        ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
+        ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
+        ax.axvline(self.k, color="grey", linestyle=":", label=f"k = {self.k}")
+        ax.set(xlabel="k", ylabel="RMSE", xscale="log", xticks=self.ks, xticklabels=self.ks)
+        ax.legend()
+        return ax
+
+
+def cross_validate(
+    R: Any, k: int, cv: Any = 5, *, rng: Any = None, n_threads: int | None = None, **settings: Any
+) -> CrossValidation:
+    """Fit and test ``factorize(R, k, **settings)`` on each of several folds.
+
+    Parameters
+    ----------
+    R, k, settings
+        As for ``factorize``.
+    cv
+        Number of folds, in each of which a random share of 1/cv of the ratings is held out, or pairs of
+        training and test ratings.
+    rng
+        As for ``factorize``; folds and fits follow from it. The same integer gives the same folds to
+        :func:`grid_search` and :func:`select_rank`.
+    n_threads
+        How many fits run side by side, each on one thread; by default the cores that this process may use.
+
+    Examples
+    --------
+    >>> from mfkernel import datasets
+    >>> cross_validate(datasets.synthetic(), 4, cv=3, rng=0, epochs=1).test_rmse.shape
+    (3,)
+    """
+    return CrossValidation(*_run(R, [settings | {"k": k}], cv, rng, n_threads)[:, 0])
+
+
+def grid_search(
+    R: Any,
+    grid: Mapping[str, Iterable[Any]],
+    cv: Any = 5,
+    *,
+    rng: Any = None,
+    n_threads: int | None = None,
+    **settings: Any,
+) -> Search:
+    """Fit and test every combination of some settings on the same folds.
+
+    Parameters
+    ----------
+    R, settings
+        As for ``factorize``; what is the same for all.
+    grid
+        Values to try of each argument of ``factorize``, such as ``{"k": [16, 64], "regularization": [0.03,
+        0.05]}``; it, or ``settings``, has ``k``.
+    cv, rng, n_threads
+        As for :func:`cross_validate`.
+
+    Returns
+    -------
+    Search
+        Its ``best`` are the settings with the lowest mean test RMSE.
+    """
+    values = {name: list(choices) for name, choices in grid.items()}
+    for name, choices in values.items():
+        if not choices:
+            raise ValueError(f"grid[{name!r}] is empty")
+    candidates = [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
+    return Search(candidates, _run(R, [settings | choice for choice in candidates], cv, rng, n_threads))
+
+
+def select_rank(
+    R: Any,
+    ks: Iterable[int],
+    cv: Any = 5,
+    *,
+    rng: Any = None,
+    n_threads: int | None = None,
+    **settings: Any,
+) -> RankSelection:
+    """Find the rank that predicts held-out ratings best, or nearly so with fewer factors.
+
+    Parameters
+    ----------
+    R, settings
+        As for ``factorize``.
+    ks
+        The ranks to try.
+    cv, rng, n_threads
+        As for :func:`cross_validate`.
+
+    Returns
+    -------
+    RankSelection
+        Its ``k`` is the smallest rank whose error is within a standard error of the lowest; ``plot`` draws
+        training and test error by rank.
+
+    References
+    ----------
+    Breiman, Friedman, Olshen and Stone, "Classification and regression trees", 1984 (the rule of one standard
+    error).
+    """
+    ranks = sorted({_checks.integer(f"ks[{n}]", k, 1) for n, k in enumerate(ks)})
+    if not ranks:
+        raise ValueError("ks is empty")
+    candidates = [{"k": k} for k in ranks]
+    figures = _run(R, [settings | choice for choice in candidates], cv, rng, n_threads)
+    return RankSelection(candidates, figures)
+
+
+def _run(
+    R: Any, candidates: list[dict[str, Any]], cv: Any, rng: Any, n_threads: int | None
+) -> NDArray[np.float64]:
+    """Return training error, test error and seconds, (3, n_candidates, n_folds).
+
+    All candidates share the folds, which are made once; the fits run side by side, the longest first.
+    """
+    for settings in candidates:
+        for name in ("callback", "progress", "init"):
+            if settings.get(name) not in (None, False):
+                raise ValueError(f"{name} goes with a single fit, not with several")
+        if "k" not in settings:
+            raise TypeError("k is missing: pass k=…, or try several in the grid")
+    # what is about R is the same for all, and is read once
+    about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
+    given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
+    if any(settings.get(name) is not given.get(name) for settings in candidates for name in about_ratings):
+        raise ValueError(f"{', '.join(about_ratings)} are the same for all fits; none can be in the grid")
+    ratings = Ratings(R, **({"dtype": np.float32} | given), copy=False)
+    generator = np.random.default_rng(rng)
+    folds = _folds(ratings, cv, generator)
+    seeds = generator.integers(2**63, size=len(folds)).tolist()
+    read = about_ratings[:3]
+    own = [{name: x for name, x in settings.items() if name not in read} for settings in candidates]
+    figures = np.empty((3, len(candidates), len(folds)))
+
+    def fit(work: tuple[int, int], cancelled: Callable[[], bool]) -> None:
+        candidate, fold = work
+        training, test = folds[fold]
+        settings = {"rng": seeds[fold]} | own[candidate]
+        start = time.perf_counter()
+        model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
+        seconds = time.perf_counter() - start
+        figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
+
+    largest_first = sorted(range(len(candidates)), key=lambda c: candidates[c]["k"])
+    tasks = [Task((c, fold)) for c in largest_first for fold in range(len(folds))]  # the last is taken first
+    threads = available_cores() if n_threads is None else _checks.integer("n_threads", n_threads, 1)
+    with ThreadEngine(threads) as engine:
+        engine.run(fit, tasks)
+    return figures
+
+
+def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
+    """Part the ratings at random, each being held out once; or take the pairs that are given."""
+    if isinstance(cv, Iterable):
+        folds = [(Ratings(training), Ratings(test)) for training, test in cv]
+        if len(folds) < 2:
+            raise ValueError(f"cv has {len(folds)} folds; it takes two")
+        return folds
+    n_folds = _checks.integer("cv", cv, 2)
+    if ratings.nnz < n_folds:
+        raise ValueError(f"R has {ratings.nnz} ratings, too few for {n_folds} folds")
+    fold = rng.permutation(ratings.nnz) % n_folds
+    return [(ratings.select(fold != n), ratings.select(fold == n)) for n in range(n_folds)]
