@@ -129,6 +129,8 @@ class Factors:
                 raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
         if ratings is not None and ratings.shape != self.shape:
             raise ValueError(f"ratings must have the model's shape {self.shape}, got {ratings.shape}")
+        if ratings is not None and not (ratings.user_ids is user_ids and ratings.item_ids is item_ids):
+            self.ratings = Ratings(ratings, user_ids=self.user_ids, item_ids=self.item_ids)
 
     @property
     def shape(self) -> tuple[int, int]:
