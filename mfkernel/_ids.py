@@ -36,6 +36,10 @@ def united(kind: str, old: Ids, new: Ids, n_old: int, n_new: int) -> tuple[Ids, 
         return None, np.arange(n_new)
     if old.size and new.size and (old.dtype.kind == "U") != (new.dtype.kind == "U"):
         raise ValueError(f"{kind} ids are {old.dtype} in the old ratings and {new.dtype} in the new")
+    if np.result_type(old, new).kind == "f":  # of a signed and an unsigned type, each with numbers of its own
+        own, new = new, new.astype(old.dtype)
+        if (own != new).any():
+            raise ValueError(f"{kind} id {own[own != new][0]} does not fit among the old ones, {old.dtype}")
     found, unknown = _look_up(new, old, np.argsort(old))
     places = np.empty(n_new, np.intp)
     places[~unknown] = found[~unknown] if found.size else 0

@@ -25,6 +25,9 @@ def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> ND
         weights = _of_entries(_checked(np.asarray(sample_weight)), R, csr, duplicates)
     if weights.size and not weights.any():
         raise ValueError("sample_weight must not be zero for all ratings")
+    largest = weights.max(initial=0)
+    if not 1e-30 < largest < 1e30:  # only ratios matter, and these fit in float32
+        weights = weights / (largest or 1)
     return convert.frozen(np.ascontiguousarray(weights, csr.values.dtype))
 
 

@@ -92,7 +92,8 @@ def factorize(
         ratings, a tenth of their cells or more, if all cells are known or a trial with held-out ratings
         speaks for it.
     learning_rate
-        Step size γ of the first epoch. By default chosen by the scale of the ratings.
+        Step size γ of the first epoch. By default chosen by the scale and the density of the ratings, and
+        smaller by 0.3 if ``init`` is a model.
     decay
         How the step size goes on when t of T epochs are done: ``"constant"``; ``"inverse-time"``,
         γ / (1 + t/5); ``"linear"``, γ (1 - t/T); ``"cosine"``, γ (1 + cos πt/T) / 2; or ``"adaptive"``,
@@ -236,7 +237,7 @@ def factorize(
             f"nonnegative=True without biases cannot predict below zero, but R[{known.users[n]}, "
             f"{known.indices[n]}] is {known.values[n]:g}; pass biases=True or shift the ratings"
         )
-    training, held_out = _parts(known, validation, wishes.loss, generator)
+    training, held_out = _parts(known, validation, generator, loss, missing=missing, duplicates=duplicates)
     plan = fitting.Plan(
         k=k,
         wishes=wishes,
@@ -271,9 +272,11 @@ def _stopping(validation: Any, patience: int | None, tol: float | None, time_lim
 
 
 def _parts(
-    known: Ratings, validation: Any, loss: str, rng: np.random.Generator
+    known: Ratings, validation: Any, rng: np.random.Generator, loss: str, **form: str
 ) -> tuple[Ratings, Ratings | None]:
-    """Return what to train with, and what to validate with."""
+    """Return what to train with, of some weight, and what to validate with."""
+    if known.weights is not None and not known.weights.all():
+        known = known.select(known.weights > 0)
     if validation is None:
         return known, None
     if isinstance(validation, numbers.Real):
@@ -285,7 +288,7 @@ def _parts(
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
         return known.hold_out(count, rng, keep_rows=True)
     try:
-        held_out = targets(Ratings(validation, dtype=known.dtype, copy=False), loss)
+        held_out = targets(Ratings(validation, dtype=known.dtype, copy=False, **form), loss)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None
     if held_out.shape != known.shape:
@@ -348,6 +351,12 @@ def _checked_init(
             has = "biases" if init.settings.biases else "no biases"
             raise ValueError(f"init has {has}, so that biases={init.settings.biases} must be passed")
         fitting.init_rows(init, R)
+        for name, X in (("P", init.P), ("Q", init.Q)):
+            if wishes.nonnegative and (X < 0).any():
+                row, column = np.argwhere(X < 0)[0]
+                raise ValueError(
+                    f"init must be zero or positive, but its {name}[{row}, {column}] is {X[row, column]}"
+                )
         return init
     try:
         P0, Q0 = (np.asarray(X) for X in init)

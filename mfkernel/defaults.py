@@ -20,8 +20,8 @@ BIAS_RATE, BIAS_REG = 0.15, 0.02  # of the factors' rate in units of the ratings
 CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
-def choose(wishes: Settings, ratings: Ratings) -> Settings:
-    """Fill in what is left open."""
+def choose(wishes: Settings, ratings: Ratings, *, goes_on: bool = False) -> Settings:
+    """Fill in what is left open; training that goes on from a model takes smaller steps."""
     spread = ratings.std or abs(ratings.mean) or 1.0
     # the pull of a rating is about its residual under the squared loss; under the others it is of size 1
     pull = {"absolute": spread, "logistic": 1.0}.get(wishes.loss, 1.0)
@@ -33,6 +33,8 @@ def choose(wishes: Settings, ratings: Ratings) -> Settings:
         rate = default_learning_rate(ratings, wishes) * pull
         if wishes.loss == "absolute":  # the steps do not become smaller with the residuals
             rate /= 2
+        if goes_on:
+            rate *= 0.3
     bias_rate, bias_reg = wishes.bias_learning_rate, wishes.bias_regularization
     return wishes._replace(
         huber_delta=spread if wishes.huber_delta is None else wishes.huber_delta,
@@ -45,10 +47,10 @@ def choose(wishes: Settings, ratings: Ratings) -> Settings:
 
 
 def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
-    """Choose a first step size: 0.03 over the size of a typical residual, or 0.1 if steps are adaptive.
+    """Choose a first step size: 0.02 to 0.08 over the size of a typical residual, 0.1 if steps are adaptive.
 
-    With biases, it is 0.08, and less where there are more ratings a row or column: while the factors grow out
-    of the noise, each of a row's ratings in an epoch lengthens them, and beyond measure if steps are large.
+    It is smaller where there are more ratings a row or column: while the factors grow out of the noise, each
+    of a row's ratings in an epoch lengthens them, and beyond measure if steps are large.
 
     A step moves the prediction by γe(‖p‖² + ‖q‖²), and without biases the factors carry the mean as well as
     what varies: ‖p‖² is at least about |mean|, so that a mean far from zero asks for smaller steps. So do
@@ -57,10 +59,13 @@ def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
     values = ratings.values
     farthest = max(float(values.max()) - ratings.mean, ratings.mean - float(values.min()))
     heaviest = 1.0 if ratings.weights is None else float(ratings.weights.max())
+    thinness = _thinness(ratings)
     if wishes.decay == "adaptive":
         first = 0.1
+    elif wishes.biases:
+        first = min(0.08, 0.06 * thinness)
     else:
-        first = min(0.08, 0.06 * _thinness(ratings)) if wishes.biases else 0.03
+        first = min(0.06, 0.04 * math.sqrt(thinness))
     carried = 0.0 if wishes.biases else abs(ratings.mean) / 3
     return first / (max(ratings.std, carried, farthest / 10) or 1.0) / max(1.0, heaviest / 10)
 
@@ -72,8 +77,8 @@ def default_regularization(ratings: Ratings, wishes: Settings) -> float:
     This suits ratings with as much noise as people's; where the residuals fall below half a standard
     deviation, there is less noise, and λ falls with them.
     """
-    thinness = min(1.0, _thinness(ratings))
-    return ratings.std * (0.08 * thinness if wishes.biases else 0.07 * math.sqrt(thinness))
+    most = 0.08 if wishes.biases else 0.07
+    return most * ratings.std * min(1.0, _thinness(ratings))
 
 
 def _thinness(ratings: Ratings) -> float:
@@ -119,7 +124,7 @@ def start_factors(
     center = 0.0 if wishes.biases else link(ratings.mean, wishes.loss)
     level = math.sqrt(abs(center) / k)
     spread = 1.0 if wishes.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
-    noise = (0.007 if wishes.biases else 0.05) * math.sqrt(32 / k) * math.sqrt(spread)
+    noise = (0.007 if wishes.biases else 0.015) * math.sqrt(32 / k) * math.sqrt(spread)
     rows = []
     for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
         X = aligned_rows(n_rows, k, dtype)

@@ -464,15 +464,16 @@ class Factors:
         strangers = of_strangers(ratings, self.shape[1], self.item_ids, self.P.dtype)
         strangers = targets(strangers, self.settings.loss)
         penalty = self._penalty(0, regularization, bias_regularization)
+        rows = self._informative(strangers, self.known_items)
         with _engine(n_threads) as engine:
-            P, bias = self._solve(strangers, self.Q.T, self.item_bias, self.known_items, penalty, engine)
+            P, bias = self._solve(rows, self.Q.T, self.item_bias, penalty, engine)
         return Factors(
             P,
             self.Q,
             mean=self.mean,
             user_bias=None if self.user_bias is None else bias,
             item_bias=self.item_bias,
-            known_users=strangers.user_counts() > 0,
+            known_users=rows.user_counts() > 0,
             known_items=self.known_items,
             settings=self.settings,
             ratings=strangers,
@@ -520,12 +521,14 @@ class Factors:
         penalties = self._penalty(0), self._penalty(1)
         with _engine(n_threads) as engine:
             for _ in range(SWEEPS):
-                P[users], bias = self._solve(by_user, Y, item_bias, has_item, penalties[0], engine)
-                has_user[users] = True
+                rows = self._informative(by_user, has_item)
+                P[users], bias = self._solve(rows, Y, item_bias, penalties[0], engine)
+                has_user[users] = rows.user_counts() > 0
                 if user_bias is not None:
                     user_bias[users] = bias
-                Y[items], bias = self._solve(by_item, P, user_bias, has_user, penalties[1], engine)
-                has_item[items] = True
+                rows = self._informative(by_item, has_user)
+                Y[items], bias = self._solve(rows, P, user_bias, penalties[1], engine)
+                has_item[items] = rows.user_counts() > 0
                 if item_bias is not None:
                     item_bias[items] = bias
         self.__init__(  # type: ignore[misc]
@@ -562,18 +565,22 @@ class Factors:
             bias_reg = settings.bias_regularization or 0.0
         return Penalty(reg, bias_reg, settings.l1[side], settings.nonnegative)
 
+    def _informative(self, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
+        """Return the ratings from which something follows: of some weight, and for what has factors."""
+        informs = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
+        if self.user_bias is None:
+            informs &= known[rows.indices]
+        return rows if informs.all() else rows.select(informs)
+
     def _solve(
         self,
         rows: Ratings,
         Y: NDArray[Any],
         bias: NDArray[Any] | None,
-        known: NDArray[np.bool_],
         penalty: Penalty,
         engine: ThreadEngine,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Solve rows given the other side's factors Y and biases; those without ratings say nothing."""
-        if bias is None and not known[rows.indices].all():
-            rows = rows.select(known[rows.indices])
+        """Solve rows given the other side's factors Y and biases."""
         return solve_rows(
             rows.indptr,
             rows.indices,

@@ -9,7 +9,7 @@ from mfkernel import methods
 from mfkernel._ids import united
 from mfkernel._machine import available_memory
 from mfkernel.blocks import BlockSchedule
-from mfkernel.defaults import default_epochs, long_epochs, start_factors
+from mfkernel.defaults import choose, default_epochs, long_epochs, start_factors
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors, aligned_rows, padded_rank
 from mfkernel.objective import Settings, link
@@ -85,10 +85,7 @@ def _normalized(ratings: Ratings) -> Ratings:
     """Bring weights to a mean of one, so that they do not change the size of the steps."""
     if ratings.weights is None:
         return ratings
-    ratings = ratings.select(ratings.weights > 0)
-    weights = ratings.weights
-    assert weights is not None
-    return ratings.with_values(ratings.values, weights / weights.mean(dtype=np.float64))
+    return ratings.with_values(ratings.values, ratings.weights / ratings.weights.mean(dtype=np.float64))
 
 
 def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> methods.Sgd:
@@ -103,7 +100,8 @@ def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.
     def start() -> methods.State:
         return _start(plan, ratings, order, np.random.default_rng(start_seed))  # the same each time
 
-    return methods.Sgd(ratings, order, start, plan.k, plan.wishes)
+    settings = choose(plan.wishes, ratings, goes_on=isinstance(plan.init, Factors))
+    return methods.Sgd(ratings, order, start, plan.k, settings)
 
 
 def _start(plan: Plan, ratings: Ratings, order: Schedule, rng: np.random.Generator) -> methods.State:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel.blocks import block_bytes
-from mfkernel.defaults import CHUNK, choose
+from mfkernel.defaults import CHUNK
 from mfkernel.factors import padded_rank
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
@@ -58,15 +58,15 @@ class Sgd:
         makes the start values; called again if training must begin anew.
     k
         the rank, without padding.
-    wishes
-        the settings, of which those left open are chosen here.
+    settings
+        what is minimized and by which steps, nothing left open.
     """
 
     def __init__(
-        self, ratings: Ratings, schedule: Schedule, start: Callable[[], State], k: int, wishes: Settings
+        self, ratings: Ratings, schedule: Schedule, start: Callable[[], State], k: int, settings: Settings
     ) -> None:
         self.ratings, self.schedule, self._k, self._start = ratings, schedule, k, start
-        self.settings = choose(wishes, ratings)
+        self.settings = settings
         self.state = start()
         self.slowdown = 1.0  # of all step sizes; halved at each divergence
         self.learning_rate = self._first_rate
