@@ -288,3 +288,70 @@ def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "mfkernel: interrupted"
     assert [path.name for path in tmp_path.iterdir()] == ["large.npz"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, rating_file: Path) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "model.npz"
+    main(["factorize", str(rating_file), "-q", "-k", "4", "--biases", "--seed", "0", "-o", str(path)])
+    return path
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: Any) -> list[list[str]]:
+    """Run a command; return the words of each line."""
+    capsys.readouterr()
+    main(list(map(str, arguments)))
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_recommend__prints_what_the_model_says(capsys, saved):
+    model = mf.load(saved)
+    _, *lines = asked(capsys, "recommend", saved, "u3", "u0", "-n", 4)
+    rows = model.user_rows(["u3", "u0"])
+    expected = model.item_ids[model.recommend(rows, 4).items].ravel()
+    assert [line[0] for line in lines] == ["u3"] * 4 + ["u0"] * 4
+    assert [int(line[2]) for line in lines] == expected.tolist()
+
+
+def test_recommend__serves_new_users(capsys, saved, tmp_path):
+    model, file = mf.load(saved), tmp_path / "new.csv"
+    file.write_text(f"user,item,rating\nstranger,{model.item_ids[2]},5\n")
+    _, *lines = asked(capsys, "recommend", saved, "--ratings", file, "-n", 3)
+    expected = model.item_ids[model.recommend({2: 5.0}, 3).items]
+    assert [int(line[2]) for line in lines] == expected.tolist()
+
+
+def test_similar_and_explain__print_what_the_model_says(capsys, saved):
+    model = mf.load(saved)
+    _, *lines = asked(capsys, "similar", saved, model.item_ids[1], "-n", 3)
+    assert [int(line[2]) for line in lines] == model.item_ids[model.similar_items(1, 3).items].tolist()
+    lines = asked(capsys, "explain", saved, model.user_ids[0], model.item_ids[1], "-n", 2)
+    assert float(lines[0][0]) == pytest.approx(float(model.predict(0, 1)), abs=1e-3)
+    assert sum(float(line[0]) for line in lines[1:]) == pytest.approx(float(lines[0][0]), abs=1e-3)
+
+
+def test_update__learns_new_users(capsys, saved, tmp_path):
+    model, file, updated = mf.load(saved), tmp_path / "new.csv", tmp_path / "updated.npz"
+    file.write_text(f"user,item,rating\nnewcomer,{model.item_ids[2]},5\n")
+    asked(capsys, "update", saved, file, "-o", updated)
+    assert mf.load(updated).shape == (model.shape[0] + 1, model.shape[1])
+    assert mf.load(updated).user_rows("newcomer") == model.shape[0]
+    assert mf.load(saved).shape == model.shape
+
+
+def test_select_rank__prints_a_line_for_each_k(capsys, rating_file):
+    _, *lines, last = asked(capsys, "select-rank", rating_file, "-k", 2, 4, "--folds", 3, "--seed", 0)
+    found = mf.select_rank(mf.read_ratings(rating_file), [2, 4], 3, rng=0)
+    assert [int(line[0]) for line in lines] == [2, 4]
+    np.testing.assert_allclose([float(line[2]) for line in lines], found.mean, atol=1e-4)
+    assert last[2] == f"{found.k},"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("recommend", "nobody"), "nobody"), (("recommend",), "users"), (("explain", "u0", "x"), "integers")],
+)
+def test_questions__end_with_a_line_if_they_cannot_be_answered(capsys, saved, arguments, message):
+    command, *rest = arguments
+    with pytest.raises(SystemExit, match=f"mfkernel: .*{message}"):
+        main([command, str(saved), *rest])
