@@ -50,7 +50,9 @@ def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
     """Choose a first step size: 0.02 to 0.08 over the size of a typical residual, 0.1 if steps are adaptive.
 
     It is smaller where there are more ratings a row or column: while the factors grow out of the noise, each
-    of a row's ratings in an epoch lengthens them, and beyond measure if steps are large.
+    of a row's ratings in an epoch lengthens them, and beyond measure if steps are large. So it is in small
+    tables of which much is known. Without biases it is smaller for a few ratings a row, too, whose noise
+    large steps would learn by heart.
 
     A step moves the prediction by γe(‖p‖² + ‖q‖²), and without biases the factors carry the mean as well as
     what varies: ‖p‖² is at least about |mean|, so that a mean far from zero asks for smaller steps. So do
@@ -63,9 +65,9 @@ def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
     if wishes.decay == "adaptive":
         first = 0.1
     elif wishes.biases:
-        first = min(0.08, 0.06 * thinness)
+        first = min(0.04 if long_epochs(ratings) else 0.08, 0.06 * thinness)
     else:
-        first = min(0.06, 0.04 * math.sqrt(thinness))
+        first = min(0.06, 0.04 * math.sqrt(thinness), 0.006 * 30 / thinness**2)
     carried = 0.0 if wishes.biases else abs(ratings.mean) / 3
     return first / (max(ratings.std, carried, farthest / 10) or 1.0) / max(1.0, heaviest / 10)
 
