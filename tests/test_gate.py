@@ -56,8 +56,9 @@ def run(tree, base, *patterns):
 
 @NO_GIT
 def test_gate__fails_on_needless_work_in_a_kernel(tree):
-    slow = "e = r - pq\n    for _ in range(16):\n        e += e * (lr - lr)\n"
-    replace(tree / "mfkernel" / "kernels" / "sgd.py", "e = r - pq\n", slow)
+    update = "e = residual(loss, r, score(biases, u, i, pq))\n"
+    slow = update + "    for _ in range(16):\n        e += e * (lr - lr)\n"
+    replace(tree / "mfkernel" / "kernels" / "sgd.py", update, slow)
     status, printed, verdicts = run(tree, "HEAD", FAST, "bytes: blocks")
     assert status == 1, printed
     assert f"worse than HEAD: {FAST}\n" in printed
