@@ -70,7 +70,7 @@ def fit(
             reason = train(sgd, epochs, engine, history, callbacks, validation, plan.stopping)
             return interruptible(lambda: finish(history, reason))
         except KeyboardInterrupt:
-            done = sgd.whole_epoch() if validation is None else sgd.back_to_kept()
+            done = sgd.rescue(best=validation is not None)
             if done == 0:
                 raise
             ends = [n for n, record in enumerate(history) if record.epoch == done and record.back_to is None]

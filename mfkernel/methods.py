@@ -125,9 +125,14 @@ class Sgd:
         self._steps = None
         return self._epoch
 
-    def whole_epoch(self) -> int:
-        """Go back to the end of an epoch, if training has been cut off within one; say which it is."""
-        return self.back_to_kept() if self._epoch is None else self._epoch
+    def rescue(self, best: bool) -> int:
+        """After training was cut off, leave a whole epoch: the last, or the copy kept as best; say which.
+
+        If it is 0, there is none, and the state is of no use.
+        """
+        if self._epoch is not None and not best:
+            return self._epoch
+        return self.back_to_kept() if self._kept else 0
 
     def is_finite(self) -> bool:
         """Whether all factors are numbers."""
