@@ -19,19 +19,18 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import mfkernel as mf
-from benchmarks import probes
+from benchmarks import probes, questions
+from benchmarks.generated import SIZES, Case, ratings, split, warm
 
-Case = Callable[[], Any]
-
-SECONDS, MIB, RMSE, COUNT = "seconds", "MiB", "RMSE", "count"
-MORE_IS_BETTER = {"M ratings/s", "% of the limit", "packed FMA"}
+SECONDS, MIB, RMSE, SCORE, COUNT = "seconds", "MiB", "RMSE", "score", "count"
+MORE_IS_BETTER = {SCORE, "M ratings/s", "% of the limit", "packed FMA"}
 
 
 class Suite(NamedTuple):
@@ -65,25 +64,12 @@ class Suite(NamedTuple):
         return [p for p in itertools.product(*self.parameters.values()) if self.exists(*p)]
 
 
-SIZES = {"ml-100k-like": (943, 1682, 100_000), "ml-1m-like": (6040, 3706, 1_000_209)}
 RANKS = ("8", "32", "128")
 KERNEL_RANKS = ("8", "16", "32", "64", "128", "512")
 SCHEDULES = ("sequential", "hogwild", "blocks")
 SLOW_ENGINES = ("naive loop", "numpy reference")
 MOST_INTERPRETED = 200_000  # ratings: an interpreted epoch of a million would take minutes
 FIXED_RMSE = {"ml-100k-like": 0.91, "ml-1m-like": 0.86}  # held out; all reach it, after several epochs
-
-
-@cache
-def ratings(size: str, dtype: str = "float32") -> mf.Ratings:
-    """Generate the ratings of one of ``SIZES``."""
-    return mf.Ratings(mf.datasets.synthetic(*SIZES[size]), dtype=dtype)
-
-
-@cache
-def split(size: str) -> tuple[mf.Ratings, mf.Ratings]:
-    """Hold a tenth of the ratings out."""
-    return mf.train_test_split(ratings(size), 0.1, rng=0)
 
 
 # An epoch, by everything that can run one
@@ -201,25 +187,10 @@ def preparation(step: str, size: str) -> Case:
         "blocks": lambda: BlockSchedule(R, k=32, shuffle=True, seed=0, engine=ThreadEngine(1)),
         "bands": lambda: RowSchedule(R, n_tasks=2, shuffle=True, seed=0),
     }
-    return _warm(steps[step])
+    return warm(steps[step])
 
 
 PREPARATION = ("ratings from triplets", "ratings from scipy", "transpose", "split", "blocks", "bands")
-
-
-def prediction(call: str, size: str) -> Case:
-    """Build a question to a model of rank 32."""
-    train, test = split(size)
-    model = mf.factorize(train, 32, epochs=1, rng=0)
-    calls: dict[str, Case] = {
-        "pairs": lambda: model.predict(test.users, test.items),
-        "rmse": lambda: model.rmse(test),
-        "reconstruct": model.reconstruct,
-    }
-    return _warm(calls[call])
-
-
-PREDICTION = ("pairs", "rmse", "reconstruct")
 
 
 def file(operation: str, size: str) -> Case:
@@ -248,28 +219,31 @@ def file(operation: str, size: str) -> Case:
     }
     case = operations[operation]
     weakref.finalize(case, shutil.rmtree, path, ignore_errors=True)
-    return _warm(case)
+    return warm(case)
 
 
 FILES = ("read csv", "read matrix market", "read npz", "save", "load")
 FIRST_CALL = "import mfkernel as mf; mf.factorize([[5, 3, 0], [4, 0, 1]], 2)"
+FIRST_QUESTION = f"{FIRST_CALL[:-1]}, biases=True).recommend(0)"
 
 
 def start(what: str) -> Case:
     """Build a fresh process."""
     if what == "import":
-        return _warm(lambda: fresh("import mfkernel"))
+        return warm(lambda: fresh("import mfkernel"))
     if what == "first call, compiled before":
-        return _warm(lambda: fresh(FIRST_CALL))
+        return warm(lambda: fresh(FIRST_CALL))
+
+    code = FIRST_CALL if what == "first call" else FIRST_QUESTION
 
     def cold() -> None:
         with tempfile.TemporaryDirectory() as empty:
-            fresh(FIRST_CALL, NUMBA_CACHE_DIR=empty)
+            fresh(code, NUMBA_CACHE_DIR=empty)
 
     return cold
 
 
-STARTS = ("import", "first call, compiled before", "first call")
+STARTS = ("import", "first call, compiled before", "first call", "first call with biases, and question")
 
 
 # The whole, and how good it is
@@ -285,15 +259,7 @@ def fit(schedule: str, size: str) -> Case:
 def fit_memory(schedule: str, size: str) -> Case:
     """Build the peak of memory of a fit, beyond what is held before it."""
     run = fit(schedule, size)
-
-    def figure() -> float:
-        before = probes.reset_peak()
-        if before is None:
-            raise NotImplementedError("only Linux counts the peak of memory anew")
-        run()
-        return probes.peak() - before
-
-    return _warm(figure)
+    return warm(partial(probes.peak_of, run))
 
 
 def held_out_rmse(size: str, k: int, schedule: str, **settings: Any) -> float:
@@ -448,7 +414,7 @@ def array_bytes(of: str) -> Case:
         "model": lambda: _held(lambda: mf.factorize(R, 32, epochs=1, rng=0)),
         "file of a model": saved,
     }
-    return _warm(makers[of])
+    return warm(makers[of])
 
 
 HOLDERS = ("ratings", "blocks", "model", "file of a model")
@@ -461,13 +427,24 @@ SUITES: dict[str, Suite] = {
     "epoch": Suite(SECONDS, {"engine": tuple(ENGINES), "size": _SIZES, "k": RANKS}, epoch, has_epoch),
     "kernel": Suite(SECONDS, {"kernel": tuple(KERNELS), "k": KERNEL_RANKS, "dtype": _DTYPES}, kernel),
     "preparation": Suite(SECONDS, {"step": PREPARATION, "size": _SIZES}, preparation),
-    "prediction": Suite(SECONDS, {"call": PREDICTION, "size": _SIZES}, prediction),
+    "prediction": Suite(SECONDS, {"call": questions.PREDICTION, "size": _SIZES}, questions.prediction),
+    "question": Suite(SECONDS, {"call": questions.QUESTIONS, "size": _SIZES}, questions.question),
+    "search": Suite(SECONDS, {"what": questions.SEARCHES}, questions.search),
     "file": Suite(SECONDS, {"operation": FILES, "size": _SMALL}, file),
     "start": Suite(SECONDS, {"what": STARTS}, start),
     "fit": Suite(SECONDS, {"schedule": SCHEDULES, "size": _SIZES}, fit, peak=True),
     "fit memory": Suite(MIB, {"schedule": SCHEDULES, "size": _SIZES}, fit_memory),
     "error": Suite(RMSE, {"schedule": SCHEDULES, "size": _SIZES, "k": RANKS}, error),
     "error after epochs": Suite(RMSE, {"epochs": ("1", "5", "15"), "size": _SIZES, "k": RANKS}, error_after),
+    "fit with": Suite(SECONDS, {"option": tuple(questions.OPTIONS), "size": _SIZES}, questions.fit_with),
+    "error with": Suite(
+        RMSE,
+        {"option": tuple(questions.OPTIONS), "size": _SIZES, "k": RANKS},
+        questions.error_with,
+        questions.has_error,
+    ),
+    "memory": Suite(MIB, {"call": questions.MEMORY, "size": _SIZES}, questions.memory),
+    "ranking score": Suite(SCORE, {"score": questions.SCORES, "size": _SIZES}, questions.ranking_score),
     "epochs needed": Suite("epochs", {"schedule": SCHEDULES, "size": _SIZES}, epochs_needed),
     "speed": Suite("M ratings/s", {"engine": COMPILED_ENGINES, "size": _SIZES, "k": RANKS}, speed),
     "share of limit": Suite(
@@ -517,11 +494,6 @@ def fresh(code: str, **environment: str) -> str:
             text=True,
         )
     return done.stdout
-
-
-def _warm(case: Case) -> Case:
-    case()
-    return case
 
 
 def _held(make: Case) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mfkernel as mf
-from benchmarks import cases, probes, results
+from benchmarks import cases, generated, probes, results
 
 Predictor = Callable[[mf.Ratings, mf.Ratings, int], float]
 Split = tuple[mf.Ratings, mf.Ratings]
@@ -47,7 +47,7 @@ def main() -> None:
 
 def measure_speed(data: Path | None, repeats: int) -> results.Stored:
     """Measure the median seconds of an epoch by each engine."""
-    sets = {size: cases.ratings(size) for size in cases.SIZES}
+    sets = {size: generated.ratings(size) for size in generated.SIZES}
     if data is not None:
         sets |= {"ML-100K": read_ml_100k(data), "ML-1M": mf.read_ratings(data / "ml-1m" / "ratings.csv.gz")}
     rows = [

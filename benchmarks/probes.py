@@ -80,6 +80,15 @@ def peak() -> float:
     return next(int(line.split()[1]) / KIB for line in status.splitlines() if line.startswith("VmHWM"))
 
 
+def peak_of(run: Callable[[], object]) -> float:
+    """Return the MiB that a call adds at its peak to what is held before it."""
+    before = reset_peak()
+    if before is None:
+        raise NotImplementedError("only Linux counts the peak of memory anew")
+    run()
+    return peak() - before
+
+
 # An update of one rating at rank k takes, in any order of the ratings, at least
 #
 # - 5k multiplications and fused multiply-adds: k for p·q, 2k each for the new p and q;

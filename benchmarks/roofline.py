@@ -8,7 +8,7 @@ of P and Q show what the rows cost that come from farther away. What an update t
 import argparse
 from collections.abc import Callable
 
-from benchmarks import cases, probes, results
+from benchmarks import cases, generated, probes, results
 
 RANKS = (8, 16, 32, 64, 128, 256)
 
@@ -16,7 +16,7 @@ RANKS = (8, 16, 32, 64, 128, 256)
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__)
-    parser.add_argument("--size", choices=cases.SIZES, default="ml-1m-like")
+    parser.add_argument("--size", choices=generated.SIZES, default="ml-1m-like")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     options = parser.parse_args()
@@ -30,7 +30,7 @@ def measure(size: str, repeats: int) -> results.Stored:
     """Measure each engine's ratings a second, and the limits, for each rank."""
     from mfkernel.blocks import COORDINATES
 
-    R = cases.ratings(size)
+    R = generated.ratings(size)
     rows = []
     for k in RANKS:
         copied = {"nearest": probes.NEAREST, "tile": 4 * COORDINATES, "P and Q": sum(R.shape) * k * 4}

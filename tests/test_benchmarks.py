@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import asv_suites, cases, probes, report, results
+from benchmarks import asv_suites, cases, generated, probes, report, results
 
 SLOW = ("epoch: naive loop", "epoch: numpy reference", "start: first call")
 MOST_ROUNDS = 20
@@ -40,11 +40,11 @@ def test_figure(name):
 @pytest.mark.parametrize("name", [name for name in cases.CASES if name.startswith("error: ")])
 def test_error__is_far_below_that_of_the_mean(name):
     _, size, _ = cases.CASES[name][1]
-    assert cases.build(name)() < 0.87 * cases.ratings(size).std
+    assert cases.build(name)() < 0.87 * generated.ratings(size).std
 
 
 def test_sequential__is_hundreds_of_times_faster_than_the_naive_loop():
-    R = cases.ratings("ml-100k-like").select(cases.ratings("ml-100k-like").users < 200)
+    R = generated.ratings("ml-100k-like").select(generated.ratings("ml-100k-like").users < 200)
     naive, sequential = (cases.ENGINES[name](R, 32) for name in ("naive loop", "sequential"))
     times = {naive: [], sequential: []}
     for _ in range(2):
