@@ -1,7 +1,8 @@
 """Compare with other libraries: ``python -m benchmarks.peers [--data FOLDER] [--set NAME] [--store]``.
 
-All learn from the same ratings and predict the same others, unclipped. Every fit has a process of its own, so
-that threads are limited and the peak of memory is counted for it alone. As in ``compare``, they take turns.
+All learn from the same ratings and predict the same others, unclipped; each repetition is of another split.
+Every fit has a process of its own, so that threads are limited and the peak of memory is counted for it alone.
+As in ``compare``, they take turns.
 """
 
 import argparse
@@ -25,11 +26,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import mfkernel as mf
-from benchmarks import probes, results
+from benchmarks import compare, probes, results
 
+Split = tuple[mf.Ratings, mf.Ratings]
 Figures = dict[str, float]  # "seconds", "rmse" and "MiB" of a fit, as far as it has them
 
-REAL = "ML-1M"
+REAL = ("ML-1M", "ML-100K")
 GENERATED = {
     "generated 100K": (943, 1682, 100_000),
     "generated 1M": (7000, 1000, 1_000_000),
@@ -84,7 +86,9 @@ def cornac(case: Case, **settings: Any) -> NDArray[Any]:
     with case.clock():
         model.fit(data)
     # it has no call for a list of pairs
-    return np.asarray((model.u_factors[case.test.users] * model.i_factors[case.test.items]).sum(axis=1))
+    users, items = case.test.users, case.test.items
+    products = (model.u_factors[users] * model.i_factors[items]).sum(axis=1)
+    return np.asarray(products + model.global_mean + model.u_biases[users] + model.i_biases[items])
 
 
 def surprise(case: Case, **settings: Any) -> NDArray[Any]:
@@ -140,17 +144,23 @@ _L2 = {"lambda_p1": 0, "lambda_q1": 0, "lambda_p2": 0.04, "lambda_q2": 0.04}
 # matrix-factorization's default is 100 epochs at λ = 1; this is its documentation's example
 _EXAMPLE = {"n_epochs": 20, "lr": 0.001, "reg": 0.005}
 # as cmfrec's documentation advises for MovieLens, and for speed
-_SCALED = {"lambda_": 0.05, "scale_lam": True, "user_bias": False, "item_bias": False}
+_SCALED = {"lambda_": 0.05, "scale_lam": True}
 _FAST = {"finalize_chol": False, "precompute_for_predictions": False}
+_UNBIASED = {"user_bias": False, "item_bias": False}
+_BIASED = "SGD, with biases"
 
 PEERS = {
     "blocks": Peer("mfkernel", mfkernel, "SGD", {"schedule": "blocks"}),
     "hogwild": Peer("mfkernel", mfkernel, "SGD", {"schedule": "hogwild"}),
+    "biases": Peer("mfkernel", mfkernel, _BIASED, {"biases": True}),
     "libmf": Peer("libmf", libmf, "SGD", {"nr_iters": 20, **_L2}),
     "cornac": Peer("cornac", cornac, "SGD", {"max_iter": 20, "use_bias": False}),
+    "cornac with biases": Peer("cornac", cornac, _BIASED, {"max_iter": 20, "use_bias": True}),
     "surprise": Peer("scikit-surprise", surprise, "SGD", {"n_epochs": 20, "biased": False}, False),
-    "KernelMF": Peer("matrix-factorization", kernel_mf, "SGD, with biases", _EXAMPLE, False),
-    "cmfrec": Peer("cmfrec", cmfrec, "ALS", {"niter": 10, **_SCALED, **_FAST}),
+    "surprise with biases": Peer("scikit-surprise", surprise, _BIASED, {"n_epochs": 20}, False),
+    "KernelMF": Peer("matrix-factorization", kernel_mf, _BIASED, _EXAMPLE, False),
+    "cmfrec": Peer("cmfrec", cmfrec, "ALS", {"niter": 10, **_SCALED, **_UNBIASED, **_FAST}),
+    "cmfrec with biases": Peer("cmfrec", cmfrec, "ALS, with biases", {"niter": 10, **_SCALED, **_FAST}),
     "implicit": Peer("implicit", implicit, "ALS, ranks items", {"iterations": 15}),
 }
 
@@ -159,9 +169,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
-    parser.add_argument("--set", action="append", choices=[REAL, *GENERATED], help="may be given repeatedly")
+    parser.add_argument("--set", action="append", choices=[*REAL, *GENERATED], help="may be given repeatedly")
     parser.add_argument("--k", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5, help="splits")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)  # what a child process fits
@@ -170,9 +180,9 @@ def main() -> None:
     if options.one:
         print(json.dumps(fit_here(PEERS[options.one], options.split, options.k, options.threads)))
         return
-    names = options.set or [*([REAL] if options.data else []), "generated 1M"]
-    if REAL in names and not options.data:
-        parser.error(f"{REAL} needs --data")
+    names = options.set or [*(REAL if options.data else []), "generated 1M"]
+    if set(names).intersection(REAL) and not options.data:
+        parser.error(f"{' and '.join(REAL)} need --data")
     rows = [measure(name, options) for name in names]
     settings = {"k": options.k, "threads": sorted({1, options.threads}), "repeats": options.repeats}
     command = f"python -m benchmarks.peers --data FOLDER --set {' --set '.join(names)} --store"
@@ -184,12 +194,10 @@ def main() -> None:
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Fit a set with each library."""
-    if name == REAL:
-        R = mf.read_ratings(Path(options.data) / "ml-1m" / "ratings.csv.gz")
-    else:
-        R = mf.datasets.synthetic(*GENERATED[name])
-    train, test = mf.train_test_split(R, 0.1, rng=1)
-    fits, notes = fit_in_turns((train, test), options.k, sorted({1, options.threads}), options.repeats)
+    splits, says = splits_of(name, options.data)
+    counts = sorted({1, options.threads})
+    fits, notes = fit_in_turns(splits, options.k, counts, options.repeats)
+    train, test = splits(0)
     peers = [
         {
             "library": f"{PEERS[peer].package} {_version(PEERS[peer].package)}",
@@ -199,7 +207,19 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         }
         for peer, by_threads in fits.items()
     ]
-    return {"set": name, "train": train.nnz, "test": test.nnz, "peers": peers, "notes": notes}
+    about = {"set": name, "train": train.nnz, "test": test.nnz, "splits": says}
+    return about | {"peers": peers, "notes": notes}
+
+
+def splits_of(name: str, data: Path | None) -> tuple[Callable[[int], Split], str]:
+    """Return what makes the n-th split of a set, and what it says of them."""
+    if name == "ML-100K":
+        return lambda n: compare.ml_100k_fold(Path(data or ""), n % 5), "its folds u1, u2, …"
+    if name == "ML-1M":
+        R = mf.read_ratings(Path(data or "") / "ml-1m" / "ratings.csv.gz")
+    else:
+        R = mf.datasets.synthetic(*GENERATED[name])
+    return lambda n: mf.train_test_split(R, 0.1, rng=n), "90/10, seeds 0, 1, …"
 
 
 def table(stored: results.Stored) -> str:
@@ -214,14 +234,15 @@ def table(stored: results.Stored) -> str:
             fits = peer["fits"]
             most = fits[max(fits, key=int)]
             timed = (_median(fits.get(count, []), "seconds", ".3g") for count in counts)
-            cells = (*timed, _median(most, "rmse", ".4f"), _median(most, "MiB", ".0f"))
+            cells = (*timed, _mean(most), _median(most, "MiB", ".0f"))
             rows.append([peer["library"], f"{peer['method']}: `{peer['settings']}`", *cells])
-        split = f"{row['train']:,} ratings to learn from, {row['test']:,} to predict"
-        texts += [f"{row['set']}: {split}, k = {stored['k']}.", results.table(head, rows), *row["notes"]]
+        split = f"{row['train']:,} ratings to learn from, {row['test']:,} to predict, {row['splits']}"
+        texts += [f"{row['set']}: {split}; k = {stored['k']}.", results.table(head, rows), *row["notes"]]
     texts.append(
-        f"Seconds of the library's fit call, the median of {stored['repeats']}; building the data structure "
-        "it takes is not counted, nor compilation. RMSE of unclipped predictions, and MiB of memory that the "
-        "fit adds at its peak, both on several threads where the library has them. What the settings do not "
+        f"Seconds of the library's fit call, the median of {stored['repeats']} splits; building the data "
+        "structure it takes is not counted, nor compilation. RMSE of unclipped predictions, mean ± standard "
+        "deviation over the splits, and MiB of memory that the fit adds at its peak, both on several threads "
+        "where the library has them. What the settings do not "
         "name is left to the library. Users and items without training ratings are predicted by the mean. "
         f"{stored['machine']}"
     )
@@ -229,7 +250,7 @@ def table(stored: results.Stored) -> str:
 
 
 def fit_in_turns(
-    split: tuple[mf.Ratings, mf.Ratings], k: int, counts: list[int], repeats: int
+    splits: Callable[[int], Split], k: int, counts: list[int], repeats: int
 ) -> tuple[dict[str, dict[int, list[Figures]]], list[str]]:
     """Return the figures of all fits by library and threads, and notes on those that there are not."""
     fits: dict[str, dict[int, list[Figures]]] = {
@@ -241,12 +262,13 @@ def fit_in_turns(
     notes = [f"Not installed: {', '.join(missing)}."] if missing else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "split.pickle"
-        path.write_bytes(pickle.dumps(split))
-        for name, count in repeats * [(peer, count) for peer in fits for count in fits[peer]]:
-            try:
-                fits[name][count].append(fit_apart(name, path, k, count))
-            except RuntimeError as error:
-                notes.append(f"{name} failed on {count} thread{'s' * (count > 1)}: {error}")
+        for repeat in range(repeats):
+            path.write_bytes(pickle.dumps(splits(repeat)))
+            for name, count in [(peer, count) for peer in fits for count in fits[peer]]:
+                try:
+                    fits[name][count].append(fit_apart(name, path, k, count))
+                except RuntimeError as error:
+                    notes.append(f"{name} failed on {count} thread{'s' * (count > 1)}: {error}")
     return fits, list(dict.fromkeys(notes))
 
 
@@ -293,6 +315,11 @@ def _frame(R: mf.Ratings) -> Any:
 def _median(fits: list[Figures], figure: str, form: str) -> str:
     values = [fit[figure] for fit in fits if figure in fit]
     return format(statistics.median(values), form) if values else "–"
+
+
+def _mean(fits: list[Figures]) -> str:
+    errors = [fit["rmse"] for fit in fits if "rmse" in fit]
+    return f"{np.mean(errors):.4f} ± {np.std(errors):.4f}" if errors else "–"
 
 
 def _version(package: str) -> str | None:

@@ -144,19 +144,21 @@ def draw_peers(stored: results.Stored) -> Any:
         if any("rmse" not in fit for fit in fits) or not fits:
             continue
         seconds = statistics.median(fit["seconds"] for fit in fits)
+        rmse = statistics.mean(fit["rmse"] for fit in fits)
         schedule = peer["settings"].partition("schedule=")[2].strip("'")
         ours = peer["library"].startswith("mfkernel")
-        ax.plot(seconds, fits[0]["rmse"], "*" if ours else "o", markersize=12 if ours else 7)
-        label = f"{peer['library']} {schedule}"
+        ax.plot(seconds, rmse, "*" if ours else "o", markersize=12 if ours else 7)
+        biases = " with biases" if "with biases" in peer["method"] else ""
+        label = f"{peer['library']} {schedule}{biases}"
         offset = (-10, -16 if n % 2 else 10)  # neighbours in turn below and above
-        ax.annotate(label, (seconds, fits[0]["rmse"]), offset, textcoords="offset points", size=8)
+        ax.annotate(label, (seconds, rmse), offset, textcoords="offset points", size=8)
     ax.set_xscale("log")
     ax.set_xticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5, 10], [f"{tick:g}" for tick in ticks])
     ax.set_xlabel("seconds of the fit, one thread")
     ax.set_ylabel("test RMSE")
     ax.margins(0.2)
     ax.grid(alpha=0.3)
-    split = f"90/10, {row['train']:,} to learn from"
+    split = f"{row['train']:,} ratings to learn from"
     title = f"{row['set']}, {split}, k = {stored['k']}, settings as in README.md"
     ax.set_title(f"{title}\n{stored['machine']}", size=9)
     return figure

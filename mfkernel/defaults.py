@@ -116,7 +116,8 @@ def start_factors(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Start where every prediction is about the mean: constant rows plus noise that breaks the symmetry.
 
-    With biases, the mean is theirs, and the rows are noise alone.
+    With biases, the mean is theirs, and the rows are noise alone. An ℓ₁ penalty draws to zero, at a rate that
+    does not fall with them, whatever is too small to grow faster: so rows start farther from it.
 
     Returns
     -------
@@ -127,6 +128,7 @@ def start_factors(
     level = math.sqrt(abs(center) / k)
     spread = 1.0 if wishes.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
     noise = (0.007 if wishes.biases else 0.015) * math.sqrt(32 / k) * math.sqrt(spread)
+    noise = max(noise, min(40 * max(wishes.l1) / spread, math.sqrt(spread) / 2) - level)
     rows = []
     for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
         X = aligned_rows(n_rows, k, dtype)

@@ -81,6 +81,15 @@ def test_factorize__beats_the_mean_on_thin_ratings(size):
     )
 
 
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("l1", [0.0003, 0.001, 0.003])
+def test_factorize__a_small_l1_leaves_factors_that_tell_something(l1, biases, split):
+    train, test = split
+    model = mf.factorize(train, 32, l1=l1, biases=biases, rng=0)
+    assert model.rmse(test) < 0.96 * bias_rmse(train, test)
+    assert np.mean(model.P == 0) < 0.1
+
+
 @pytest.mark.parametrize("shape", [(60, 40, 3), (200, 150, 5)])
 def test_factorize__recovers_a_low_rank_matrix(shape, rng):
     m, n, k = shape
@@ -117,6 +126,7 @@ def test_factorize__does_not_diverge_on_odd_distributions(values, rng):
 def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
     train, test = (read_ml_100k(data_folder, f"{fold}.{part}") for part in ("base", "test"))
     assert mf.factorize(train, 32, rng=0).rmse(test) < 0.98 * bias_rmse(train, test)
+    assert mf.factorize(train, 32, biases=True, rng=0).rmse(test) < 0.97 * bias_rmse(train, test)
 
 
 @pytest.mark.data
@@ -129,3 +139,4 @@ def test_factorize__beats_the_means_on_ml_1m_and_all_schedules_are_as_good(data_
     assert blocks == pytest.approx(sequential, rel=0.005)
     hogwild = mf.factorize(train, 32, rng=0, schedule="hogwild", n_threads=2).rmse(test)
     assert hogwild == pytest.approx(sequential, rel=0.005)
+    assert mf.factorize(train, 128, biases=True, rng=0).rmse(test) < 0.84
