@@ -1,7 +1,7 @@
 """Compare with other libraries: ``python -m benchmarks.peers [--data FOLDER] [--set NAME] [--store]``.
 
 All learn from the same ratings and predict the same others, unclipped; each repetition is of another split.
-Every fit has a process of its own, so that threads are limited and the peak of memory is counted for it alone.
+Every fit has a process of its own, so that threads are limited and the peak of memory counts it alone.
 As in ``compare``, they take turns.
 """
 
