@@ -65,7 +65,8 @@ def default_learning_rate(ratings: Ratings, wishes: Settings) -> float:
     if wishes.decay == "adaptive":
         first = 0.1
     elif wishes.biases:
-        first = min(0.04 if long_epochs(ratings) else 0.08, 0.06 * thinness)
+        unbounded = wishes.loss in ("squared", "huber")  # the pull of a rating, which lengthens factors
+        first = min(0.04 if unbounded and long_epochs(ratings) else 0.08, 0.06 * thinness)
     else:
         first = min(0.06, 0.04 * math.sqrt(thinness), 0.006 * 30 / thinness**2)
     carried = 0.0 if wishes.biases else abs(ratings.mean) / 3

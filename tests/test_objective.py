@@ -526,7 +526,7 @@ def test_factorize__nonnegative_goes_with_negative_ratings_and_biases():
 
 
 def test_factorize__l1_gives_exact_zeros(low_rank):
-    options = {"biases": True, "epochs": 8, "rng": 0}
+    options = {"biases": True, "epochs": 20, "rng": 0}
     plain, some, all_of_p = (mf.factorize(low_rank[0], 6, l1=x, **options) for x in (0, 0.02, (5.0, 0)))
     assert (plain.P != 0).all()
     assert 0.2 < np.mean(some.P == 0) <= 1
