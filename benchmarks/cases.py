@@ -101,14 +101,13 @@ def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int = 1, decay: st
     from mfkernel.blocks import BlockSchedule
     from mfkernel.defaults import start_factors
     from mfkernel.engine import ThreadEngine
-    from mfkernel.factors import padded_rank
     from mfkernel.objective import Settings
     from mfkernel.schedule import RowSchedule, Schedule
 
     engine, empty = ThreadEngine(n_threads), np.empty(0, R.dtype)
     order: Schedule
     if schedule == "blocks":
-        order = BlockSchedule(R, k=padded_rank(k), shuffle=True, seed=0, engine=engine)
+        order = BlockSchedule(R, k=-(-k // 8) * 8, shuffle=True, seed=0, engine=engine)
     else:
         order = RowSchedule(R, n_tasks=n_threads, shuffle=True, seed=0)
     settings = Settings(learning_rate=1e-3, decay=decay, regularization=(0.05, 0.05))
@@ -352,10 +351,9 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
 
     from mfkernel._jit import OPTIONS
     from mfkernel._simd import vectors_of
-    from mfkernel.factors import aligned_rows
     from mfkernel.kernels.sgd import Adaptive, Model, Tiles, sgd_tiles
 
-    P, Q = (aligned_rows(3, k, np.dtype(np.float32)) for _ in range(2))
+    P, Q = np.zeros((2, 3, k), np.float32)
     ids, first = np.zeros(2, np.uint16), np.zeros(1, np.int64)
     tiles = Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
     users, items = np.ones((2, 3, 2), np.float32)

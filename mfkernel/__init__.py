@@ -16,6 +16,7 @@ from mfkernel.model_selection import (
 from mfkernel.objective import Settings
 from mfkernel.ranking import Recommendations
 from mfkernel.ratings import Ratings
+from mfkernel.splits import leave_k_out, strong_generalization_split
 from mfkernel.training import DivergenceError, Interrupted
 
 __version__ = "0.1.0"
@@ -36,9 +37,11 @@ __all__ = [
     "datasets",
     "factorize",
     "grid_search",
+    "leave_k_out",
     "load",
     "metrics",
     "read_ratings",
     "select_rank",
+    "strong_generalization_split",
     "train_test_split",
 ]

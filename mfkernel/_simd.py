@@ -27,7 +27,7 @@ VECTOR = 512  # bits
 HELD = 3  # vectors of p, and as many of q, that are in registers at a time: 12 of 16 registers of AVX
 CACHE_LINE = 64  # bytes
 
-_FLAGS = tuple(sorted(FASTMATH))
+FLAGS = tuple(sorted(FASTMATH))
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 Vectors = tuple[int, ...]
@@ -99,20 +99,20 @@ def _dot(typing: Any, P: Any, u: Any, Q: Any, i: Any, vectors: Any) -> Any:
         p, q = (_Row(context, builder, signature, arguments, n) for n in (0, 2))
         sums: dict[tuple[int, int], Any] = {}
         for n, (start, width) in enumerate(_pieces(P, vectors)):
-            product = builder.fmul(p.load(start, width), q.load(start, width), flags=_FLAGS)
+            product = builder.fmul(p.load(start, width), q.load(start, width), flags=FLAGS)
             which = width, n % 4  # several sums, as each addition waits for the one before it
-            sums[which] = builder.fadd(sums[which], product, flags=_FLAGS) if which in sums else product
+            sums[which] = builder.fadd(sums[which], product, flags=FLAGS) if which in sums else product
         total = ir.Constant(p.number, 0.0)
         for width in sorted({width for width, _ in sums}):
             vector, *others = (value for key, value in sums.items() if key[0] == width)
             for other in others:
-                vector = builder.fadd(vector, other, flags=_FLAGS)
+                vector = builder.fadd(vector, other, flags=FLAGS)
             add_up = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(p.number, [p.number, vector.type]),
                 f"llvm.vector.reduce.fadd.v{width}f{P.dtype.bitwidth}",
             )
-            total = builder.call(add_up, [total, vector], fastmath=_FLAGS)
+            total = builder.call(add_up, [total, vector], fastmath=FLAGS)
         return total
 
     return P.dtype(P, u, Q, i, vectors), generate
@@ -124,8 +124,8 @@ def _step(typing: Any, P: Any, u: Any, Q: Any, i: Any, a: Any, b: Any, c: Any, d
         p, q = (_Row(context, builder, signature, arguments, n) for n in (0, 2))
 
         def combine(s: Any, x: Any, t: Any, y: Any) -> Any:
-            terms = (builder.fmul(_splat(builder, n, x.type), v, flags=_FLAGS) for n, v in ((s, x), (t, y)))
-            return builder.fadd(*terms, flags=_FLAGS)
+            terms = (builder.fmul(splat(builder, n, x.type), v, flags=FLAGS) for n, v in ((s, x), (t, y)))
+            return builder.fadd(*terms, flags=FLAGS)
 
         # LLVM must assume that a store may change what is loaded after it. So a few vectors are loaded before
         # they are stored; of a row that has no more, LLVM still has them from the dot product.
@@ -196,7 +196,7 @@ def _pieces(P: Any, vectors: Any) -> list[tuple[int, int]]:
     return [(start, min(full, k - start)) for start in range(0, k, full)]
 
 
-def _splat(builder: Any, number: Any, vector: Any) -> Any:
+def splat(builder: Any, number: Any, vector: Any) -> Any:
     """Repeat a number in all places of a vector."""
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(_INT32, 0))

@@ -13,9 +13,28 @@ from mfkernel.baseline import bias_baseline
 from mfkernel.factors import Factors
 from mfkernel.objective import LOSSES, Settings, targets
 from mfkernel.ratings import Ratings
+from mfkernel.ridge import SOLVERS
 from mfkernel.training import Callback, Stopping
 
-METHODS = ("sgd",)
+METHODS = ("sgd", "als", "implicit")
+# arguments that belong to some methods alone, and their defaults
+BELONGS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "schedule": (("sgd",), "blocks"),
+    "learning_rate": (("sgd",), None),
+    "decay": (("sgd",), None),
+    "bias_learning_rate": (("sgd",), None),
+    "loss": (("sgd",), "squared"),
+    "huber_delta": (("sgd",), None),
+    "l1": (("sgd",), 0.0),
+    "shuffle": (("sgd",), True),
+    "biases": (("sgd", "als"), False),
+    "bias_regularization": (("sgd", "als"), None),
+    "sample_weight": (("sgd", "als"), None),
+    "weighted": (("als", "implicit"), None),
+    "solver": (("als", "implicit"), None),
+    "alpha": (("implicit",), 1.0),
+    "unobserved_weight": (("implicit",), 1.0),
+}
 SCHEDULES = ("blocks", "hogwild", "sequential")
 PATIENCE = 5  # epochs without a better validation RMSE
 RATINGS_A_THREAD = 300_000  # with fewer, an epoch takes less than handing its blocks out
@@ -38,6 +57,10 @@ def factorize(
     huber_delta: float | None = None,
     l1: float | tuple[float, float] = 0.0,
     nonnegative: bool = False,
+    weighted: bool | None = None,
+    solver: str | None = None,
+    alpha: float = 1.0,
+    unobserved_weight: float = 1.0,
     sample_weight: Any = None,
     validation: Any = None,
     patience: int | None = None,
@@ -61,7 +84,15 @@ def factorize(
         \sum w \left[\ell(r - p \cdot q) + \frac{\lambda}{2} (\|p\|^2 + \|q\|^2)
         + \lambda_1 (\|p\|_1 + \|q\|_1)\right]
 
-    by stochastic gradient descent. Of the squared loss, e²/2, each rating makes the steps
+    by stochastic gradient descent; or by alternating least squares, without λ₁ and without the halves,
+
+    .. math::
+        \sum w (r - p \cdot q)^2 + \lambda (\|P\|^2 + \|Q\|^2),
+
+    where the first sum is over the known ratings, or of implicit feedback over all cells,
+    :math:`\sum (1 + \alpha r)(1 - p \cdot q)^2 + w_0 \sum_{unknown} (p \cdot q)^2`.
+
+    Of SGD and the squared loss, e²/2, each rating makes the steps
 
     .. math::
         p \leftarrow p + \gamma (e q - \lambda p), \qquad q \leftarrow q + \gamma (e p - \lambda q),
@@ -78,7 +109,10 @@ def factorize(
     k
         Number of factors. More fit more detail, and need more ratings.
     method
-        ``"sgd"``.
+        ``"sgd"``: stochastic gradient descent. ``"als"``: alternating least squares, each row solved exactly
+        given the others: no learning rate, and the same bits on any number of threads. ``"implicit"``: the
+        same for clicks, plays or purchases, of any strength from zero: what is stored is to be predicted as a
+        1 with the weight 1 + αr, and every other cell as a 0 with the weight w₀.
     schedule
         ``"blocks"``: the ratings in a grid of blocks, cut to fit in the cache, of which threads visit only
         such at a time as share no row and no column; the same ``rng`` gives the same bits on any number of
@@ -87,10 +121,10 @@ def factorize(
         threads without locks, each going through its rows one band of columns after another; results differ a
         little from run to run (one thread gives the sequential bits).
     epochs
-        Passes over the ratings. By default 25, fewer where there are less than 15 ratings a row or column,
-        more where the mean is beyond three standard deviations, and more on tables of less than 10,000
-        ratings, a tenth of their cells or more, if all cells are known or a trial with held-out ratings
-        speaks for it.
+        Passes over the ratings. By default 15 of alternating least squares. Of SGD 25, fewer where there are
+        less than 15 ratings a row or column, more where the mean is beyond three standard deviations, and
+        more on tables of less than 10,000 ratings, a tenth of their cells or more, if all cells are known or
+        a trial with held-out ratings speaks for it.
     learning_rate
         Step size γ of the first epoch. By default chosen by the scale and the density of the ratings, and
         smaller by 0.3 if ``init`` is a model.
@@ -100,12 +134,14 @@ def factorize(
         γ / √G for each row of P and Q, where G is 1 plus the mean squares of the gradients that the row has
         met (Chin et al.). By default constant if ``learning_rate`` is given, else cosine.
     regularization
-        λ, per rating, in units of R; one number, or one for P and one for Q. By default DOC_REG
+        λ, in units of R: per rating, or per row under ``"als"`` and ``"implicit"`` unless ``weighted``; one
+        number, or one for P and one for Q. By default in proportion to the spread of the ratings, and less
+        where there are more of them a row.
     biases
         Predict μ + b_u + b_i + p·q: the mean, a bias of each user and of each item, and only the rest by
         factors. More accurate on people's ratings, and trained in fewer epochs.
     bias_learning_rate, bias_regularization
-        γ and λ of the biases; no unit. DOC_BIAS
+        γ and λ of the biases; no unit. By default in proportion to the factors' rate, and 0.02 per rating.
     loss
         ``"squared"``, e²/2, any real ratings. ``"absolute"``, |e|: predicts medians, so that outliers weigh
         no more than others. ``"huber"``: squared up to ``huber_delta``, by default a standard deviation, and
@@ -115,16 +151,27 @@ def factorize(
         λ₁, per rating; one number, or one for P and one for Q. Sets small coordinates to zero.
     nonnegative
         Keep P and Q ≥ 0, and start there. Without biases, ratings must not be negative.
+    weighted
+        Of ``"als"`` and ``"implicit"``: multiply λ by the number of ratings of the row (ALS-WR), as SGD does,
+        and of implicit feedback by this and w₀ times the number of columns. By default only if
+        ``regularization`` is not given.
+    solver
+        Of ``"als"`` and ``"implicit"``, how a row is solved: ``"cholesky"``, exactly; ``"cg"``, by three
+        steps of conjugate gradients from where it was; ``"subspace"``, exactly for some coordinates after the
+        other. By default chosen by k.
+    alpha, unobserved_weight
+        α and w₀ of implicit feedback.
     sample_weight
         How often each rating counts, at least zero: (m, n) like R, or in one dimension in the order of the
         triplets, of ``R.data``, or of the values of a ``Ratings``. Only ratios matter.
     validation
         A share of the ratings to hold out, at random by ``rng``, where possible never all of a row or
-        column; or ratings of R's shape. The factors of the epoch that predicts them best are what comes back.
+        column; or ratings of R's shape. The factors of the epoch that predicts them best are what comes back:
+        with the least RMSE, or of implicit feedback the highest NDCG of the 100 best.
     patience
-        Stop after so many epochs without a better validation RMSE; 5 if there are validation ratings.
+        Stop after so many epochs that are no better at this; 5 if there are validation ratings.
     tol
-        Stop when an epoch lowers the RMSE, of the validation ratings if there are any, by less than this
+        Stop when an epoch lowers the RMSE, or what is measured by the validation ratings, by less than this
         share.
     time_limit
         Seconds after which no further epoch begins.
@@ -163,6 +210,9 @@ def factorize(
     ------
     TypeError, ValueError
         If an argument is not what it should be; the message names the value and its place.
+    numpy.linalg.LinAlgError
+        If the equations of a row are not positive definite, as they are with a λ of zero and less than k
+        ratings; the message names the row. A ``ValueError``.
     DivergenceError
         If training diverges even with a thousandth of the learning rate.
     MemoryError
@@ -184,6 +234,9 @@ def factorize(
     Chin, Zhuang, Juan and Lin, "A learning-rate schedule for stochastic gradient methods to matrix
     factorization", PAKDD 2015.
     Niu et al., "Hogwild: a lock-free approach to parallelizing stochastic gradient descent", NIPS 2011.
+    Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008.
+    Zhou, Wilkinson, Schreiber and Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
+    AAIM 2008.
 
     Examples
     --------
@@ -193,8 +246,10 @@ def factorize(
     >>> P.shape, Q.shape
     ((5, 2), (2, 3))
     """
+    given = dict(locals())
     k = _checks.integer("k", k, 1)
     _checks.one_of("method", method, METHODS)
+    _check_belonging(method, given)
     _checks.one_of("schedule", schedule, SCHEDULES)
     float_type = _checks.float_dtype(dtype)
     if callback is not None and not callable(callback):
@@ -207,7 +262,12 @@ def factorize(
         decay = "cosine" if learning_rate is None else "constant"
     _checks.one_of("decay", decay, tuple(methods.DECAYS))
     _checks.one_of("loss", loss, LOSSES)
+    if solver is not None:
+        _checks.one_of("solver", solver, SOLVERS)
+        if nonnegative and solver != "cholesky":
+            raise ValueError(f"nonnegative=True takes solver='cholesky', got {solver!r}")
     wishes = Settings(
+        method=method,
         biases=_checks.boolean("biases", biases),
         loss=loss,
         huber_delta=_checks.optional("huber_delta", huber_delta, positive=True),
@@ -218,7 +278,15 @@ def factorize(
         bias_regularization=_checks.optional("bias_regularization", bias_regularization, positive=False),
         l1=_checks.pair("l1", l1),
         nonnegative=_checks.boolean("nonnegative", nonnegative),
+        weighted=regularization is None if weighted is None else _checks.boolean("weighted", weighted),
+        solver=solver,
+        alpha=_checks.real("alpha", alpha, positive=False),
+        unobserved_weight=_checks.real("unobserved_weight", unobserved_weight, positive=False),
     )
+    if wishes.unobserved_weight > 1:
+        raise ValueError(
+            f"unobserved_weight must be at most 1, the least weight of an entry, got {unobserved_weight:g}"
+        )
     if decay == "adaptive" and (wishes.nonnegative or any(wishes.l1)):
         raise ValueError("decay='adaptive' goes with neither l1 nor nonnegative; take another decay")
     shuffle, progress = _checks.boolean("shuffle", shuffle), _checks.boolean("progress", progress)
@@ -227,7 +295,7 @@ def factorize(
 
     known = targets(
         Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type, sample_weight=sample_weight),
-        loss,
+        wishes,
     )
     if known.nnz == 0:
         raise ValueError(f"R has no known ratings (shape {known.shape})")
@@ -237,12 +305,12 @@ def factorize(
             f"nonnegative=True without biases cannot predict below zero, but R[{known.users[n]}, "
             f"{known.indices[n]}] is {known.values[n]:g}; pass biases=True or shift the ratings"
         )
-    training, held_out = _parts(known, validation, generator, loss, missing=missing, duplicates=duplicates)
+    training, held_out = _parts(known, validation, generator, wishes, missing=missing, duplicates=duplicates)
     plan = fitting.Plan(
         k=k,
         wishes=wishes,
         schedule=schedule,
-        n_threads=_threads(schedule, n_threads, training.nnz),
+        n_threads=_threads(schedule if method == "sgd" else "", n_threads, training.nnz),
         shuffle=shuffle,
         epochs=epochs,
         init=_checked_init(init, known, k, float_type, wishes),
@@ -252,9 +320,18 @@ def factorize(
         progress=progress,
     )
     model = fitting.fit(plan, known, training, held_out, generator)
-    if held_out is not None and loss != "absolute":
+    if held_out is not None and loss != "absolute" and method != "implicit":
         _compare_with_biases(model, training, held_out)
     return model
+
+
+def _check_belonging(method: str, given: dict[str, Any]) -> None:
+    """Refuse arguments that the method does not know, rather than leave them unheeded."""
+    for name, (methods_, default) in BELONGS.items():
+        value = given[name]
+        if method not in methods_ and not (value is default or (np.ndim(value) == 0 and value == default)):
+            wanted = " or ".join(f"method={name!r}" for name in methods_)
+            raise ValueError(f"{name} goes with {wanted}, but the method is {method!r}")
 
 
 def _stopping(validation: Any, patience: int | None, tol: float | None, time_limit: float | None) -> Stopping:
@@ -272,7 +349,7 @@ def _stopping(validation: Any, patience: int | None, tol: float | None, time_lim
 
 
 def _parts(
-    known: Ratings, validation: Any, rng: np.random.Generator, loss: str, **form: str
+    known: Ratings, validation: Any, rng: np.random.Generator, wishes: Settings, **form: str
 ) -> tuple[Ratings, Ratings | None]:
     """Return what to train with, of some weight, and what to validate with."""
     if known.weights is not None and not known.weights.all():
@@ -288,7 +365,7 @@ def _parts(
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
         return known.hold_out(count, rng, keep_rows=True)
     try:
-        held_out = targets(Ratings(validation, dtype=known.dtype, copy=False, **form), loss)
+        held_out = targets(Ratings(validation, dtype=known.dtype, copy=False, **form), wishes)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None
     if held_out.shape != known.shape:
@@ -332,9 +409,7 @@ def _threads(schedule: str, n_threads: int | None, nnz: int) -> int:
     if n_threads is not None:
         return n_threads
     return (
-        available_cores()
-        if schedule == "hogwild"
-        else max(1, min(available_cores(), nnz // RATINGS_A_THREAD))
+        max(1, min(available_cores(), nnz // RATINGS_A_THREAD)) if schedule == "blocks" else available_cores()
     )
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 import mfkernel as mf
 from mfkernel import _checks
-from mfkernel.api import SCHEDULES
+from mfkernel.api import METHODS, SCHEDULES
 from mfkernel.convert import DUPLICATES
 from mfkernel.methods import DECAYS
 from mfkernel.objective import LOSSES, targets
+from mfkernel.ridge import SOLVERS
 
 EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
 
@@ -114,8 +115,8 @@ FORMATS = (
     "gzipped or not."
 )
 FIT_OPTIONS = (
-    *("epochs", "learning_rate", "decay", "regularization", "biases", "loss", "l1", "nonnegative"),
-    *("dtype", "seed", "threads"),
+    *("method", "epochs", "learning_rate", "decay", "regularization", "biases", "loss", "l1", "nonnegative"),
+    *("solver", "weighted", "alpha", "unobserved_weight", "dtype", "seed", "threads"),
 )
 
 
@@ -127,6 +128,7 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--threads", type=int, metavar="N", help="default: as many as the work is enough for"
     )
+    command.add_argument("--method", choices=METHODS, default="sgd", help="default: sgd")
     command.add_argument("--epochs", type=int, metavar="N", help="passes over the ratings")
     command.add_argument("--learning-rate", type=float, metavar="RATE", help="step size of the first epoch")
     command.add_argument("--decay", choices=tuple(DECAYS), help="default: constant with --learning-rate")
@@ -135,6 +137,19 @@ def _add_fit_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--loss", choices=LOSSES, default="squared", help="default: squared")
     command.add_argument("--l1", type=float, default=0.0, metavar="LAMBDA", help="sets coordinates to zero")
     command.add_argument("--nonnegative", action="store_true", help="keep P and Q from falling below zero")
+    command.add_argument("--solver", choices=SOLVERS, help="of als and implicit; default: by k")
+    command.add_argument(
+        "--weighted",
+        action="store_true",
+        default=None,
+        help="of als and implicit: λ for each rating of a row",
+    )
+    command.add_argument(
+        "--alpha", type=float, default=1.0, help="of implicit: a strength r weighs 1 + ALPHA r (1)"
+    )
+    command.add_argument(
+        "--unobserved-weight", type=float, default=1.0, metavar="WEIGHT", help="of implicit: of all else (1)"
+    )
     command.add_argument(
         "--dtype", choices=("float32", "float64"), help="default: float32; float64 for the example"
     )
@@ -172,8 +187,9 @@ def _factorize(options: argparse.Namespace) -> None:
         _checks.integer("-k", options.k, 1)
     if options.test is not None and not 0 < options.test < 1:
         raise ValueError(f"--test must be between 0 and 1, got {options.test}")
+    textbook = options.file is None and options.method == "sgd"
     settings = _fit_settings(options) | {
-        "schedule": options.schedule or ("sequential" if options.file is None else "blocks"),
+        "schedule": options.schedule or ("sequential" if textbook else "blocks"),
         "validation": options.validation,
         "patience": options.patience,
         "time_limit": options.time_limit,
@@ -192,18 +208,41 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.output is not None:
         model.save(options.output)
     if options.validation is not None:
-        best = min(model.history, key=lambda record: record.validation_rmse or math.inf)
-        print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {best.validation_rmse:.4f}")
+        best = min(model.history, key=lambda record: record.validation_error or math.inf)
+        name, figure = ("", best.validation_rmse) if best.validation_rmse else ("NDCG ", best.validation_ndcg)
+        print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {name}{figure:.4f}")
+    if model.settings.implicit:
+        _print_rankings(model, test)
+    else:
+        _print_errors(model, train, test)
+    if options.output is not None:
+        print(f"saved {options.output}")
+
+
+def _print_rankings(model: mf.Factors, test: mf.Ratings | None) -> None:
+    """Print how well held-out items are ranked, or without such how far the objective fell."""
+    if test is None:
+        print(f"objective {model.history[-1].loss:.6g} after {len(model.history)} epochs; --test ranks")
+        return
+    print(f"{f'{model.k} factors, of the best':<26}{'20':>8}{'100':>8}")
+    figures = [mf.metrics.ranking(model, test, n) for n in (20, 100)]
+    for name in ("recall", "ndcg"):
+        print(f"{name:<26}{''.join(f'{figure[name]:>8.4f}' for figure in figures)}")
+
+
+def _print_errors(model: mf.Factors, train: mf.Ratings, test: mf.Ratings | None) -> None:
+    """Print the errors of the factors beside those of the mean."""
     print(f"{'RMSE':<22}{'train':>10}{'test' if test else '':>10}")
-    parts = [targets(part, options.loss) for part in (train, test) if part is not None]
+    parts = [targets(part, model.settings) for part in (train, test) if part is not None]
     mean = parts[0].mean
     for name, figures in (
         ("predicting the mean", [math.hypot(part.std, part.mean - mean) for part in parts]),
-        (f"{k} factors{' and biases' if options.biases else ''}", [model.rmse(part) for part in parts]),
+        (
+            f"{model.k} factors{' and biases' if model.settings.biases else ''}",
+            [model.rmse(part) for part in parts],
+        ),
     ):
         print(f"{name:<22}{''.join(f'{rmse:>10.4f}' for rmse in figures)}")
-    if options.output is not None:
-        print(f"saved {options.output}")
 
 
 def _select_rank(options: argparse.Namespace) -> None:
@@ -314,7 +353,7 @@ def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         raise ValueError("--test needs a FILE: the example has 7 ratings")
     R, P0, Q0 = mf.datasets.textbook()
     k = 2 if options.k is None else options.k
-    if k == 2 and options.seed is None:
+    if k == 2 and options.seed is None and options.method == "sgd":
         settings |= {"init": (P0, Q0), "shuffle": False}
         settings |= {name: value for name, value in EXAMPLE.items() if settings[name] is None}
     model = mf.factorize(R, k, **(settings | {"dtype": settings["dtype"] or "float64"}))

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.factors import aligned_rows
+from mfkernel._rows import aligned_rows
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
 
+IMPLICIT_REG, ALS_NOISE = 0.01, 0.3
 BIAS_RATE, BIAS_REG = 0.15, 0.02  # of the factors' rate in units of the ratings; per rating
 CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
 def choose(wishes: Settings, ratings: Ratings, *, goes_on: bool = False) -> Settings:
     """Fill in what is left open; training that goes on from a model takes smaller steps."""
+    if wishes.method != "sgd":
+        return _choose_als(wishes, ratings)
     spread = ratings.std or abs(ratings.mean) or 1.0
     # the pull of a rating is about its residual under the squared loss; under the others it is of size 1
     pull = {"absolute": spread, "logistic": 1.0}.get(wishes.loss, 1.0)
@@ -43,6 +46,22 @@ def choose(wishes: Settings, ratings: Ratings, *, goes_on: bool = False) -> Sett
         bias_learning_rate=BIAS_RATE * rate * spread if bias_rate is None else bias_rate,
         bias_regularization=BIAS_REG / pull if bias_reg is None else bias_reg,
         adapts=wishes.regularization is None and wishes.loss == "squared",
+    )
+
+
+def _choose_als(wishes: Settings, ratings: Ratings) -> Settings:
+    """Fill in what alternating least squares leave open; λ per row is λ per rating of an average row."""
+    reg, bias_reg = min(0.13, 0.105 * _thinness(ratings)) * ratings.std, BIAS_REG
+    if wishes.implicit:
+        reg = IMPLICIT_REG
+    if not wishes.weighted:
+        average = ratings.nnz / math.sqrt(math.prod(ratings.shape))
+        if wishes.implicit:
+            average += wishes.unobserved_weight * math.sqrt(math.prod(ratings.shape))
+        reg, bias_reg = reg * average, bias_reg * average
+    return wishes._replace(
+        regularization=wishes.regularization or (reg, reg),
+        bias_regularization=bias_reg if wishes.bias_regularization is None else wishes.bias_regularization,
     )
 
 
@@ -94,6 +113,8 @@ def default_epochs(ratings: Ratings, wishes: Settings) -> int:
 
     With a few ratings a row, each further pass learns them by heart.
     """
+    if wishes.method != "sgd":
+        return 15
     passes = 2.5 + 1.5 * ratings.nnz / sum(ratings.shape)
     if wishes.biases:
         return round(min(20.0, passes))
@@ -125,10 +146,12 @@ def start_factors(
     tuple
         P (m, k) and Q (n, k), rows padded and aligned.
     """
-    center = 0.0 if wishes.biases else link(ratings.mean, wishes.loss)
+    center = 0.0 if wishes.biases or wishes.implicit else link(ratings.mean, wishes.loss)
     level = math.sqrt(abs(center) / k)
     spread = 1.0 if wishes.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
     noise = (0.007 if wishes.biases else 0.015) * math.sqrt(32 / k) * math.sqrt(spread)
+    if wishes.method != "sgd":
+        noise = ALS_NOISE / math.sqrt(k) * (1.0 if wishes.implicit else math.sqrt(spread))
     noise = max(noise, min(40 * max(wishes.l1) / spread, math.sqrt(spread) / 2) - level)
     rows = []
     for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):

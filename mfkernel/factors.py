@@ -12,17 +12,16 @@ from mfkernel import _checks, saving
 from mfkernel._ids import positions
 from mfkernel._lazy import lazy
 from mfkernel._machine import available_cores, available_memory
+from mfkernel._rows import padded
 from mfkernel.engine import ThreadEngine
-from mfkernel.objective import Settings, prediction, targets
+from mfkernel.objective import Settings, penalty_scale, prediction, responses, targets
 from mfkernel.online import grown, is_one_stranger, merged, of_strangers
 from mfkernel.ranking import Panels, Recommendations, panels_of, top_n
 from mfkernel.ratings import Ratings, check_ids
-from mfkernel.ridge import Penalty, solve_rows
+from mfkernel.ridge import Implicit, Penalty, gram, solve_rows
 
-FORMATS = range(1, 3)  # that can be read; the last is written
+FORMATS = range(1, 4)  # that can be read; the last is written
 SWEEPS = 2  # of solving users and items by turns, where both have new ratings
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-PADDING = 8  # coordinates: a row is a whole number of 32-byte vectors in float32
 
 
 class Epoch(NamedTuple):
@@ -33,25 +32,38 @@ class Epoch(NamedTuple):
     epoch
         1 for the first.
     rmse
-        Root mean square of the residuals, each as it was met, just before its own update; after the last
-        epoch ``model.rmse(R)`` is a little lower.
+        Root mean square of the residuals. Of stochastic gradient descent each as it was met, just before its
+        own update; after the last epoch ``model.rmse(R)`` is a little lower. Of implicit feedback that of all
+        cells, by their weights.
     seconds
         Wall time of this pass.
     learning_rate
-        Step size of this pass.
+        Step size of this pass; None if the method has none.
     validation_rmse
         Root mean square error for the validation ratings after this pass; None without such.
     back_to
         None; of a pass that diverged, the epoch to which training went back, 0 being the start values. The
         next record is of the epoch after that one, with half the step size.
+    loss
+        Of alternating least squares, the whole objective after this pass; else None.
+    validation_ndcg
+        Of implicit feedback, the NDCG of the 100 best for the validation entries, of at most 1000 users;
+        else None.
     """
 
     epoch: int
     rmse: float
     seconds: float
-    learning_rate: float
+    learning_rate: float | None
     validation_rmse: float | None = None
     back_to: int | None = None
+    loss: float | None = None
+    validation_ndcg: float | None = None
+
+    @property
+    def validation_error(self) -> float | None:
+        """What the best epoch has least of: the RMSE, or 1 less the NDCG, for what was held out."""
+        return self.validation_rmse if self.validation_ndcg is None else 1 - self.validation_ndcg
 
 
 class Factors:
@@ -235,6 +247,11 @@ class Factors:
     def _item_panels(self) -> Panels:
         return panels_of(self._item_scoring(slice(None)))
 
+    @lazy
+    def _item_gram(self) -> NDArray[np.float64]:
+        with _engine(1) as engine:
+            return gram(padded(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
+
     @property
     def _has_gaps(self) -> bool:
         return not (self.known_users.all() and self.known_items.all())
@@ -269,14 +286,14 @@ class Factors:
         ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; R has the model's shape. Under the
         logistic loss, R is of -1 and 1, or 0 and 1, and what is compared with are probabilities.
         """
-        ratings = targets(Ratings(R, missing=missing, duplicates=duplicates, copy=False), self.settings.loss)
+        ratings = targets(Ratings(R, missing=missing, duplicates=duplicates, copy=False), self.settings)
         if ratings.shape != self.shape:
             raise ValueError(
                 f"R must have the model's shape {self.shape}, got {ratings.shape} (triplets may name a shape)"
             )
         if ratings.nnz == 0:
             raise ValueError("R has no ratings to compare with")
-        residuals = ratings.values - self.predict(ratings.users, ratings.items)
+        residuals = responses(ratings, self.settings) - self.predict(ratings.users, ratings.items)
         return float(np.sqrt(np.mean(np.square(residuals, dtype=np.float64))))
 
     def recommend(
@@ -392,7 +409,9 @@ class Factors:
 
         Given the items' factors, the least squares factors of a user are a sum over what he has rated: so
         the factors' part is a sum of :math:`w_j \, q_i^T A^{-1} q_j (r_j - \mu - b_u - b_j)` over his ratings
-        j, with :math:`A = \sum w_j (q_j q_j^T + \lambda I)`, and of what the trained factors add to that.
+        j, with :math:`A = \sum w_j q_j q_j^T + \lambda c I`, and of what the trained factors add to that. Of
+        implicit feedback it is one of :math:`q_i^T A^{-1} q_j (1 + \alpha r_j)`, with
+        :math:`A = \sum (1 + \alpha r_j - w_0) q_j q_j^T + w_0 Q Q^T + \lambda c I`.
 
         Returns
         -------
@@ -413,14 +432,19 @@ class Factors:
         mean = user_bias = item_bias = 0.0
         row = self.ratings.take_rows(np.array([u]))
         residuals = row.values.astype(np.float64)
+        weights = np.ones(row.nnz) if row.weights is None else row.weights.astype(np.float64)
+        A = self._penalty(0).reg * penalty_scale(self.settings, row)[0] * np.eye(self.k)
+        if self._implicit is not None:
+            confidence = 1 + self._implicit.alpha * residuals
+            weights, pulls = confidence - self._implicit.unobserved, confidence
+            A += self._implicit.unobserved * self._item_gram
         if self.user_bias is not None and self.item_bias is not None:
             mean, user_bias, item_bias = self.mean, float(self.user_bias[u]), float(self.item_bias[i])
             residuals -= mean + user_bias + self.item_bias[row.indices]
         Y = self.Q.T[row.indices].astype(np.float64)
-        weights = np.ones(row.nnz) if row.weights is None else row.weights.astype(np.float64)
-        A = (Y.T * weights) @ Y + self._penalty(0).reg * weights.sum() * np.eye(self.k)
+        A += (Y.T * weights) @ Y
         q = np.linalg.lstsq(A, self.Q[:, i].astype(np.float64), rcond=None)[0]
-        parts = weights * (Y @ q) * residuals
+        parts = (Y @ q) * (weights * residuals if self._implicit is None else pulls)
         largest = np.argsort(-np.abs(parts), kind="stable")[:n]
         rest = score - mean - user_bias - item_bias - float(parts[largest].sum())
         return Explanation(score, mean, user_bias, item_bias, row.indices[largest], parts[largest], rest)
@@ -462,7 +486,7 @@ class Factors:
         array([[0.5]])
         """
         strangers = of_strangers(ratings, self.shape[1], self.item_ids, self.P.dtype)
-        strangers = targets(strangers, self.settings.loss)
+        strangers = targets(strangers, self.settings)
         penalty = self._penalty(0, regularization, bias_regularization)
         rows = self._informative(strangers, self.known_items)
         with _engine(n_threads) as engine:
@@ -509,7 +533,7 @@ class Factors:
         if self.ratings is None:
             raise ValueError("this model does not hold the ratings that it was made of; new ones need them")
         new = Ratings(R, missing=missing, duplicates=duplicates, dtype=self.P.dtype)
-        new = targets(new, self.settings.loss)
+        new = targets(new, self.settings)
         known, user_places, item_places = merged(self.ratings, new)
         P, Y = grown(self.P, known.n_users), grown(self.Q.T, known.n_items)
         has_user, has_item = grown(self.known_users, len(P)), grown(self.known_items, len(Y))
@@ -546,7 +570,7 @@ class Factors:
             user_ids=known.user_ids,
             item_ids=known.item_ids,
         )
-        for name in ("_item_panels", "_user_order", "_item_order"):
+        for name in ("_item_panels", "_item_gram", "_user_order", "_item_order"):
             self.__dict__.pop(name, None)
         return self
 
@@ -586,14 +610,21 @@ class Factors:
             rows.indices,
             rows.values,
             Y,
-            np.zeros(len(Y)) if bias is None else self.mean + bias.astype(np.float64),
+            None if bias is None else self.mean + bias.astype(np.float64),
+            penalty_scale(self.settings, rows),
             penalty,
             engine,
             weights=rows.weights,
             biased=bias is not None,
             loss=self.settings.loss,
             huber_delta=self.settings.huber_delta or 1.0,
+            implicit=self._implicit,
         )
+
+    @property
+    def _implicit(self) -> Implicit | None:
+        settings = self.settings
+        return Implicit(settings.alpha, settings.unobserved_weight) if settings.implicit else None
 
     def user_rows(self, ids: ArrayLike) -> NDArray[np.intp]:
         """Translate user ids to row numbers, for ``predict``."""
@@ -710,20 +741,6 @@ def _record(epoch: float, *rest: float) -> Epoch:
 def _settings(names: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in names.items()}
     return Settings(**values)
-
-
-def padded_rank(k: int) -> int:
-    """Round k up to whole vectors."""
-    return -(-k // PADDING) * PADDING
-
-
-def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Make zeros (n_rows, padded k) that start on a cache line; NumPy promises only 16 bytes."""
-    spare = ALIGNMENT // dtype.itemsize
-    size = n_rows * padded_rank(k)
-    buffer = np.zeros(size + spare, dtype)
-    offset = -buffer.ctypes.data % ALIGNMENT // dtype.itemsize
-    return buffer[offset : offset + size].reshape(n_rows, padded_rank(k))
 
 
 def _real(name: str, factors: ArrayLike) -> NDArray[Any]:

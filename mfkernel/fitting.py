@@ -5,18 +5,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel import methods
+from mfkernel import als, methods
 from mfkernel._ids import united
 from mfkernel._machine import available_memory
+from mfkernel._rows import aligned_rows, padded_rank
 from mfkernel.blocks import BlockSchedule
 from mfkernel.defaults import choose, default_epochs, long_epochs, start_factors
 from mfkernel.engine import ThreadEngine, interruptible
-from mfkernel.factors import Epoch, Factors, aligned_rows, padded_rank
+from mfkernel.factors import Epoch, Factors
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
-from mfkernel.schedule import RowSchedule, Schedule
+from mfkernel.schedule import Places, RowSchedule, Schedule
 from mfkernel.training import Callback, Interrupted, Stopping, show_progress, train
-from mfkernel.validation import Validation
+from mfkernel.validation import ErrorValidation, RankingValidation, Validation
 
 FEW_RATINGS = 50  # of which a tenth would show nothing
 
@@ -52,25 +53,30 @@ def fit(
 ) -> Factors:
     """Find factors for ``training``, the best for ``held_out`` if there are such; ``known`` is of both."""
     ratings = _normalized(training)
-    size = ratings.shape, ratings.nnz, plan.k, plan.dtype, plan.schedule, plan.n_threads
-    _check_memory(methods.training_bytes(*size))
+    size = ratings.shape, ratings.nnz, plan.k, plan.dtype
+    if plan.wishes.method == "sgd":
+        _check_memory(methods.training_bytes(*size, plan.schedule, plan.n_threads))
+    else:
+        _check_memory(als.training_bytes(*size))
     with ThreadEngine(plan.n_threads) as engine:
         epochs = plan.epochs or _choose_epochs(plan, ratings, engine, rng)
         callbacks = [show_progress(epochs), *plan.callbacks] if plan.progress else plan.callbacks
         history: list[Epoch] = []
-        sgd = interruptible(lambda: _prepare(plan, ratings, engine, rng))
-        validation = None
-        if held_out is not None:
-            validation = Validation(held_out, ratings, sgd.schedule, plan.wishes.biases)
+        method = interruptible(lambda: _prepare(plan, ratings, engine, rng))
+        validation: Validation | None = None
+        if held_out is not None and plan.wishes.implicit:
+            validation = RankingValidation(held_out, ratings)
+        elif held_out is not None:
+            validation = ErrorValidation(held_out, ratings, method)
 
         def finish(records: list[Epoch], reason: str) -> Factors:
-            return _finish(plan, ratings, sgd, records, reason, known)
+            return _finish(plan, ratings, method, records, reason, known)
 
         try:
-            reason = train(sgd, epochs, engine, history, callbacks, validation, plan.stopping)
+            reason = train(method, epochs, engine, history, callbacks, validation, plan.stopping)
             return interruptible(lambda: finish(history, reason))
         except KeyboardInterrupt:
-            done = sgd.rescue(best=validation is not None)
+            done = method.rescue(best=validation is not None)
             if done == 0:
                 raise
             ends = [n for n, record in enumerate(history) if record.epoch == done and record.back_to is None]
@@ -88,9 +94,17 @@ def _normalized(ratings: Ratings) -> Ratings:
     return ratings.with_values(ratings.values, ratings.weights / ratings.weights.mean(dtype=np.float64))
 
 
-def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> methods.Sgd:
+def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> methods.Method:
     """Lay the ratings out, and say how to start."""
     seed, start_seed = (int(number) for number in rng.integers(2**63, size=2))
+    settings = choose(plan.wishes, ratings, goes_on=isinstance(plan.init, Factors))
+    if settings.method != "sgd":
+        return als.Als(
+            ratings,
+            lambda: _start(plan, ratings, slice(None), slice(None), np.random.default_rng(start_seed)),
+            plan.k,
+            settings,
+        )
     order: Schedule
     if plan.schedule == "blocks":
         order = BlockSchedule(ratings, padded_rank(plan.k), plan.shuffle, seed, engine)
@@ -98,19 +112,19 @@ def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.
         order = RowSchedule(ratings, plan.n_threads, plan.shuffle, seed)
 
     def start() -> methods.State:
-        return _start(plan, ratings, order, np.random.default_rng(start_seed))  # the same each time
+        places = order.user_places, order.item_places
+        return _start(plan, ratings, *places, np.random.default_rng(start_seed))  # the same each time
 
-    settings = choose(plan.wishes, ratings, goes_on=isinstance(plan.init, Factors))
     return methods.Sgd(ratings, order, start, plan.k, settings)
 
 
-def _start(plan: Plan, ratings: Ratings, order: Schedule, rng: np.random.Generator) -> methods.State:
-    """Make start values, at the places that the schedule has for them."""
+def _start(
+    plan: Plan, ratings: Ratings, user_places: Places, item_places: Places, rng: np.random.Generator
+) -> methods.State:
+    """Make start values, at the places that the method has for them."""
     (m, n), k = ratings.shape, plan.k
     user_bias, item_bias = (np.zeros(size if plan.wishes.biases else 0, plan.dtype) for size in (m, n))
-    users, items = (
-        np.arange(size)[places] for size, places in ((m, order.user_places), (n, order.item_places))
-    )
+    users, items = (np.arange(size)[places] for size, places in ((m, user_places), (n, item_places)))
     if isinstance(plan.init, tuple):
         P, Q = aligned_rows(m, k, plan.dtype), aligned_rows(n, k, plan.dtype)
         P[users, :k], Q[items, :k] = plan.init
@@ -149,11 +163,13 @@ def init_rows(model: Factors, ratings: Ratings) -> tuple[NDArray[np.intp], NDArr
 
 
 def _finish(
-    plan: Plan, ratings: Ratings, sgd: methods.Sgd, history: list[Epoch], reason: str, known: Ratings
+    plan: Plan, ratings: Ratings, method: methods.Method, history: list[Epoch], reason: str, known: Ratings
 ) -> Factors:
     """Make the model of what training has left."""
-    P, Q, user_bias, item_bias = sgd.results()
+    P, Q, user_bias, item_bias = method.results()
     biases, mean = plan.wishes.biases, link(ratings.mean, plan.wishes.loss)
+    if plan.wishes.implicit:
+        mean = 0.0  # what is predicted where nothing is known
     known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
     if isinstance(plan.init, Factors):
         user_rows, item_rows = init_rows(plan.init, ratings)
@@ -172,7 +188,7 @@ def _finish(
         known_items=None if given else known_items,
         history=history,
         stop_reason=reason,
-        settings=sgd.settings._replace(regularization=sgd.regularization),
+        settings=method.settings._replace(regularization=method.regularization),
         ratings=known,
         user_ids=ratings.user_ids,
         item_ids=ratings.item_ids,
@@ -182,6 +198,8 @@ def _finish(
 def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> int:
     """Return the default passes; for a small table, more if that predicts a held-out tenth better."""
     epochs, longer = default_epochs(ratings, plan.wishes), long_epochs(ratings)
+    if plan.wishes.method != "sgd":
+        return epochs
     nothing_to_predict = ratings.nnz == ratings.n_users * ratings.n_items
     if longer <= epochs or ratings.nnz < FEW_RATINGS or nothing_to_predict:
         return max(epochs, longer)
@@ -190,9 +208,9 @@ def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.r
     trial = plan._replace(callbacks=[], init=None, stopping=Stopping())
 
     def error(passes: int) -> float:
-        sgd = _prepare(trial, kept, engine, trial_rng)
-        train(sgd, passes, engine, [])
-        return _finish(trial, kept, sgd, [], "", kept).rmse(test)
+        method = _prepare(trial, kept, engine, trial_rng)
+        train(method, passes, engine, [])
+        return _finish(trial, kept, method, [], "", kept).rmse(test)
 
     return min(epochs, longer, key=error)
 

@@ -1,4 +1,4 @@
-"""What happens to the ratings of a task: stochastic gradient descent."""
+"""What a method is to the training loop; and stochastic gradient descent."""
 
 import math
 import time
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._rows import padded_rank
 from mfkernel.blocks import block_bytes
 from mfkernel.defaults import CHUNK
-from mfkernel.factors import padded_rank
+from mfkernel.engine import ThreadEngine
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
-from mfkernel.schedule import MAX_BANDS, Schedule
+from mfkernel.schedule import MAX_BANDS, Places, Schedule
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.sgd import Adaptive, Biases, Loss, Prox
+    from mfkernel.kernels.sgd import Adaptive, Biases, Loss, Model, Prox
 
 BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
 SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
@@ -45,56 +46,61 @@ class State(NamedTuple):
     item_bias: NDArray[Any]
 
 
-class Sgd:
-    """Stochastic gradient descent on a loss of every known rating, with penalties on its factors.
+class Pass(NamedTuple):
+    """What one pass over the ratings met: the root mean square of the residuals; perhaps the objective."""
+
+    rmse: float
+    loss: float | None = None
+
+
+class Method:
+    """How the factors of some ratings are found, an epoch at a time, and the state that training changes.
 
     Parameters
     ----------
     ratings
         what is fitted, with values of the factors' dtype.
-    schedule
-        the order in which it is visited.
     start
         makes the start values; called again if training must begin anew.
     k
         the rank, without padding.
     settings
         what is minimized and by which steps, nothing left open.
+    places
+        where the rows of users and items stand in the state, ``slice(None)`` if in the order of the ratings.
     """
 
+    learning_rate: float | None = None  # of the epoch at hand, if there are such steps
+    regularization = (0.0, 0.0)  # of the epoch at hand
+    slowdown = 1.0  # of all step sizes; halved at each divergence
+
     def __init__(
-        self, ratings: Ratings, schedule: Schedule, start: Callable[[], State], k: int, settings: Settings
+        self,
+        ratings: Ratings,
+        start: Callable[[], State],
+        k: int,
+        settings: Settings,
+        places: tuple[Places, Places] = (slice(None), slice(None)),
     ) -> None:
-        self.ratings, self.schedule, self._k, self._start = ratings, schedule, k, start
-        self.settings = settings
+        self.ratings, self._start, self._k, self.settings = ratings, start, k, settings
+        self.user_places, self.item_places = places
         self.state = start()
-        self.slowdown = 1.0  # of all step sizes; halved at each divergence
-        self.learning_rate = self._first_rate
         self._epoch: int | None = 0  # after which the state is as it is; None within one
         self._kept: tuple[int, State] | None = None
         self._kept_at = time.perf_counter()
-        self._steps: tuple[NDArray[Any], NDArray[Any]] | None = None
-
-    @property
-    def _first_rate(self) -> float:
-        return self.slowdown * float(self.settings.learning_rate or 0)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
-        """Set step size and λ for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
-        from mfkernel._simd import vectors_of
-        from mfkernel.kernels.sgd import Model
-
-        P, Q = self.state.P, self.state.Q
-        number, settings = P.dtype.type, self.settings
-        decay = DECAYS[settings.decay]((epoch - 1) / epochs, epoch - 1)
-        self.learning_rate = self._first_rate * decay
-        small = min(1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0)) if settings.adapts else 1.0
-        reg_p, reg_q = settings.regularization or (0.0, 0.0)
-        self.regularization = reg_p, reg_q = reg_p * small, reg_q * small
-        vectors = vectors_of(P.shape[1]) if self.schedule.unrolls else ()
-        model = Model(P, Q, number(self.learning_rate), number(reg_p), number(reg_q), vectors)
-        self.update = model, self._adaptive(), self._biases(decay), self._loss(), self._prox()
+        """Prepare for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
         self._epoch = None
+
+    def run_epoch(self, epoch: int, engine: ThreadEngine) -> Pass:
+        """Run the epoch that has begun."""
+        raise NotImplementedError
+
+    @property
+    def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
+        """What a kernel needs to predict ratings by the state as it is."""
+        raise NotImplementedError
 
     def end_epoch(self, epoch: int) -> None:
         """Note that all tasks of an epoch are done."""
@@ -122,7 +128,6 @@ class Sgd:
             self._epoch, kept = self._kept
             for X, copy in zip(self.state, kept, strict=True):
                 np.copyto(X, copy)
-        self._steps = None
         return self._epoch
 
     def rescue(self, best: bool) -> int:
@@ -138,21 +143,78 @@ class Sgd:
         """Whether all factors are numbers."""
         return all(bool(np.isfinite(X).all()) for X in self.state)
 
-    def visit(self, work: Any, cancelled: Callable[[], bool]) -> float:
-        """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
-        budget = max(1, BUDGET // self.state.P.shape[1])
-        return self.schedule.visit(work, budget, self.update, cancelled)
-
     def results(self) -> State:
         """Return copies of all, in the order of the ratings and without padding."""
         P, Q, user_bias, item_bias = self.state
-        users, items = self.schedule.user_places, self.schedule.item_places
+        users, items = self.user_places, self.item_places
         return State(
             np.ascontiguousarray(P[users, : self._k]),
             np.ascontiguousarray(Q[items, : self._k]),
             np.ascontiguousarray(user_bias[users if user_bias.size else slice(0)]),
             np.ascontiguousarray(item_bias[items if item_bias.size else slice(0)]),
         )
+
+
+class Sgd(Method):
+    """Stochastic gradient descent on a loss of every known rating, with penalties on its factors.
+
+    Parameters
+    ----------
+    schedule
+        the order in which the ratings are visited.
+    ratings, start, k, settings
+        as for :class:`Method`.
+    """
+
+    def __init__(
+        self, ratings: Ratings, schedule: Schedule, start: Callable[[], State], k: int, settings: Settings
+    ) -> None:
+        self.schedule = schedule
+        super().__init__(ratings, start, k, settings, (schedule.user_places, schedule.item_places))
+        self.learning_rate = self._first_rate
+        self._steps: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    @property
+    def _first_rate(self) -> float:
+        return self.slowdown * float(self.settings.learning_rate or 0)
+
+    def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
+        """Set step size and λ for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
+        from mfkernel._simd import vectors_of
+        from mfkernel.kernels.sgd import Model
+
+        P, Q = self.state.P, self.state.Q
+        number, settings = P.dtype.type, self.settings
+        decay = DECAYS[settings.decay]((epoch - 1) / epochs, epoch - 1)
+        self.learning_rate = self._first_rate * decay
+        small = min(1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0)) if settings.adapts else 1.0
+        reg_p, reg_q = settings.regularization or (0.0, 0.0)
+        self.regularization = reg_p, reg_q = reg_p * small, reg_q * small
+        vectors = vectors_of(P.shape[1]) if self.schedule.unrolls else ()
+        model = Model(P, Q, number(self.learning_rate), number(reg_p), number(reg_q), vectors)
+        self.update = model, self._adaptive(), self._biases(decay), self._loss(), self._prox()
+        super().begin_epoch(epoch, epochs, rmse)
+
+    def run_epoch(self, epoch: int, engine: ThreadEngine) -> Pass:
+        """Visit all ratings once."""
+        loss = sum(engine.run(self.visit, self.schedule.tasks(epoch)))
+        return Pass(math.sqrt(loss / self.ratings.nnz))
+
+    def back_to_kept(self) -> int:
+        """Take the state back, and begin anew with adaptive steps."""
+        self._steps = None
+        return super().back_to_kept()
+
+    @property
+    def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
+        """What a kernel needs to predict ratings by the state as it is."""
+        model, _, biases, loss, _ = self.update
+        return model, biases, loss
+
+    def visit(self, work: Any, cancelled: Callable[[], bool]) -> float:
+        """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
+        budget = max(1, BUDGET // self.state.P.shape[1])
+        return self.schedule.visit(work, budget, self.update, cancelled)
 
     def _adaptive(self) -> "Adaptive | None":
         """Return the state of adaptive steps, with G in units that the ratings' scale does not change."""

@@ -14,8 +14,8 @@ from mfkernel import _checks
 from mfkernel._machine import available_cores
 from mfkernel.engine import ThreadEngine
 from mfkernel.factors import Factors
-from mfkernel.objective import targets
-from mfkernel.ranking import ranks
+from mfkernel.objective import responses, targets
+from mfkernel.ranking import ndcg, ranks
 from mfkernel.ratings import Ratings
 
 
@@ -140,9 +140,6 @@ def ranking(
     order = np.lexsort((found.places, rows.users))
     before = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], counts)
     places = found.places[order]
-    gains = 1 / np.log2(np.arange(2, 2 + max(n, 1)))
-    best = np.cumsum(gains)[np.minimum(counts, n) - 1]
-    gained = np.where(places < n, gains[np.minimum(places, n - 1)], 0.0)
     precisions = np.where(places < n, (before + 1) / (places + 1), 0.0)
     # a pair of two relevant items counts once, whichever is above
     pairs = counts * (counts - 1) / 2
@@ -152,7 +149,7 @@ def ranking(
     return {
         "precision": float(np.mean(_sums(hits, rows) / n)),
         "recall": float(np.mean(_sums(hits, rows) / counts)),
-        "ndcg": float(np.mean(_sums(gained, rows) / best)),
+        "ndcg": float(np.mean(ndcg(found.places, rows.indptr, n))),
         "map": float(np.mean(_sums(precisions, rows) / np.minimum(counts, n))),
         "auc": float(np.mean((above / (counts * np.maximum(others, 1)))[known])) if known.any() else np.nan,
     }
@@ -168,7 +165,7 @@ def _residuals(
     model: Factors, R: Any, missing: str, duplicates: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     ratings = _comparable(model, R, missing, duplicates)
-    values = ratings.values.astype(np.float64)
+    values = responses(ratings, model.settings).astype(np.float64)
     return values - model.predict(ratings.users, ratings.items), values
 
 
@@ -181,4 +178,4 @@ def _comparable(model: Factors, R: Any, missing: str, duplicates: str) -> Rating
         )
     if ratings.nnz == 0:
         raise ValueError("R has no ratings to compare with")
-    return targets(ratings, model.settings.loss)
+    return targets(ratings, model.settings)

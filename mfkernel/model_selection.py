@@ -287,6 +287,11 @@ def _run(
         for name in ("callback", "progress", "init"):
             if settings.get(name) not in (None, False):
                 raise ValueError(f"{name} goes with a single fit, not with several")
+        if settings.get("method") == "implicit":
+            raise ValueError(
+                "method='implicit' is judged by rankings, not by the errors that are compared here; fit the first "
+                "part of leave_k_out or train_test_split, and ask metrics.ranking about the other"
+            )
         if "k" not in settings:
             raise TypeError("k is missing: pass k=…, or try several in the grid")
     # what is about R is the same for all, and is read once

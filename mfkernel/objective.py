@@ -18,6 +18,8 @@ class Settings(NamedTuple):
 
     Attributes
     ----------
+    method
+        "sgd", "als" or "implicit".
     biases
         whether the prediction is μ + b_u + b_i + p·q, or p·q alone.
     loss, huber_delta
@@ -32,8 +34,15 @@ class Settings(NamedTuple):
         whether P and Q stay ≥ 0.
     adapts
         whether λ falls with the residuals once they are small.
+    weighted
+        of ALS, whether λ is per rating, as it is for SGD, or per row.
+    solver
+        of ALS, one of ``ridge.SOLVERS``.
+    alpha, unobserved_weight
+        of implicit feedback, what a strength and a cell without one weigh.
     """
 
+    method: str = "sgd"
     biases: bool = False
     loss: str = "squared"
     huber_delta: float | None = None
@@ -45,6 +54,15 @@ class Settings(NamedTuple):
     l1: Pair = (0.0, 0.0)
     nonnegative: bool = False
     adapts: bool = False
+    weighted: bool = False
+    solver: str | None = None
+    alpha: float = 1.0
+    unobserved_weight: float = 1.0
+
+    @property
+    def implicit(self) -> bool:
+        """Whether ratings are strengths of feedback, and all cells without one count as zeros."""
+        return self.method == "implicit"
 
 
 def link(mean: float, loss: str) -> float:
@@ -62,8 +80,40 @@ def prediction(score: NDArray[Any], loss: str) -> NDArray[Any]:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * score)))  # 1 / (1 + exp(-z)) would overflow
 
 
-def targets(ratings: Ratings, loss: str) -> Ratings:
-    """Return the ratings as the loss takes them: 0 and 1 for the logistic one, of which -1 becomes 0."""
+def penalty_scale(settings: Settings, rows: Ratings) -> NDArray[np.float64]:
+    """Return what the penalties of each row are multiplied by.
+
+    Σ w of its ratings if λ is per rating, as it is under SGD; else 1. Of implicit feedback, every item counts
+    as a rating of weight w₀, too: Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on
+    item recommendation benchmarks", 2021.
+    """
+    counts = rows.user_counts().astype(np.float64)
+    if settings.method != "sgd" and not settings.weighted:
+        return np.ones_like(counts)
+    if settings.implicit:
+        return counts + settings.unobserved_weight * rows.n_items
+    if rows.weights is None:
+        return counts
+    return np.bincount(rows.users, rows.weights, rows.n_users).astype(np.float64)
+
+
+def responses(ratings: Ratings, settings: Settings) -> NDArray[Any]:
+    """Return what the scores of ratings are compared with: themselves, or a 1 for each implicit feedback."""
+    return np.ones_like(ratings.values) if settings.implicit else ratings.values
+
+
+def targets(ratings: Ratings, settings: Settings) -> Ratings:
+    """Return the ratings as they are fitted: 0 and 1 for the logistic loss, of which -1 becomes 0.
+
+    Strengths of implicit feedback stay as they are, but must not be negative.
+    """
+    loss = settings.loss
+    if settings.implicit and (ratings.values < 0).any():
+        bad = int((ratings.values < 0).argmax())
+        raise ValueError(
+            f"method='implicit' needs strengths of feedback, zero or positive, but R[{ratings.users[bad]}, "
+            f"{ratings.indices[bad]}] is {ratings.values[bad]:g}; leave dislikes out, or take method='als'"
+        )
     if loss != "logistic":
         return ratings
     values = ratings.values

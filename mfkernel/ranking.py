@@ -133,6 +133,30 @@ def ranks(
     return result
 
 
+def ndcg(places: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    r"""Return Σ 1 / log₂(place + 1) of each row's hits over its greatest possible value, (s,).
+
+    Parameters
+    ----------
+    places
+        (nnz,) of the held-out items, 0 for the first.
+    bounds
+        (s + 1,) row u has the items ``bounds[u]:bounds[u + 1]``, at least one.
+    n
+        how many places count.
+
+    References
+    ----------
+    Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002; a relevant item
+    gains 1, any other 0.
+    """
+    gains = 1 / np.log2(np.arange(2, 2 + n))
+    best = np.cumsum(gains)[np.minimum(np.diff(bounds), n) - 1]
+    gained = np.where(places < n, gains[np.minimum(places, n - 1)], 0.0)
+    result: NDArray[np.float64] = np.add.reduceat(gained, bounds[:-1]) / best
+    return result
+
+
 def _arguments(
     X: NDArray[Any], Y: Panels, excluded: Csr | None, allowed: NDArray[np.bool_] | None
 ) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any], NDArray[Any], NDArray[Any] | None]:

@@ -2,19 +2,28 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._rows import padded
 from mfkernel.convert import frozen
 from mfkernel.engine import Task, ThreadEngine
 
-WORK = 2e7  # multiplications of a task, about 2 ms
+if TYPE_CHECKING:
+    from mfkernel.kernels.ridge import Known, Objective, Solver
+
+SOLVERS = ("cholesky", "cg", "subspace")
+WORK = 2e7  # multiplications of a task, about a millisecond
+FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
+BLOCK = 32  # coordinates that the subspace solver takes at a time
+STEPS = 3  # of conjugate gradients, each time that a row is solved
+GRAM_ROWS = 2**13  # of a task that sums squares of rows
 
 
 class Penalty(NamedTuple):
-    """What holds the solution of a row down, as much for each of its ratings.
+    """What holds the solution of a row down, each times the row's scale.
 
     Attributes
     ----------
@@ -32,12 +41,20 @@ class Penalty(NamedTuple):
     nonnegative: bool = False
 
 
+class Implicit(NamedTuple):
+    """What feedback is worth: a stored strength r weighs 1 + αr as a 1, and any other cell w₀ as a 0."""
+
+    alpha: float = 1.0
+    unobserved: float = 1.0
+
+
 def solve_rows(
     indptr: NDArray[np.int64],
     indices: NDArray[Any],
     values: NDArray[Any],
     Y: NDArray[Any],
-    base: NDArray[Any],
+    base: NDArray[Any] | None,
+    scale: NDArray[Any],
     penalty: Penalty,
     engine: ThreadEngine,
     *,
@@ -45,11 +62,12 @@ def solve_rows(
     biased: bool = False,
     loss: str = "squared",
     huber_delta: float = 1.0,
+    implicit: Implicit | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     r"""Find the factors x and the bias b of each row that minimize its objective exactly.
 
     .. math::
-        \sum_n w_n \left[ \ell(r_n, \text{base}_i + b + x \cdot y_i) + \tfrac{\lambda}{2} \lVert x \rVert^2
+        \sum_n w_n \ell(r_n, \text{base}_i + b + x \cdot y_i) + c \left[ \tfrac{\lambda}{2} \lVert x \rVert^2
         + \tfrac{\lambda_b}{2} b^2 + \lambda_1 \lVert x \rVert_1 \right]
 
     Rows do not depend on one another: the result is the same, bit by bit, on any number of threads. A row is
@@ -62,7 +80,10 @@ def solve_rows(
     Y
         (n_items, k) the other side, float32 or float64.
     base
-        (n_items,) what is predicted without the row: the mean and the bias of the other side, or zeros.
+        (n_items,) what is predicted without the row: the mean and the bias of the other side, or zeros; None
+        is zeros.
+    scale
+        (s,) c of each row.
     penalty
         λ, λ_b, λ₁ and whether x ≥ 0.
     engine
@@ -76,6 +97,9 @@ def solve_rows(
         ``"huber"``, ½ e² up to \|e\| = δ and straight beyond; ``"logistic"``, the cross-entropy of σ(score).
     huber_delta
         δ, positive.
+    implicit
+        if the values are strengths of feedback, what they are worth: then the sum is over all items, of
+        ½ (1 + αr) (1 - x·y)² where there is one, and ½ w₀ (x·y)² elsewhere.
 
     Returns
     -------
@@ -86,38 +110,87 @@ def solve_rows(
     """
     from mfkernel.kernels import ridge
 
-    kinds = {
-        "squared": ridge.SQUARED,
-        "absolute": ridge.ABSOLUTE,
-        "huber": ridge.HUBER,
-        "logistic": ridge.LOGISTIC,
-    }
-    Y = np.ascontiguousarray(Y)
-    k = Y.shape[1]
+    k, rows, dtype = Y.shape[1], padded(Y), np.dtype(np.float64)
     X, bias = np.zeros((indptr.size - 1, k), Y.dtype), np.zeros(indptr.size - 1, Y.dtype)
     known = ridge.Known(
         frozen(indptr),
         frozen(indices),
         frozen(values),
         None if weights is None else frozen(weights),
-        frozen(Y),
-        frozen(np.ascontiguousarray(base, np.float64)),
+        frozen(rows),
+        None if base is None else frozen(np.ascontiguousarray(base, dtype)),
+        frozen(np.ascontiguousarray(scale, dtype)),
+        None if implicit is None else frozen(implicit.unobserved * gram(rows, engine, dtype)),
     )
-    objective = ridge.Objective(
-        kinds[loss],
+    objective = objective_of(k, penalty, biased, loss, huber_delta, implicit, FLOOR)
+    run_rows(known, objective, solver_of("cholesky", k), X, bias if biased else None, engine)
+    return X, bias
+
+
+def objective_of(
+    k: int,
+    penalty: Penalty,
+    biased: bool,
+    loss: str = "squared",
+    huber_delta: float = 1.0,
+    implicit: Implicit | None = None,
+    floor: float = 0.0,
+) -> "Objective":
+    """Say what rows minimize, in numbers that kernels take."""
+    from mfkernel.kernels import ridge
+
+    kinds = {
+        "squared": ridge.SQUARED,
+        "absolute": ridge.ABSOLUTE,
+        "huber": ridge.HUBER,
+        "logistic": ridge.LOGISTIC,
+    }
+    return ridge.Objective(
+        k,
+        kinds[loss] if implicit is None else ridge.IMPLICIT,
         float(huber_delta),
         biased,
         float(penalty.reg),
         float(penalty.bias_reg),
         float(penalty.l1),
         bool(penalty.nonnegative),
+        floor,
+        *map(float, implicit or Implicit()),
     )
 
-    def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> None:
-        ridge.solve_span(*span, known, objective, X, bias)
 
-    engine.run(solve, [Task(span) for span in spans(indptr, k + biased, 1 if loss == "squared" else 20)])
-    return X, bias
+def solver_of(name: str, k: int) -> "Solver":
+    """Return what a solver of ``SOLVERS`` is to the kernel, for rows of rank k."""
+    from mfkernel.kernels.ridge import Solver
+
+    rank = padded(np.empty((0, k))).shape[1]
+    if name == "cg":
+        return Solver(rank, STEPS, True)
+    if name == "subspace":
+        return Solver(min(BLOCK, rank), 0, True)
+    return Solver(rank, 0, False)
+
+
+def run_rows(
+    known: "Known",
+    objective: "Objective",
+    solver: "Solver",
+    X: NDArray[Any],
+    bias: NDArray[Any] | None,
+    engine: ThreadEngine,
+    measure: bool = False,
+) -> tuple[NDArray[np.bool_], float]:
+    """Solve all rows in place; return which equations were singular, and the loss if it is to be measured."""
+    from mfkernel.kernels.ridge import IMPLICIT, SQUARED, solve_span
+
+    failed = np.zeros(len(X), np.bool_)
+
+    def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> float:
+        return solve_span(*span, known, objective, solver, X, bias, failed, measure)
+
+    passes = 1 if objective.kind in (SQUARED, IMPLICIT) else 20
+    tasks = [Task(span) for span in spans(known.indptr, objective.k + objective.biased, passes)]
+    return failed, sum(engine.run(solve, tasks))
 
 
 def spans(indptr: NDArray[np.int64], m: int, passes: int) -> list[tuple[int, int]]:
@@ -128,3 +201,24 @@ def spans(indptr: NDArray[np.int64], m: int, passes: int) -> list[tuple[int, int
     cuts = np.searchsorted(done, done[-1:] / (n_cuts + 1) * np.arange(1, n_cuts + 1))
     bounds = np.unique(np.concatenate([[0], cuts, [work.size]])).tolist()
     return list(pairwise(bounds))
+
+
+def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """Return YᵀY of padded rows Y: sums of some thousand rows in ``dtype``, which are added up in float64.
+
+    The same, bit by bit, on any number of threads.
+    """
+    from mfkernel.kernels.ridge import gram_span
+
+    K = Y.shape[1]
+
+    def part(rows: tuple[int, int], cancelled: Callable[[], bool]) -> NDArray[Any]:
+        return gram_span(*rows, frozen(Y), dtype.type(1))
+
+    starts = range(0, len(Y), GRAM_ROWS)
+    total = np.zeros((K, K))
+    for upper in engine.run(part, [Task((start, min(start + GRAM_ROWS, len(Y)))) for start in starts]):
+        total += upper
+    upper = np.triu(total)
+    result: NDArray[np.float64] = upper + np.triu(upper, 1).T
+    return result

@@ -12,7 +12,7 @@ import numpy as np
 from mfkernel._lazy import lazy
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors
-from mfkernel.methods import Sgd
+from mfkernel.methods import Method
 from mfkernel.validation import Validation
 
 Callback = Callable[[Epoch], Any]
@@ -52,9 +52,9 @@ class Stopping(NamedTuple):
     Attributes
     ----------
     patience
-        epochs without a better validation RMSE; None for any number.
+        epochs without a lower validation error; None for any number.
     tol
-        share of the RMSE by which an epoch must lower it, of the validation ratings if there are any; None
+        share of the RMSE by which an epoch must lower it, or of the validation error if there is one; None
         for any.
     time_limit
         seconds after which no further epoch begins.
@@ -66,7 +66,7 @@ class Stopping(NamedTuple):
 
 
 def train(
-    method: Sgd,
+    method: Method,
     epochs: int,
     engine: ThreadEngine,
     history: list[Epoch],
@@ -101,14 +101,13 @@ def train(
     while epoch <= epochs and not reason:
         method.begin_epoch(epoch, epochs, progress.rmse)
         start = time.perf_counter()
-        loss = sum(engine.run(method.visit, method.schedule.tasks(epoch)))
-        rmse = math.sqrt(loss / method.ratings.nnz)
-        record = Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate)
+        rmse, loss = method.run_epoch(epoch, engine)
+        record = Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate, loss=loss)
         if progress.is_absurd(record) or (epoch == epochs and not interruptible(method.is_finite)):
             epoch = progress.back(record, history) + 1
             continue
         if validation is not None:
-            record = record._replace(validation_rmse=validation.rmse(method, engine))
+            record = validation.measure(method, engine, record)
         history.append(record)  # before the epoch ends: a model of an epoch has its record
         method.end_epoch(epoch)
         reason = progress.reason_to_stop(record)
@@ -132,7 +131,7 @@ def train(
 class _Progress:
     """What has been reached, and when it is enough."""
 
-    def __init__(self, method: Sgd, stopping: Stopping) -> None:
+    def __init__(self, method: Method, stopping: Stopping) -> None:
         self._method, self._stopping = method, stopping
         self._limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
         self._begun, self._halvings = time.perf_counter(), 0
@@ -148,7 +147,7 @@ class _Progress:
     def back(self, record: Epoch, history: list[Epoch]) -> int:
         """Undo an epoch that diverged and halve the step size; return the epoch before the next."""
         self._halvings += 1
-        if self._halvings > MOST_HALVINGS:
+        if self._halvings > MOST_HALVINGS or record.learning_rate is None:
             raise divergence(record, max(self._method.regularization))
         self._method.slowdown /= 2
         epoch = self._method.back_to_kept()
@@ -160,8 +159,8 @@ class _Progress:
         before, self.rmse = self.rmse, record.rmse
         patience, tol, time_limit = self._stopping
         reached = record.rmse
-        if record.validation_rmse is not None:
-            before, reached = self._best, record.validation_rmse
+        if record.validation_error is not None:
+            before, reached = self._best, record.validation_error
             if reached < self._best:
                 self._best, self._best_epoch = reached, record.epoch
                 self._method.keep(record.epoch)
@@ -178,6 +177,11 @@ class _Progress:
 
 def divergence(record: Epoch, regularization: float) -> DivergenceError:
     """Word the error for the epoch in which training was given up."""
+    if record.learning_rate is None:
+        return DivergenceError(
+            f"factors grew beyond measure in epoch {record.epoch} (rmse {record.rmse:g}); pass a larger "
+            "regularization, or dtype=np.float64"
+        )
     shrinkage = record.learning_rate * regularization
     cause = f" or regularization, their product being {shrinkage:g}" if shrinkage > 0.5 else ""
     return DivergenceError(
@@ -195,10 +199,16 @@ def show_progress(epochs: int) -> Callback:
         if epochs > MOST_LINES and record.epoch not in (1, epochs) and time.monotonic() < last + 1:
             return
         last = time.monotonic()
-        validation = "" if record.validation_rmse is None else f"validation {record.validation_rmse:.6g}  "
+        figures = (
+            ("rmse", "6g", record.rmse),
+            ("loss", "8g", record.loss),
+            ("validation", "6g", record.validation_rmse),
+            ("validation ndcg", "6g", record.validation_ndcg),
+            ("rate", "3g", record.learning_rate),
+        )
+        shown = "".join(f"{name} {figure:.{form}}  " for name, form, figure in figures if figure is not None)
         print(
-            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rmse {record.rmse:.6g}  {validation}"
-            f"rate {record.learning_rate:.3g}  {record.seconds:.3g} s",
+            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  {shown}{record.seconds:.3g} s",
             file=sys.stderr,
         )
 

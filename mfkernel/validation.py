@@ -2,21 +2,32 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel.engine import Task, ThreadEngine
-from mfkernel.methods import Sgd
+from mfkernel.factors import Epoch
+from mfkernel.methods import Method
+from mfkernel.ranking import ndcg, panels_of, ranks
 from mfkernel.ratings import Ratings
-from mfkernel.schedule import Schedule
 
 CHUNK = 2**15  # ratings a task
+USERS_ASKED = 1000  # of whom the ranking is looked at
+PLACES = 100  # that count in it
 
 
-class Validation:
-    """Ratings to predict, at the places of a schedule.
+class Validation(Protocol):
+    """Ratings that are held out, and what is measured by them."""
+
+    def measure(self, method: Method, engine: ThreadEngine, record: Epoch) -> Epoch:
+        """Return the record of an epoch with what is measured after it."""
+        ...
+
+
+class ErrorValidation:
+    """The error of predictions.
 
     Parameters
     ----------
@@ -25,28 +36,26 @@ class Validation:
     known
         the ratings that are trained with. Where a row or column has none of them, the mean is predicted
         without biases, and with them the mean and the other one's bias.
-    schedule
+    method
         says where the rows of P and Q stand.
-    biases
-        whether the model has biases.
     """
 
-    def __init__(self, held_out: Ratings, known: Ratings, schedule: Schedule, biases: bool) -> None:
+    def __init__(self, held_out: Ratings, known: Ratings, method: Method) -> None:
         users, items, values = held_out.users, held_out.items, held_out.values
         self._nnz, self._unknown_loss = held_out.nnz, 0.0
-        if not biases:
+        if not method.settings.biases:
             warm = (known.user_counts() > 0)[users] & (known.item_counts() > 0)[items]
             if not warm.all():
                 residuals = values[~warm] - known.mean
                 self._unknown_loss = float(np.square(residuals, dtype=np.float64).sum())
                 users, items, values = users[warm], items[warm], values[warm]
-        self._arrays = _placed(users, schedule.user_places), _placed(items, schedule.item_places), values
+        self._arrays = _placed(users, method.user_places), _placed(items, method.item_places), values
 
-    def rmse(self, method: Sgd, engine: ThreadEngine) -> float:
-        """Return the root mean square error of the predictions as they are now."""
+    def measure(self, method: Method, engine: ThreadEngine, record: Epoch) -> Epoch:
+        """Return the record with the root mean square error of the predictions as they are now."""
         from mfkernel.kernels.sgd import squared_errors
 
-        model, _, biases, loss, _ = method.update
+        model, biases, loss = method.scoring
 
         def part(chunk: slice, cancelled: Callable[[], bool]) -> float:
             users, items, values = (array[chunk] for array in self._arrays)
@@ -54,7 +63,32 @@ class Validation:
 
         size = self._arrays[2].size
         tasks = [Task(slice(start, start + CHUNK)) for start in range(0, size, CHUNK)]
-        return math.sqrt((self._unknown_loss + sum(engine.run(part, tasks))) / self._nnz)
+        total = self._unknown_loss + sum(engine.run(part, tasks))
+        return record._replace(validation_rmse=math.sqrt(total / self._nnz))
+
+
+class RankingValidation:
+    """The ranking of items by implicit feedback, for some of the users with held-out items.
+
+    Parameters
+    ----------
+    held_out
+        what is to come first.
+    known
+        the ratings that are trained with, which are left out.
+    """
+
+    def __init__(self, held_out: Ratings, known: Ratings) -> None:
+        users = np.flatnonzero(held_out.user_counts())
+        self._users = users[np.linspace(0, users.size - 1, min(users.size, USERS_ASKED)).astype(np.intp)]
+        self._held_out, self._seen = (R.take_rows(self._users) for R in (held_out, known))
+
+    def measure(self, method: Method, engine: ThreadEngine, record: Epoch) -> Epoch:
+        """Return the record with the NDCG of the ranking as it is now."""
+        P, Q = method.state.P[self._users], method.state.Q
+        rows, seen = ((R.indptr, R.indices) for R in (self._held_out, self._seen))
+        found = ranks(P, panels_of(Q), rows, engine, excluded=seen)
+        return record._replace(validation_ndcg=float(ndcg(found.places, rows[0], PLACES).mean()))
 
 
 def _placed(rows: NDArray[Any], places: NDArray[np.int64] | slice) -> NDArray[Any]:

@@ -14,8 +14,8 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel import reference
+from mfkernel._rows import aligned_rows
 from mfkernel._simd import vectors_of
-from mfkernel.factors import aligned_rows
 from mfkernel.kernels import sgd
 from mfkernel.objective import Settings, link
 

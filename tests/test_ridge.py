@@ -30,7 +30,8 @@ class Problem:
         self.loss = loss
 
     def solve(self, penalty, n_threads=1, weights=None, biased=False):
-        args = self.indptr, self.indices, self.values, self.Y, self.base, penalty
+        scale = np.array([self.row(u, weights)[3].sum() for u in range(self.indptr.size - 1)])
+        args = self.indptr, self.indices, self.values, self.Y, self.base, scale, penalty
         with ThreadEngine(n_threads) as engine:
             X, bias = solve_rows(
                 *args, engine, weights=weights, biased=biased, loss=self.loss, huber_delta=0.5

@@ -13,8 +13,8 @@ from llvmlite.binding import get_host_cpu_features
 from benchmarks.cases import assembly
 from mfkernel import _simd
 from mfkernel._jit import jit
+from mfkernel._rows import PADDING, aligned_rows
 from mfkernel._simd import LONGEST, dot, prefetch, step, vectors_of
-from mfkernel.factors import PADDING, aligned_rows
 
 pytestmark = pytest.mark.kernel
 

@@ -1,14 +1,18 @@
-r"""Exact solution of rows of one side, given the other side: normal equations, Cholesky, Newton.
+r"""Exact solution of rows of one side, given the other side: normal equations, Cholesky, Newton, gradients.
 
-Each row has a vector x of k factors and a bias b, which minimize
+Each row has a vector x of k factors and perhaps a bias b, which minimize
 
 .. math::
-    \sum_n w_n \left[ \ell(r_n, z_n) + \tfrac{\lambda}{2} \lVert x \rVert^2 + \tfrac{\lambda_b}{2} b^2
-    + \lambda_1 \lVert x \rVert_1 \right], \qquad z_n = \text{base}_i + b + x \cdot y_i.
+    \sum_n w_n \ell(r_n, z_n) + \tfrac{\rho}{2} \lVert x \rVert^2 + \tfrac{\rho_b}{2} b^2
+    + \lambda_1 c \lVert x \rVert_1, \qquad z_n = \text{base}_i + b + x \cdot y_i,
 
-The weighted ratings of a row are the *columns* of A: m lines of coordinates, which are the k of y and a 1
-for the bias, and one line of residuals. So A Aᵀ is the Gram matrix with the right side in line m, and all of
-it, like all of its Cholesky factor, is made of dot products of long lines.
+where c scales all penalties of the row, :math:`\rho = \lambda c`. Of implicit feedback, all other items count
+as zeros: :math:`\tfrac{w_0}{2} \sum_i (x \cdot y_i)^2` over all items is :math:`\tfrac{w_0}{2} x^T Y^T Y x`,
+of which the known entries take their part back.
+
+So each method is the same equations, :math:`(\sum h_n y_n y_n^T + w_0 Y^T Y + \rho I)\, s = \sum g_n y_n -
+w_0 Y^T Y x - \rho x`, with a curvature h and a pull g of each rating (:func:`pull_of`), for a step s from x.
+They are solved for all coordinates at once, or for blocks of them in turn, or nearly, by conjugate gradients.
 """
 
 import math
@@ -18,27 +22,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._jit import inlined, jit
+from mfkernel._tile import LANES, LINES, NARROW, PANEL, ROWS, add_rows, add_tile, dot_rows, scale_row
 
-SQUARED, ABSOLUTE, HUBER, LOGISTIC = 0, 1, 2, 3  # kinds of loss
+SQUARED, ABSOLUTE, HUBER, LOGISTIC, IMPLICIT = 0, 1, 2, 3, 4  # kinds of loss
 
-CHUNK = 120  # ratings in A at a time: an odd number of cache lines, so that its lines spread over the cache
-FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
+CHUNK = 128  # ratings in A at a time: with 64 coordinates, 32 KiB of float32
+SINGULAR = 10.0  # times the rounding of a number: a pivot of a smaller part of its diagonal is nothing
 PASSES, CONVERGED = 100, 1e-8  # of Newton's method at most; the relative change of x at which it ends
 SWEEPS, DESCENDED = 1000, 1e-10  # the same of coordinate descent
 HALVINGS = 40  # of a step of Newton's method at most
 SMOOTH = 1e-6  # |e| becomes √(e² + ε²), where ε is this part of the mean |e| at x = 0
+NEARLY = 1e-12  # of the first ‖gradient‖²: conjugate gradients can go no further
 FLATTEST = 1e-12  # the least curvature of the logistic loss
 
 
 class Known(NamedTuple):
-    """What is known of the rows that are looked for.
+    """What is known of the rows that are looked for; K is k rounded up to a multiple of 8.
 
     Attributes
     ----------
     indptr, indices, values, weights
         (n_rows + 1,), (nnz,), (nnz,) CSR matrix of ratings, and (nnz,) how often each counts, or None.
     Y, base
-        (n_items, k) the other side, and (n_items,) what is predicted of its rows if x and b are zero.
+        (n_items, K) the other side, padded with zeros, and (n_items,) what is predicted of its rows if x and
+        b are zero, or None.
+    scale
+        (n_rows,) what the penalties of each row are multiplied by. Its dtype is that of the arithmetic.
+    gram
+        (K, K) w₀ YᵀY of the same dtype, or None.
     """
 
     indptr: NDArray[np.int64]
@@ -46,12 +57,31 @@ class Known(NamedTuple):
     values: NDArray[Any]
     weights: NDArray[Any] | None
     Y: NDArray[Any]
-    base: NDArray[np.float64]
+    base: NDArray[Any] | None
+    scale: NDArray[Any]
+    gram: NDArray[Any] | None
 
 
 class Objective(NamedTuple):
-    """What a row minimizes: the kind of loss, Huber's δ, whether b is there, λ, λ_b, λ₁, whether x ≥ 0."""
+    """What a row minimizes.
 
+    Attributes
+    ----------
+    k
+        coordinates, without padding.
+    kind, delta
+        the loss, and Huber's δ.
+    biased
+        whether b is there.
+    reg, bias_reg, l1, nonnegative
+        λ, λ_b, λ₁, whether x ≥ 0.
+    floor
+        the least λ c, as a part of the mean diagonal of the Gram matrix.
+    alpha, unobserved
+        of implicit feedback: a stored entry of strength r weighs 1 + αr, any other w₀.
+    """
+
+    k: int
     kind: int
     delta: float
     biased: bool
@@ -59,25 +89,59 @@ class Objective(NamedTuple):
     bias_reg: float
     l1: float
     nonnegative: bool
+    floor: float
+    alpha: float
+    unobserved: float
+
+
+class Solver(NamedTuple):
+    """How rows are solved.
+
+    Attributes
+    ----------
+    block
+        coordinates that are solved for at a time, a multiple of 8; K for all.
+    steps
+        of conjugate gradients, if not 0.
+    warm
+        whether to start from the x that is there, or from zero.
+    """
+
+    block: int
+    steps: int
+    warm: bool
 
 
 class Work(NamedTuple):
-    """Float64 arrays of one thread; ``size`` is m + 1 rounded up to a multiple of 4.
+    """Arrays of one thread, of the dtype of the arithmetic; a block has m coordinates, the bias last.
 
     Attributes
     ----------
     A
-        (size, CHUNK) columns √(w h) (y, 1, pull / h), of which h is the curvature of the loss.
+        (CHUNK, block) lines √h y of some ratings.
     G
-        (size, size) A Aᵀ + Λ in the lower triangle, minus the gradient in line m; then its factor L.
-    x, step
-        (m,) the coordinates, the bias last; and what is added to them.
+        (m + 7, m + 1) A Aᵀ + Λ in the upper triangle, its right side in column m; then its factor U. Rows and
+        columns are padded to whole tiles.
+    x
+        (K + 1,) the coordinates, the bias last.
+    step, side, border
+        (K + 1,) what is added to x; right side; Σ h y.
+    z, moves
+        (most ratings of a row,) their scores; and what a step adds to them.
+    pulls, curvatures
+        (CHUNK,) of the ratings in A.
     """
 
-    A: NDArray[np.float64]
-    G: NDArray[np.float64]
-    x: NDArray[np.float64]
-    step: NDArray[np.float64]
+    A: NDArray[Any]
+    G: NDArray[Any]
+    x: NDArray[Any]
+    step: NDArray[Any]
+    side: NDArray[Any]
+    border: NDArray[Any]
+    z: NDArray[Any]
+    moves: NDArray[Any]
+    pulls: NDArray[Any]
+    curvatures: NDArray[Any]
 
 
 @jit
@@ -86,144 +150,144 @@ def solve_span(
     last: int,
     known: Known,
     objective: Objective,
+    solver: Solver,
     X: NDArray[Any],
-    bias: NDArray[Any],
-) -> None:
+    bias: NDArray[Any] | None,
+    failed: NDArray[np.bool_],
+    measure: bool,
+) -> float:
     """Solve rows ``first:last``.
 
     Parameters
     ----------
     X, bias
-        (n_rows, k), (n_rows,); overwritten, the bias only if there is one.
+        (n_rows, K), (n_rows,); where a warm solver starts, and overwritten.
+    failed
+        (n_rows,) set where equations are not positive definite.
+
+    Returns
+    -------
+    float
+        if ``measure``, the sum of the losses of these rows' ratings at their solutions: w (r - z)², or of
+        implicit feedback c (1 - z)² - w₀ z², which with w₀ z² of all cells is the loss of all cells.
     """
-    k = known.Y.shape[1]
-    m = k + 1 if objective.biased else k
-    size = (m + 4) // 4 * 4
-    work = Work(np.zeros((size, CHUNK)), np.zeros((size, size)), np.zeros(m), np.zeros(m))
+    K, k, dtype = known.Y.shape[1], objective.k, known.scale.dtype
+    most, total = 0, 0.0
     for u in range(first, last):
-        solve_row(u, known, objective, work)
+        most = max(most, known.indptr[u + 1] - known.indptr[u])
+    block = min(solver.block, K)
+    m = block + 8 if objective.biased else block
+    lines, columns = (CHUNK, LANES * up(block, LANES)), (m, LANES * up(m + 1, LANES))
+    if solver.steps:
+        lines = columns = (1, 1)
+    work = Work(
+        np.zeros(lines, dtype),
+        np.zeros(columns, dtype),
+        np.zeros(K + 1, dtype),
+        np.zeros(K + 1, dtype),
+        np.zeros(K + 1, dtype),
+        np.zeros(K + 1, dtype),
+        np.zeros(4 * up(most, 4), dtype),
+        np.zeros(4 * up(most, 4) if solver.steps else 4, dtype),
+        np.zeros(CHUNK, dtype),
+        np.zeros(CHUNK, dtype),
+    )
+    x = work.x
+    for u in range(first, last):
+        x[:] = 0
+        if solver.warm and known.indptr[u + 1] > known.indptr[u]:
+            for f in range(k):
+                x[f] = X[u, f]
+            x[K] = base_of(bias, u, 0.0)
+        if solver.steps:
+            approach(u, known, objective, solver.steps, work)
+        elif not solve_row(u, known, objective, solver, work, measure):
+            failed[u] = True
         for f in range(k):
-            X[u, f] = work.x[f]
-        if objective.biased:
-            bias[u] = work.x[k]
+            X[u, f] = x[f]
+        store_bias(bias, u, x[K])
+        if measure:
+            total += row_loss(u, known, objective, work.z)
+    return total
+
+
+@inlined
+def store_bias(bias: NDArray[Any] | None, u: int, b: Any) -> None:
+    """Note the bias of row u, if there are biases."""
+    if bias is not None:
+        bias[u] = b
+
+
+@inlined
+def up(n: int, unit: int) -> int:
+    """Return how many units hold n."""
+    return (n + unit - 1) // unit
 
 
 @jit
-def solve_row(u: int, known: Known, objective: Objective, work: Work) -> None:
-    """Leave the solution of row u in ``work.x``; zeros if its ratings have no weight.
+def solve_row(u: int, known: Known, objective: Objective, solver: Solver, work: Work, measure: bool) -> bool:
+    """Step from ``work.x`` to the solution of row u, block by block; zeros if its ratings have no weight.
 
     One pass solves the normal equations. Losses that are not squared take several: Newton's method, in which
     the absolute and Huber's loss have the curvature of the parabola that touches and lies above (iteratively
     reweighted least squares, which cannot rise) and steps of the logistic loss are halved until it falls.
     With λ₁ or x ≥ 0 each step minimizes its quadratic model by coordinate descent.
+
+    Returns
+    -------
+    bool
+        whether all equations were positive definite.
     """
-    x, step = work.x, work.step
-    x[:] = 0
-    count, scale = total_weight(u, known)
-    if count == 0:
-        return
-    epsilon = scale if objective.kind == ABSOLUTE else 0.0
+    x, step, K = work.x, work.step, known.Y.shape[1]
+    definite, squared = True, objective.kind == SQUARED or objective.kind == IMPLICIT
+    if known.indptr[u] == known.indptr[u + 1]:
+        return definite
+    start_scores(u, known, objective, work, solver.warm)
+    epsilon = mean_residual(u, known) if objective.kind == ABSOLUTE else 0.0
     least = SMOOTH * epsilon  # reached by and by: residuals that are small by chance are not to stay so
-    for _ in range(1 if objective.kind == SQUARED else PASSES):
+    for _ in range(1 if squared else PASSES):
         epsilon = max(0.2 * epsilon, least)
-        normal_equations(u, known, objective, count, epsilon, work)
-        if objective.l1 > 0 or objective.nonnegative:
-            descend(work, known.Y.shape[1], objective.l1 * count, objective.nonnegative)
-        else:
-            factorize(work.G, x.size)
-            back_substitute(work.G, step)
-        if objective.kind == LOGISTIC:
-            shorten(u, known, objective, count, x, step)
-        x += step
-        if np.abs(step).max() <= CONVERGED * np.abs(x).max() and epsilon <= least:
+        for first in range(0, K, solver.block):
+            last = min(first + solver.block, K)
+            biased = objective.biased and last == K
+            m = last - first + (1 if biased else 0)
+            normal_equations(u, first, last, biased, known, objective, epsilon, work)
+            if objective.l1 > 0 or objective.nonnegative:
+                descend(work, m, last, objective.l1 * known.scale[u], objective.nonnegative)
+            else:
+                definite = factorize(work.G, m, step) and definite
+                back_substitute(work.G, m, step)
+            if objective.kind == LOGISTIC:
+                shorten(u, known, objective, x, step)
+            for f in range(m):
+                x[first + f] += step[f]
+            if measure or not squared or last < K:
+                add_scores(u, first, last, biased, known, work)
+        if not squared and np.abs(step).max() <= CONVERGED * np.abs(x).max() and epsilon <= least:
             break
+    return definite
 
 
 @jit
-def shorten(
-    u: int,
-    known: Known,
-    objective: Objective,
-    count: float,
-    x: NDArray[np.float64],
-    step: NDArray[np.float64],
-) -> None:
+def shorten(u: int, known: Known, objective: Objective, x: NDArray[Any], step: NDArray[Any]) -> None:
     """Halve the step from x until the logistic objective does not rise."""
-    highest = logistic_objective(u, known, objective, count, x)
+    highest = logistic_objective(u, known, objective, x)
     highest += 1e-12 * abs(highest)  # it is rounded
     for _ in range(HALVINGS):
-        if logistic_objective(u, known, objective, count, x + step) <= highest:
+        if logistic_objective(u, known, objective, x + step) <= highest:
             break
         step *= 0.5
 
 
 @jit
-def total_weight(u: int, known: Known) -> tuple[float, float]:
-    """Return Σ w of row u, and the mean |r - base|."""
+def mean_residual(u: int, known: Known) -> float:
+    """Return the mean |r - base| of row u."""
     count, total = 0.0, 0.0
     for n in range(known.indptr[u], known.indptr[u + 1]):
         w = weight(known.weights, n)
         count += w
-        total += w * abs(known.values[n] - known.base[known.indices[n]])
-    return count, total / count if count > 0 else 0.0
-
-
-@jit
-def normal_equations(
-    u: int,
-    known: Known,
-    objective: Objective,
-    count: float,
-    epsilon: float,
-    work: Work,
-) -> None:
-    """Fill the lower triangle of ``work.G`` for a step from ``work.x``, ``count`` being Σ w."""
-    A, G, x = work.A, work.G, work.x
-    k, m = known.Y.shape[1], x.size
-    G[:] = 0
-    for start in range(known.indptr[u], known.indptr[u + 1], CHUNK):
-        stop = min(start + CHUNK, known.indptr[u + 1])
-        gather(start, stop, known, objective, epsilon, work)
-        n = (stop - start + 3) // 4 * 4
-        A[:, stop - start : n] = 0
-        for b in range(0, m + 1, 4):
-            for a in range(b, m + 1, 2):
-                add_products(G, a, b, A, n, 1.0)
-    trace = 0.0
-    for f in range(k):
-        trace += float(G[f, f])
-    reg, bias_reg = objective.reg * count, objective.bias_reg * count
-    for f in range(k):
-        G[f, f] += max(reg, FLOOR * trace / k)
-        G[m, f] -= reg * x[f]
-    if objective.biased:
-        G[k, k] += max(bias_reg, FLOOR * float(G[k, k]))
-        G[m, k] -= bias_reg * x[k]
-
-
-@jit
-def gather(
-    start: int,
-    stop: int,
-    known: Known,
-    objective: Objective,
-    epsilon: float,
-    work: Work,
-) -> None:
-    """Make ratings ``start:stop`` the first columns of ``work.A``."""
-    A, x, k = work.A, work.x, known.Y.shape[1]
-    for n in range(start, stop):
-        i, column = known.indices[n], n - start
-        y = known.Y[i]
-        z = score(x, y, known.base[i], objective.biased)
-        w = weight(known.weights, n)
-        pull, curvature = pull_of(objective, float(known.values[n]), z, epsilon)
-        root = math.sqrt(w * curvature)
-        for f in range(k):
-            A[f, column] = root * float(y[f])
-        if objective.biased:
-            A[k, column] = root
-        A[x.size, column] = w * pull / root if root > 0 else 0.0
+        total += w * abs(known.values[n] - base_of(known.base, known.indices[n], 0.0))
+    return total / count if count > 0 else 0.0
 
 
 @inlined
@@ -233,17 +297,139 @@ def weight(weights: NDArray[Any] | None, n: int) -> float:
 
 
 @inlined
-def score(x: NDArray[np.float64], y: NDArray[Any], base: float, biased: bool) -> float:
-    """Return base + b + x·y."""
-    z = 0.0
-    for f in range(y.size):
-        z += float(x[f]) * float(y[f])
-    return z + base + (float(x[y.size]) if biased else 0.0)
+def base_of(base: NDArray[Any] | None, i: int, zero: Any) -> Any:
+    """Return what is predicted of item i if x and b are zero."""
+    return zero if base is None else base[i]
+
+
+@inlined
+def four(indices: NDArray[Any], n: int, most: int) -> tuple[Any, Any, Any, Any]:
+    """Return the items of ratings n to n + 3, of which the last that there is stands for any beyond."""
+    return (
+        np.int64(indices[n]),
+        np.int64(indices[min(n + 1, most)]),
+        np.int64(indices[min(n + 2, most)]),
+        np.int64(indices[min(n + 3, most)]),
+    )
+
+
+@jit
+def start_scores(u: int, known: Known, objective: Objective, work: Work, warm: bool) -> None:
+    """Set ``work.z`` to the scores of row u at ``work.x``, which is zero unless ``warm``."""
+    start, stop, z = known.indptr[u], known.indptr[u + 1], work.z
+    for n in range(start, stop):
+        z[n - start] = base_of(known.base, known.indices[n], 0.0)
+    if warm:
+        K = known.Y.shape[1]
+        for f in range(K):
+            work.step[f] = work.x[f]
+        work.step[K] = work.x[K]
+        add_scores(u, 0, K, objective.biased, known, work)
+
+
+@jit
+def add_scores(u: int, first: int, last: int, biased: bool, known: Known, work: Work) -> None:
+    """Add to ``work.z`` what ``work.step`` brings, of the coordinates ``first:last`` and perhaps the bias."""
+    start, stop, z, step, width = known.indptr[u], known.indptr[u + 1], work.z, work.step, last - first
+    b = step[width] if biased else known.scale.dtype.type(0)
+    for n in range(start, stop, 4):
+        z0, z1, z2, z3 = dot_rows(step, known.Y, four(known.indices, n, stop - 1), first, width)
+        at = n - start
+        z[at] += b + z0
+        z[at + 1] += b + z1
+        z[at + 2] += b + z2
+        z[at + 3] += b + z3
+
+
+@jit
+def normal_equations(
+    u: int,
+    first: int,
+    last: int,
+    biased: bool,
+    known: Known,
+    objective: Objective,
+    epsilon: float,
+    work: Work,
+) -> None:
+    """Fill the upper triangle of ``work.G`` for a step of the coordinates ``first:last``, the bias last."""
+    A, G, x, side, border = work.A, work.G, work.x, work.side, work.border
+    K, width = known.Y.shape[1], last - first
+    m = width + (1 if biased else 0)
+    G[:] = 0
+    side[:] = 0
+    border[:] = 0
+    one = known.scale.dtype.type(1)
+    pull, curvature = 0.0, 0.0
+    for start in range(known.indptr[u], known.indptr[u + 1], CHUNK):
+        stop = min(start + CHUNK, known.indptr[u + 1])
+        gather(u, start, stop, first, width, known, objective, epsilon, work)
+        if biased:
+            for n in range(stop - start):
+                pull += work.pulls[n]
+                curvature += work.curvatures[n]
+        add_upper(G, A, stop - start, width, one)
+    reg, bias_reg = objective.reg * known.scale[u], objective.bias_reg * known.scale[u]
+    trace = 0.0
+    for f in range(width):
+        trace += float(G[f, f])
+    for f in range(width):
+        G[f, f] += max(reg, objective.floor * trace / width)
+        side[f] -= reg * x[first + f]
+    add_gram(known.gram, first, width, x, side, G)
+    for f in range(max(0, objective.k - first), width):  # padding
+        G[f, f] = 1
+        side[f] = 0
+    if biased:
+        for f in range(width):
+            G[f, width] = border[f]
+        G[width, width] = curvature + max(bias_reg, objective.floor * curvature)
+        side[width] = pull - bias_reg * x[K]
+    for f in range(m):
+        G[f, m] = side[f]
+
+
+@inlined
+def gather(
+    u: int,
+    start: int,
+    stop: int,
+    first: int,
+    width: int,
+    known: Known,
+    objective: Objective,
+    epsilon: float,
+    work: Work,
+) -> None:
+    """Make ratings ``start:stop`` the first lines of ``work.A``, and add them to the right side."""
+    A, Y, side, border = work.A, known.Y, work.side, work.border
+    one = known.scale.dtype.type(1)
+    e, h = work.pulls, work.curvatures
+    for n in range(start, stop):
+        z, w = work.z[n - known.indptr[u]], weight(known.weights, n)
+        pull, curvature = pull_of(objective, float(known.values[n]), float(z), epsilon)
+        e[n - start], h[n - start] = w * pull, w * curvature
+        scale_row(A, n - start, Y, known.indices[n], first, width, one * math.sqrt(h[n - start]))
+    for n in range(stop - start, min(4 * up(stop - start, 4), CHUNK)):
+        e[n] = h[n] = 0
+    for n in range(0, stop - start, 4):  # four at a time, so that the sums are stored less often
+        rows = four(known.indices, start + n, stop - 1)
+        add_rows(side, Y, rows, first, width, (e[n], e[n + 1], e[n + 2], e[n + 3]))
+        if objective.biased:
+            add_rows(border, Y, rows, first, width, (h[n], h[n + 1], h[n + 2], h[n + 3]))
+    if width < A.shape[1]:
+        A[: stop - start, width:] = 0
 
 
 @inlined
 def pull_of(objective: Objective, r: float, z: float, epsilon: float) -> tuple[float, float]:
-    """Return -∂ℓ/∂z of one rating, and the curvature of the parabola by which ℓ is replaced."""
+    """Return -∂ℓ/∂z of one rating, and the curvature of the parabola by which ℓ is replaced.
+
+    Of implicit feedback, ℓ is ½ c (1 - z)² - ½ w₀ z²: what a stored entry adds to ½ w₀ z² of all cells.
+    """
+    if objective.kind == IMPLICIT:
+        c = 1 + objective.alpha * r
+        return c - (c - objective.unobserved) * z, c - objective.unobserved
     if objective.kind == LOGISTIC:
         small = math.exp(-abs(z))
         curvature = small / (1 + small) ** 2
@@ -260,117 +446,125 @@ def pull_of(objective: Objective, r: float, z: float, epsilon: float) -> tuple[f
 
 
 @jit
-def logistic_objective(
-    u: int,
-    known: Known,
-    objective: Objective,
-    count: float,
-    x: NDArray[np.float64],
-) -> float:
+def row_loss(u: int, known: Known, objective: Objective, z: NDArray[Any]) -> float:
+    """Return the squared losses of the ratings of row u with the scores z, as ``solve_span`` says."""
+    start, total = known.indptr[u], 0.0
+    for n in range(start, known.indptr[u + 1]):
+        score, r = float(z[n - start]), float(known.values[n])
+        if objective.kind == IMPLICIT:
+            total += (1 + objective.alpha * r) * (1 - score) ** 2 - objective.unobserved * score**2
+        else:
+            total += weight(known.weights, n) * (r - score) ** 2
+    return total
+
+
+@jit
+def logistic_objective(u: int, known: Known, objective: Objective, x: NDArray[Any]) -> float:
     """Return the whole objective of row u at x."""
-    total, squares, absolutes = 0.0, 0.0, 0.0
+    total, squares, absolutes, K = 0.0, 0.0, 0.0, known.Y.shape[1]
+    b = float(x[K]) if objective.biased else 0.0
     for n in range(known.indptr[u], known.indptr[u + 1]):
         i = known.indices[n]
-        z = score(x, known.Y[i], known.base[i], objective.biased)
+        y, z = known.Y[i], 0.0
+        for f in range(K):
+            z += float(x[f]) * float(y[f])
+        z += float(base_of(known.base, i, 0.0)) + b
         w = weight(known.weights, n)
         total += w * (max(z, 0.0) - known.values[n] * z + math.log1p(math.exp(-abs(z))))
-    for f in range(known.Y.shape[1]):
+    for f in range(K):
         squares += float(x[f]) ** 2
         absolutes += abs(float(x[f]))
-    b = float(x[known.Y.shape[1]]) if objective.biased else 0.0
     penalty = 0.5 * objective.reg * squares + 0.5 * objective.bias_reg * b * b + objective.l1 * absolutes
-    return total + count * penalty
-
-
-@inlined
-def add_products(G: NDArray[np.float64], a: int, b: int, A: NDArray[np.float64], n: int, sign: float) -> None:
-    """Add ``sign * A[a:a+2, :n] @ A[b:b+4, :n].T`` to ``G[a:a+2, b:b+4]``; n is a multiple of 4.
-
-    Eight sums of products that LLVM keeps in registers, for six numbers that are loaded; sums, unlike an
-    update of G with one rating, store nothing in the loop.
-    """
-    p0, p1, q0, q1, q2, q3 = A[a], A[a + 1], A[b], A[b + 1], A[b + 2], A[b + 3]
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = 0.0
-    for t in range(n // 4 * 4):
-        s00 += p0[t] * q0[t]
-        s01 += p0[t] * q1[t]
-        s02 += p0[t] * q2[t]
-        s03 += p0[t] * q3[t]
-        s10 += p1[t] * q0[t]
-        s11 += p1[t] * q1[t]
-        s12 += p1[t] * q2[t]
-        s13 += p1[t] * q3[t]
-    g0, g1 = G[a], G[a + 1]
-    g0[b] += sign * s00
-    g0[b + 1] += sign * s01
-    g0[b + 2] += sign * s02
-    g0[b + 3] += sign * s03
-    g1[b] += sign * s10
-    g1[b + 1] += sign * s11
-    g1[b + 2] += sign * s12
-    g1[b + 3] += sign * s13
+    return total + float(known.scale[u]) * penalty
 
 
 @jit
-def factorize(G: NDArray[np.float64], m: int) -> None:
-    """Replace the lower triangle of G by L, where G[:m, :m] = L Lᵀ; and line m, g, by L⁻¹ g.
+def factorize(G: NDArray[Any], m: int, diagonal: NDArray[Any]) -> bool:
+    """Replace the upper triangle of G[:m, :m] by U, where UᵀU = G; and column m, g, by U⁻ᵀ g.
 
-    Four columns at a time, two lines at a time: what the columns to the left leave of them, and then the
-    triangle on the diagonal. On the diagonal of L stands 1 / L instead, or 0 where nothing is left.
+    Four rows at a time: what the rows above leave of them, the triangle on the diagonal, and by its means the
+    rest of the rows. On the diagonal of U stands 1 / U instead, or 0 where nothing is left; then the answer
+    is False. ``diagonal``, (m,), is overwritten.
     """
-    for b in range(0, m + 1, 4):
-        for a in range(b, m + 1, 2):
-            add_products(G, a, b, G, b, -1.0)
-            if a >= b + 4:
-                divide(G, a, b)
-                divide(G, a + 1, b)
-            else:
-                for row in range(a, min(a + 2, m + 1)):
-                    for c in range(b, min(row + 1, m)):
-                        value = G[row, c]
-                        for t in range(b, c):
-                            value -= G[row, t] * G[c, t]
-                        if c < row:
-                            G[row, c] = value * G[c, c]
-                        else:
-                            G[row, c] = 1 / math.sqrt(value) if value > 0 else 0.0
+    minus, definite = G.dtype.type(-1), True
+    columns, width = LANES * up(m + 1, LANES), len(PANEL)
+    tiny = SINGULAR * np.finfo(G.dtype).eps
+    for i in range(m):
+        diagonal[i] = tiny * G[i, i]
+    for a in range(0, m, len(LINES)):
+        b = a // LANES * LANES
+        if a > 0:
+            while b + width <= columns:
+                add_tile(G, a, b, G, a, minus, LINES, PANEL)
+                b += width
+            if b < columns:
+                add_tile(G, a, b, G, a, minus, LINES, NARROW)
+        if a + 4 > m:  # no more than one row, of the bias
+            definite = divide_line(G, a, diagonal) and definite
+        else:
+            definite = divide(G, a, columns, diagonal) and definite
+    return definite
 
 
 @inlined
-def divide(G: NDArray[np.float64], row: int, b: int) -> None:
-    """Solve T x = G[row, b:b+4], where T is the triangle of L at b, and put x in its place."""
-    line, t0, t1, t2, t3 = G[row], G[b], G[b + 1], G[b + 2], G[b + 3]
-    x0 = line[b] * t0[b]
-    x1 = (line[b + 1] - x0 * t1[b]) * t1[b + 1]
-    x2 = (line[b + 2] - x0 * t2[b] - x1 * t2[b + 1]) * t2[b + 2]
-    x3 = (line[b + 3] - x0 * t3[b] - x1 * t3[b + 1] - x2 * t3[b + 2]) * t3[b + 3]
-    line[b], line[b + 1], line[b + 2], line[b + 3] = x0, x1, x2, x3
+def inverse_root(pivot: Any, least: Any) -> Any:
+    """Return 1 / √pivot, or 0 of what is not more than rounding leaves of nothing."""
+    return type(pivot)(1 / math.sqrt(pivot)) if pivot > least else type(pivot)(0)
+
+
+@inlined
+def divide_line(G: NDArray[Any], a: int, diagonal: NDArray[Any]) -> bool:
+    """Divide the last row, of one coordinate, by its pivot."""
+    inverse = inverse_root(G[a, a], diagonal[a])
+    G[a, a + 1] *= inverse
+    G[a, a] = inverse
+    return bool(inverse > 0)
+
+
+@inlined
+def divide(G: NDArray[Any], a: int, columns: int, diagonal: NDArray[Any]) -> bool:
+    """Eliminate rows a to a + 3 from each other."""
+    l0, l1, l2, l3 = G[a], G[a + 1], G[a + 2], G[a + 3]
+    i0 = inverse_root(l0[a], diagonal[a])
+    c01, c02, c03 = i0 * l0[a + 1], i0 * l0[a + 2], i0 * l0[a + 3]
+    i1 = inverse_root(l1[a + 1] - c01 * c01, diagonal[a + 1])
+    c12, c13 = i1 * (l1[a + 2] - c01 * c02), i1 * (l1[a + 3] - c01 * c03)
+    i2 = inverse_root(l2[a + 2] - c02 * c02 - c12 * c12, diagonal[a + 2])
+    c23 = i2 * (l2[a + 3] - c02 * c03 - c12 * c13)
+    i3 = inverse_root(l3[a + 3] - c03 * c03 - c13 * c13 - c23 * c23, diagonal[a + 3])
+    b = a // LANES * LANES
+    for t in range((columns - b) // LANES * LANES):
+        v0 = i0 * l0[b + t]
+        v1 = i1 * (l1[b + t] - c01 * v0)
+        v2 = i2 * (l2[b + t] - c02 * v0 - c12 * v1)
+        v3 = i3 * (l3[b + t] - c03 * v0 - c13 * v1 - c23 * v2)
+        l0[b + t], l1[b + t], l2[b + t], l3[b + t] = v0, v1, v2, v3
+    l0[a], l1[a + 1], l2[a + 2], l3[a + 3] = i0, i1, i2, i3
+    return bool(i0 > 0 and i1 > 0 and i2 > 0 and i3 > 0)
 
 
 @jit
-def back_substitute(L: NDArray[np.float64], x: NDArray[np.float64]) -> None:
-    """Solve Lᵀ x = g, with L and g, its line m, as :func:`factorize` leaves them."""
-    m = x.size
-    x[:] = L[m, :m]
+def back_substitute(U: NDArray[Any], m: int, x: NDArray[Any]) -> None:
+    """Solve U x = g, with U and g, its column m, as :func:`factorize` leaves them."""
     for c in range(m - 1, -1, -1):
-        x[c] *= L[c, c]
-        line, value = L[c], x[c]
-        for t in range(c):
-            x[t] -= value * line[t]
+        line, total = U[c], U.dtype.type(0)
+        for t in range(c + 1, m):
+            total += line[t] * x[t]
+        x[c] = (line[m] - total) * line[c]
 
 
 @jit
-def descend(work: Work, k: int, l1: float, nonnegative: bool) -> None:
+def descend(work: Work, m: int, k: int, l1: float, nonnegative: bool) -> None:
     """Find the step that minimizes ½ sᵀG s - g·s + λ₁‖x + s‖₁, with x + s ≥ 0 if asked for; not for the bias.
 
-    Coordinate descent; line m of G holds g - G s throughout.
+    Coordinate descent; ``work.side`` holds g - G s throughout.
     """
-    G, x, step, m = work.G, work.x, work.step, work.x.size
+    G, x, step, g = work.G, work.x, work.step, work.side
     for a in range(m):
         for b in range(a):
-            G[b, a] = G[a, b]
-    g = G[m]
-    step[:] = x  # x + s, at first
+            G[a, b] = G[b, a]
+    for c in range(m):
+        step[c] = x[c]  # x + s, at first
     for _ in range(SWEEPS):
         largest, length = 0.0, 0.0
         for c in range(m):
@@ -382,7 +576,7 @@ def descend(work: Work, k: int, l1: float, nonnegative: bool) -> None:
                 new = math.copysign(max(abs(new) - l1 / curvature, 0.0), new)
                 if nonnegative:
                     new = max(new, 0.0)
-            change = new - step[c]
+            change = g.dtype.type(new - step[c])
             if change != 0:
                 step[c] = new
                 for t in range(m):
@@ -392,3 +586,160 @@ def descend(work: Work, k: int, l1: float, nonnegative: bool) -> None:
             break
     for c in range(m):
         step[c] -= x[c]
+
+
+@jit
+def approach(u: int, known: Known, objective: Objective, steps: int, work: Work) -> None:
+    """Make some steps of conjugate gradients from ``work.x`` towards the solution of row u.
+
+    Each passes the ratings of the row once, and makes no matrix.
+    """
+    x, residual, direction, product = work.x, work.side, work.step, work.border
+    count, number = known.indptr[u + 1] - known.indptr[u], known.scale.dtype.type
+    reg, bias_reg = objective.reg * known.scale[u], objective.bias_reg * known.scale[u]
+    if count == 0:
+        return
+    residual[:] = 0
+    apply(u, known, objective, x, work.z, residual, True)
+    penalize(known, objective, number(reg), number(bias_reg), x, residual, number(-1))
+    direction[:] = residual
+    norm = squares(residual)
+    enough = norm * NEARLY
+    for _ in range(steps):
+        if norm <= enough:
+            break
+        product[:] = 0
+        apply(u, known, objective, direction, work.moves, product, False)
+        penalize(known, objective, number(reg), number(bias_reg), direction, product, number(1))
+        curvature = 0.0
+        for f in range(x.size):
+            curvature += float(direction[f]) * float(product[f])
+        if curvature <= 0:
+            break
+        length = number(norm / curvature)
+        for f in range(x.size):
+            x[f] += length * direction[f]
+            residual[f] -= length * product[f]
+        for n in range(count):
+            work.z[n] += length * work.moves[n]
+        before, norm = norm, squares(residual)
+        ratio = number(norm / before)
+        for f in range(x.size):
+            direction[f] = residual[f] + ratio * direction[f]
+
+
+@inlined
+def squares(v: NDArray[Any]) -> float:
+    """Return ‖v‖²."""
+    total = 0.0
+    for f in range(v.size):
+        total += float(v[f]) * float(v[f])
+    return total
+
+
+@jit
+def apply(
+    u: int,
+    known: Known,
+    objective: Objective,
+    v: NDArray[Any],
+    z: NDArray[Any],
+    out: NDArray[Any],
+    pulls: bool,
+) -> None:
+    """Set z to v·y of each rating of row u, and add Σ h (v·y) y to ``out``; with ``pulls``, Σ g y instead.
+
+    Where ``pulls``, z are the whole scores at v.
+    """
+    start, stop, K, Y = known.indptr[u], known.indptr[u + 1], known.Y.shape[1], known.Y
+    indices, none = known.indices, known.scale.dtype.type(0)
+    b = v[K] if objective.biased else none
+    for n in range(start, stop, 4):
+        rows = four(indices, n, stop - 1)
+        z0, z1, z2, z3 = dot_rows(v, Y, rows, 0, K)
+        at = n - start
+        z[at], z[at + 1], z[at + 2], z[at + 3] = z0 + b, z1 + b, z2 + b, z3 + b
+        if pulls:
+            for c in range(n, min(n + 4, stop)):
+                z[c - start] += base_of(known.base, indices[c], none)
+        c0 = coefficient(known, objective, n, stop, z[at], pulls)
+        c1 = coefficient(known, objective, n + 1, stop, z[at + 1], pulls)
+        c2 = coefficient(known, objective, n + 2, stop, z[at + 2], pulls)
+        c3 = coefficient(known, objective, n + 3, stop, z[at + 3], pulls)
+        add_rows(out, Y, rows, 0, K, (c0, c1, c2, c3))
+        if objective.biased:
+            out[K] += c0 + c1 + c2 + c3
+
+
+@inlined
+def coefficient(known: Known, objective: Objective, n: int, stop: int, z: Any, pulls: bool) -> Any:
+    """Return the pull of rating n at the score z, or z times its curvature; zero from ``stop`` on."""
+    if n >= stop:
+        return type(z)(0)
+    pull, curvature = pull_of(objective, float(known.values[n]), float(z), 0.0)
+    w = weight(known.weights, n)
+    return type(z)(w * pull if pulls else w * curvature * float(z))
+
+
+@jit
+def penalize(
+    known: Known, objective: Objective, reg: Any, bias_reg: Any, v: NDArray[Any], out: NDArray[Any], sign: Any
+) -> None:
+    """Add ± (w₀ YᵀY + ρ I) v to ``out``."""
+    K = known.Y.shape[1]
+    for f in range(K):
+        out[f] += sign * reg * v[f]
+    if objective.biased:
+        out[K] += sign * bias_reg * v[K]
+    multiply_gram(known.gram, v, out, sign)
+
+
+@inlined
+def add_gram(
+    gram: NDArray[Any] | None, first: int, width: int, x: NDArray[Any], side: NDArray[Any], G: NDArray[Any]
+) -> None:
+    """Add the block of w₀ YᵀY from ``first`` to G, and subtract its lines times x from the right side."""
+    if gram is not None:
+        for f in range(width):
+            line, total = gram[first + f], G.dtype.type(0)
+            for c in range(gram.shape[1]):
+                total += line[c] * x[c]
+            side[f] -= total
+            for c in range(f, width):
+                G[f, c] += line[first + c]
+
+
+@inlined
+def multiply_gram(gram: NDArray[Any] | None, v: NDArray[Any], out: NDArray[Any], sign: Any) -> None:
+    """Add ± w₀ YᵀY v to ``out``."""
+    if gram is not None:
+        for f in range(0, gram.shape[0], 4):
+            factors = sign * v[f], sign * v[f + 1], sign * v[f + 2], sign * v[f + 3]
+            add_rows(out, gram, (f, f + 1, f + 2, f + 3), 0, gram.shape[1], factors)
+
+
+@jit
+def gram_span(first: int, last: int, Y: NDArray[Any], one: Any) -> NDArray[Any]:
+    """Return the upper triangle of the sum of y yᵀ over rows ``first:last`` of Y, in the type of ``one``."""
+    K = Y.shape[1]
+    columns = LANES * up(K, LANES)
+    A, G = np.zeros((CHUNK, columns), type(one)), np.zeros((columns, columns), type(one))
+    for start in range(first, last, CHUNK):
+        n = min(CHUNK, last - start)
+        for i in range(n):
+            scale_row(A, i, Y, start + i, 0, K, one)
+        add_upper(G, A, n, K, one)
+    return G[:K, :K]
+
+
+@inlined
+def add_upper(G: NDArray[Any], A: NDArray[Any], n: int, width: int, one: Any) -> None:
+    """Add the upper triangle of A[:n].T @ A[:n] to G, in whole tiles."""
+    columns = LANES * up(width, LANES)
+    for a in range(0, width, len(ROWS)):
+        b = a // LANES * LANES
+        while b + len(PANEL) <= columns:
+            add_tile(G, a, b, A, n, one, ROWS, PANEL)
+            b += len(PANEL)
+        if b < columns:
+            add_tile(G, a, b, A, n, one, ROWS, NARROW)

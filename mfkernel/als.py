@@ -1,0 +1,145 @@
+"""Alternating least squares: all users given the items, then all items given the users."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._rows import padded_rank
+from mfkernel.convert import frozen
+from mfkernel.engine import ThreadEngine
+from mfkernel.methods import Method, Pass, State
+from mfkernel.objective import Settings, penalty_scale
+from mfkernel.ratings import Ratings
+from mfkernel.ridge import Implicit, Penalty, gram, objective_of, run_rows, solver_of
+
+if TYPE_CHECKING:
+    from mfkernel.kernels.sgd import Biases, Loss, Model
+
+LARGEST_CHOLESKY = 64  # the rank beyond which approximate solvers are sooner at the same objective
+
+
+class Als(Method):
+    r"""Alternating least squares on the squared loss of every known rating, or of all cells.
+
+    Each half of an epoch is one call, with ratings, factors and biases of both sides swapped. It minimizes,
+    over one side at a time,
+
+    .. math::
+        \sum w (r - p \cdot q)^2 + \lambda_P \sum c_u \|p_u\|^2 + \lambda_Q \sum c_i \|q_i\|^2
+
+    with c = 1, or the row's number of ratings if penalties are weighted; and of implicit feedback the first
+    sum is over all cells.
+
+    Parameters
+    ----------
+    ratings, start, k, settings
+        as for :class:`Method`; start values stand in the order of the ratings.
+
+    References
+    ----------
+    Zhou, Wilkinson, Schreiber and Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
+    AAIM 2008. Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008.
+    Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on item recommendation benchmarks",
+    2021. Takács, Pilászy and Tikk, "Applications of the conjugate gradient method for implicit feedback
+    collaborative filtering", RecSys 2011. Rendle, Krichene, Zhang and Koren, "iALS++: speeding up matrix
+    factorization with subspace optimization", 2021.
+    """
+
+    def __init__(self, ratings: Ratings, start: Callable[[], State], k: int, settings: Settings) -> None:
+        super().__init__(ratings, start, k, settings)
+        self.regularization = settings.regularization or (0.0, 0.0)
+        self._sides = ratings, ratings.T
+        dtype = ratings.dtype
+        self._scales = tuple(frozen(penalty_scale(settings, side).astype(dtype)) for side in self._sides)
+        self._implicit = None
+        self._total_weight = float(ratings.nnz)
+        if settings.implicit:
+            self._implicit = Implicit(settings.alpha, settings.unobserved_weight)
+            strength = ratings.nnz + settings.alpha * float(ratings.values.sum(dtype=np.float64))
+            others = math.prod(ratings.shape) - ratings.nnz
+            self._total_weight = strength + settings.unobserved_weight * others
+        name = settings.solver or ("cholesky" if k <= LARGEST_CHOLESKY else "subspace")
+        self._solver = solver_of(name, k)
+
+    def run_epoch(self, epoch: int, engine: ThreadEngine) -> Pass:
+        """Solve all users, and then all items."""
+        self._solve(0, engine, measure=False)
+        loss = self._solve(1, engine, measure=True)
+        P, Q = self.state.P, self.state.Q
+        if self._implicit is not None:
+            squares = [gram(X, engine, X.dtype) for X in (P, Q)]
+            loss += self._implicit.unobserved * float(np.vdot(*squares))
+        rmse = math.sqrt(max(loss, 0.0) / self._total_weight)
+        for X, bias, scale, reg in zip((P, Q), self._biases, self._scales, self.regularization, strict=True):
+            lengths = np.einsum("uk,uk->u", X, X, dtype=np.float64)
+            if bias is not None:
+                loss += self._bias_reg * float(scale @ np.square(bias, dtype=np.float64))
+            loss += reg * float(scale @ lengths)
+        return Pass(rmse, loss)
+
+    @property
+    def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
+        """What a kernel needs to predict ratings by the state as it is."""
+        from mfkernel._simd import vectors_of
+        from mfkernel.kernels.sgd import Biases, Model
+
+        P, Q, user_bias, item_bias = self.state
+        number = P.dtype.type
+        model = Model(P, Q, number(0), number(0), number(0), vectors_of(P.shape[1]))
+        if not self.settings.biases:
+            return model, None, None
+        return model, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
+
+    @property
+    def _biases(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        return (self.state.user_bias, self.state.item_bias) if self.settings.biases else (None, None)
+
+    @property
+    def _bias_reg(self) -> float:
+        return float(self.settings.bias_regularization or 0)
+
+    def _solve(self, side: int, engine: ThreadEngine, measure: bool) -> float:
+        """Solve the users, side 0, or the items, given the other side; return the loss if it is measured."""
+        from mfkernel.kernels.ridge import Known
+
+        rows, settings = self._sides[side], self.settings
+        X, Y = (self.state.P, self.state.Q)[:: -1 if side else 1]
+        bias, other = self._biases[:: -1 if side else 1]
+        squares = None
+        if self._implicit is not None:
+            squares = self._implicit.unobserved * gram(Y, engine, Y.dtype)
+        known = Known(
+            rows.indptr,
+            rows.indices,
+            rows.values,
+            rows.weights,
+            frozen(Y),
+            None if other is None else frozen((self.ratings.mean + other).astype(Y.dtype)),
+            self._scales[side],
+            None if squares is None else frozen(squares.astype(Y.dtype)),
+        )
+        reg = self.regularization[side]
+        penalty = Penalty(reg, self._bias_reg, nonnegative=settings.nonnegative)
+        objective = objective_of(self._k, penalty, settings.biases, implicit=self._implicit)
+        failed, loss = run_rows(known, objective, self._solver, X, bias, engine, measure)
+        if failed.any():
+            raise self._singular(side, int(failed.argmax()), reg)
+        return loss
+
+    def _singular(self, side: int, row: int, reg: float) -> np.linalg.LinAlgError:
+        """Word the error for a row whose equations have no single solution."""
+        kind, rows = ("user", "item")[side], self._sides[side]
+        remedy = "" if self.state.P.dtype == np.float64 else ", or dtype=np.float64"
+        return np.linalg.LinAlgError(
+            f"the equations of {kind} {row} ({rows.user_counts()[row]} ratings, k = {self._k}) are not "
+            f"positive definite with regularization {reg:g}; pass a larger regularization{remedy}"
+        )
+
+
+def training_bytes(shape: tuple[int, int], nnz: int, k: int, dtype: np.dtype[Any]) -> dict[str, int]:
+    """Return what training takes beyond the ratings, in bytes."""
+    factors = sum(shape) * padded_rank(k) * dtype.itemsize
+    return {"factors": factors, "a copy of them": factors, "transposed ratings": nnz * (4 + dtype.itemsize)}

@@ -1,0 +1,296 @@
+"""Splits by user: what is in which part, how it is drawn, and what is refused."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import sparse, stats
+
+import mfkernel as mf
+from tests.forms import DENSE, snapshot
+
+SEEDS = st.integers(0, 2**32 - 1)
+SPLITS = pytest.mark.parametrize("split", [mf.leave_k_out, mf.strong_generalization_split])
+NO_PAIR = mf.Ratings(np.eye(3))  # three users with one rating each
+
+
+@st.composite
+def rated(draw, most=7):
+    """Return ratings of users of whom some have none or one, with ids and weights or without.
+
+    The n-th rating is n + 1 and counts (n + 1) / 4 times, so that it can be told from the others.
+    """
+    counts = np.array(draw(st.lists(st.integers(0, most), min_size=1, max_size=9)))
+    n_items, n = draw(st.integers(most, most + 3)), counts.sum()
+    rng = np.random.default_rng(draw(SEEDS))
+    items = [np.sort(rng.choice(n_items, count, replace=False)) for count in counts]
+    values = np.arange(1.0, n + 1)
+    R = np.repeat(np.arange(counts.size), counts), np.concatenate(items), values, (counts.size, n_items)
+    user_ids = [f"user {u}" for u in range(counts.size)] if draw(st.booleans()) else None
+    item_ids = np.arange(n_items) * 10 if draw(st.booleans()) else None
+    weights = values / 4 if draw(st.booleans()) else None
+    return mf.Ratings(R, user_ids=user_ids, item_ids=item_ids, sample_weight=weights)
+
+
+def rows(*parts):
+    """Return all ratings (user, item, rating) of parts that come with their users' numbers, sorted."""
+    columns = [np.stack([users[x.users], x.items, x.values], axis=1) for x, users in parts]
+    table = np.concatenate(columns)
+    return table[np.lexsort(table.T[::-1])]
+
+
+def assert_same_ids(found, expected):
+    if expected is None:
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def assert_weighted_as(ratings, parts):
+    for part in parts:
+        if ratings.weights is None:
+            assert part.weights is None
+        else:
+            np.testing.assert_array_equal(part.weights, part.values / 4)
+
+
+def same(one, two):
+    """Whether the parts of two splits hold the same."""
+    names = ("indptr", "indices", "values")
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for a, b in zip(one, two, strict=True)
+        for name in names
+    )
+
+
+def strangers_of(ratings, split):
+    """Return the numbers of the users in training and of the strangers, told by their ratings.
+
+    Users without ratings are in training; each stranger's row is known by the first rating in it.
+    """
+    strangers = ratings.users[split.known.values[split.known.indptr[:-1]].astype(int) - 1]
+    return np.setdiff1d(np.arange(ratings.n_users), strangers), strangers
+
+
+@given(rated(), st.integers(1, 6), SEEDS)
+def test_leave_k_out__holds_out_k_ratings_of_each_user_who_has_more(ratings, k, seed):
+    counts = ratings.user_counts()
+    assume((counts > k).any())
+    train, test = parts = mf.leave_k_out(ratings, k, rng=seed)
+    assert train.shape == test.shape == ratings.shape
+    assert train.dtype == test.dtype == ratings.dtype
+    assert test.user_counts().tolist() == [k if count > k else 0 for count in counts]
+    everybody = np.arange(ratings.n_users)
+    np.testing.assert_array_equal(rows((train, everybody), (test, everybody)), rows((ratings, everybody)))
+    assert (train.user_counts() > 0).tolist() == (counts > 0).tolist()
+    for part in parts:
+        assert_same_ids(part.user_ids, ratings.user_ids)
+        assert_same_ids(part.item_ids, ratings.item_ids)
+    assert_weighted_as(ratings, parts)
+
+
+@given(rated(), st.integers(1, 9) | st.floats(0.01, 0.99), st.floats(0.01, 0.99), SEEDS)
+def test_strong_generalization_split__parts_users_and_then_the_ratings_of_strangers(
+    ratings, test_users, holdout, seed
+):
+    counts = ratings.user_counts()
+    able, n_rated = (counts >= 2).sum(), (counts > 0).sum()
+    most = min(able, n_rated - 1)  # one with ratings stays in training
+    assume(most >= 1 and test_users <= most)
+    split = mf.strong_generalization_split(ratings, test_users, holdout, rng=seed)
+    number = test_users if isinstance(test_users, int) else min(max(1, round(test_users * able)), most)
+    others, strangers = strangers_of(ratings, split)
+    assert split.training.shape == (ratings.n_users - number, ratings.n_items)
+    assert split.known.shape == split.held_out.shape == (number, ratings.n_items)
+    assert (np.diff(strangers) > 0).all()
+    assert split.training.nnz > 0
+    for n, held_out, known in zip(
+        counts[strangers], split.held_out.user_counts(), split.known.user_counts(), strict=True
+    ):
+        assert held_out == min(max(1, round(holdout * n)), n - 1)
+        assert known == n - held_out
+    owners = (split.training, others), (split.known, strangers), (split.held_out, strangers)
+    np.testing.assert_array_equal(rows(*owners), rows((ratings, np.arange(ratings.n_users))))
+    for part, users in owners:
+        assert part.dtype == ratings.dtype
+        assert_same_ids(part.user_ids, None if ratings.user_ids is None else ratings.user_ids[users])
+        assert_same_ids(part.item_ids, ratings.item_ids)
+    assert_weighted_as(ratings, split)
+
+
+@SPLITS
+def test_splits__follow_from_the_seed(split, ratings):
+    one, two, other = (split(ratings, rng=seed) for seed in (1, 1, 2))
+    assert same(one, two)
+    assert not same(one, other)
+    assert same(one, split(ratings, rng=np.random.default_rng(1)))
+    generator = np.random.default_rng(1)
+    assert same(one, split(ratings, rng=generator))
+    assert not same(one, split(ratings, rng=generator))
+    assert not same(split(ratings), split(ratings))
+
+
+def assert_uniform(counts):
+    """Check that counts of outcomes that are equally likely differ as chance makes them."""
+    expected = np.sum(counts) / np.size(counts)
+    assert np.sum((np.asarray(counts) - expected) ** 2) / expected < stats.chi2.ppf(
+        0.999, np.size(counts) - 1
+    )
+
+
+@pytest.mark.parametrize("split", ["leave_k_out", "strong_generalization_split"])
+def test_splits__hold_out_each_pair_of_four_ratings_as_often(split):
+    ratings = mf.Ratings(np.ones((12_000, 4)))
+    if split == "leave_k_out":
+        _, held_out = mf.leave_k_out(ratings, 2, rng=0)
+    else:
+        _, _, held_out = mf.strong_generalization_split(ratings, 0.999, 0.5, rng=0)
+    pairs = held_out.indices.reshape(-1, 2).tolist()
+    assert_uniform([pairs.count(list(pair)) for pair in itertools.combinations(range(4), 2)])
+
+
+def test_leave_k_out__draws_for_each_user_anew():
+    """Of two users who are neighbours, each pair of held-out items comes as often."""
+    _, held_out = mf.leave_k_out(np.ones((9000, 3)), 1, rng=0)
+    pairs = np.zeros((3, 3), int)
+    np.add.at(pairs, tuple(held_out.indices.reshape(-1, 2).T), 1)
+    assert_uniform(pairs)
+
+
+def test_strong_generalization_split__makes_each_who_can_be_a_stranger_as_often():
+    R = np.triu(np.ones((5, 5))) * [1, 2, 3, 4, 5]  # users with 5, 4, 3, 2 and 1 ratings
+    chosen = np.zeros(5, int)
+    for seed in range(1200):
+        split = mf.strong_generalization_split(R, 1, rng=seed)
+        chosen[5 - split.known.nnz - split.held_out.nnz] += 1
+    assert chosen[4] == 0
+    assert_uniform(chosen[:4])
+
+
+def test_strong_generalization_split__may_leave_training_a_user_with_one_rating():
+    R = [[5, 3, 0], [4, 0, 2], [0, 0, 1]]
+    split = mf.strong_generalization_split(R, 2)
+    assert split.training.to_scipy().toarray().tolist() == [[0, 0, 1]]
+    np.testing.assert_array_equal((split.known.to_scipy() + split.held_out.to_scipy()).toarray(), R[:2])
+    assert same(
+        mf.strong_generalization_split(R, 0.99, rng=3),
+        mf.strong_generalization_split(R, np.int8(2), rng=3),
+    )
+
+
+FORMS = {
+    "list": DENSE.tolist(),
+    "dense": DENSE,
+    "fortran": np.asfortranarray(DENSE),
+    **{name: sparse.csr_array(DENSE).asformat(name) for name in ("csr", "csc", "coo", "lil")},
+    "triplets": (*np.nonzero(DENSE), DENSE[DENSE != 0], DENSE.shape),
+    "ratings": mf.Ratings(DENSE),
+}
+
+
+@SPLITS
+@pytest.mark.parametrize("R", FORMS.values(), ids=list(FORMS))
+def test_splits__take_ratings_in_any_form(split, R):
+    assert same(split(R, rng=5), split(DENSE, rng=5))
+
+
+@SPLITS
+@pytest.mark.parametrize("form", ["dense", "csr", "csc", "coo", "triplets"])
+def test_splits__leave_what_they_are_given_and_do_not_share_it(split, form):
+    R = FORMS[form]
+    R = tuple(np.array(part) for part in R) if form == "triplets" else R.copy()
+    before = snapshot(R)
+    parts = split(R, rng=5)
+    assert snapshot(R) == before
+    (R[2] if form == "triplets" else R if form == "dense" else R.data)[...] = 7
+    assert same(parts, split(DENSE, rng=5))
+
+
+@SPLITS
+def test_splits__read_dense_arrays_and_duplicates_as_they_are_told(split):
+    gaps = np.where(DENSE == 0, np.nan, DENSE - 1)  # a rating is 0
+    assert sum(part.nnz for part in split(gaps, missing="nan")) == 6
+    twice = [0, 0, 0, 1], [0, 1, 1, 1], [1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(ValueError, match="duplicate"):
+        split(twice)
+    parts = split(twice, duplicates="last")
+    assert sorted(np.concatenate([part.values for part in parts])) == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("R", "k", "error", "message"),
+    [
+        (DENSE, 0, ValueError, "k must be at least 1, got 0"),
+        (DENSE, 1.0, TypeError, "k must be an integer, got 1.0"),
+        (DENSE, True, TypeError, "k must be an integer, got True"),
+        (DENSE, 2, ValueError, "more than k = 2 ratings, the most is 2; pass a k of at most 1"),
+        (DENSE, 10**30, ValueError, "the most is 2; pass a k of at most 1"),
+        (NO_PAIR, 1, ValueError, "more than k = 1 ratings, the most is 1; it takes a user with two"),
+        (np.zeros((0, 3)), 1, ValueError, "the most is 0; it takes a user with two"),
+    ],
+)
+def test_leave_k_out__names_what_is_wrong(R, k, error, message):
+    with pytest.raises(error, match=message):
+        mf.leave_k_out(R, k)
+
+
+@pytest.mark.parametrize(
+    ("R", "options", "error", "message"),
+    [
+        (DENSE, {"test_users": 0}, ValueError, "test_users must be at least 1, got 0"),
+        (DENSE, {"test_users": 0.0}, ValueError, "test_users must be finite and positive, got 0.0"),
+        (DENSE, {"test_users": -0.5}, ValueError, "test_users must be finite and positive, got -0.5"),
+        (DENSE, {"test_users": 1.0}, ValueError, "between 0 and 1, got 1.0; a number.*must be an integer"),
+        (DENSE, {"test_users": np.nan}, ValueError, "test_users must be finite and positive, got nan"),
+        (DENSE, {"test_users": True}, TypeError, "test_users must be an integer, got True"),
+        (DENSE, {"test_users": "all"}, TypeError, "test_users must be a number, got 'all'"),
+        (
+            DENSE,
+            {"test_users": 3},
+            ValueError,
+            "at most 2, got 3: of 4 users with ratings 2",
+        ),
+        (
+            np.ones((3, 2)),
+            {"test_users": 3},
+            ValueError,
+            "at most 2, got 3: .* one must be left",
+        ),
+        (DENSE, {"holdout": 0}, ValueError, "holdout must be finite and positive, got 0.0"),
+        (DENSE, {"holdout": 1}, ValueError, "holdout must be between 0 and 1, got 1.0$"),
+        (DENSE, {"holdout": None}, TypeError, "holdout must be a number, got None"),
+        (NO_PAIR, {}, ValueError, "3 users with ratings, 0 of them with two or more; it takes one with two"),
+        ([[5, 3], [0, 0]], {}, ValueError, "1 users with ratings, 1 of them .* and another for training"),
+        (np.zeros((0, 3)), {}, ValueError, "0 users with ratings, 0 of them with two or more"),
+    ],
+)
+def test_strong_generalization_split__names_what_is_wrong(R, options, error, message):
+    with pytest.raises(error, match=message):
+        mf.strong_generalization_split(R, **options)
+
+
+@pytest.mark.kernel
+def test_strong_generalization_split__tests_what_is_folded_in(rng):
+    """Users of two camps like one half of the items each: who folds in a stranger must tell his camp."""
+    camps, halves = rng.integers(2, size=80), np.arange(30) % 2
+    R = np.where(camps[:, None] == halves, 5.0, 1.0) * (rng.random((80, 30)) < 0.5)
+    ids = [f"user {u}" for u in range(80)]
+    split = mf.strong_generalization_split(mf.Ratings(R, user_ids=ids), 0.25, 0.3, rng=0)
+    model = mf.factorize(split.training, 2, biases=True, rng=0, epochs=40)
+    strangers = model.fold_in(split.known)
+    assert strangers.user_ids.tolist() == split.held_out.user_ids.tolist()
+    assert strangers.rmse(split.held_out) < 0.5 * split.held_out.std
+    found = mf.metrics.ranking(strangers, split.held_out, 5, relevant=4)
+    factors = rng.normal(size=(20, 2)), rng.normal(size=(2, 30))
+    chance = mf.metrics.ranking(mf.Factors(*factors, ratings=split.known), split.held_out, 5, relevant=4)
+    assert found["auc"] > chance["auc"] + 0.15
+    assert found["recall"] > chance["recall"] + 0.1
+    # what is known is left out of the lists, what is held out is not
+    listed = strangers.recommend(np.arange(20), 30).items
+    for u in range(20):
+        known, held_out = (set(x.items[x.users == u]) for x in (split.known, split.held_out))
+        assert not known & set(listed[u])
+        assert held_out <= set(listed[u])
