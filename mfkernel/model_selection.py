@@ -289,8 +289,8 @@ def _run(
                 raise ValueError(f"{name} goes with a single fit, not with several")
         if settings.get("method") == "implicit":
             raise ValueError(
-                "method='implicit' is judged by rankings, not by the errors that are compared here; fit the first "
-                "part of leave_k_out or train_test_split, and ask metrics.ranking about the other"
+                "method='implicit' is judged by rankings, not by the errors that are compared here; fit the "
+                "first part of leave_k_out or train_test_split, and ask metrics.ranking about the other"
             )
         if "k" not in settings:
             raise TypeError("k is missing: pass k=…, or try several in the grid")

@@ -138,6 +138,50 @@ def sgd_span(
     return loss
 
 
+def als_row(
+    Y: Array, items: Array, values: Array, weights: Array, base: Array, reg: float, bias_reg: float | None
+) -> Array:
+    r"""Solve the normal equations of one row, given the other side; the bias, if ``bias_reg`` is given, last.
+
+    .. math::
+        \Big(\sum w y y^T + \lambda I\Big) x = \sum w y (r - \text{base})
+
+    is where the gradient of :math:`\sum w (r - \text{base} - x \cdot y)^2 + \lambda \|x\|^2` is zero; with a
+    bias, y has a 1 as its last coordinate, whose penalty is λ_b.
+    """
+    y, penalty = Y[items], np.full(Y.shape[1], reg)
+    if bias_reg is not None:
+        y, penalty = np.column_stack([y, np.ones(len(y))]), np.append(penalty, bias_reg)
+    A = (y.T * weights) @ y + np.diag(penalty)
+    return np.asarray(np.linalg.solve(A, y.T @ (weights * (values - base[items]))))
+
+
+def implicit_row(
+    Y: Array, items: Array, strengths: Array, alpha: float, unobserved: float, reg: float
+) -> Array:
+    r"""Solve one row of implicit feedback by the textbook's formula, over all items.
+
+    .. math::
+        x = (Y^T C Y + \lambda I)^{-1} Y^T C t
+
+    with targets t of 1 and weights C of 1 + αr for the ``items``, and 0 and w₀ for all others.
+
+    Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008, equation 4.
+    """
+    weights, targets = np.full(len(Y), float(unobserved)), np.zeros(len(Y))
+    weights[items], targets[items] = 1 + alpha * strengths, 1
+    return np.asarray(
+        np.linalg.solve((Y.T * weights) @ Y + reg * np.eye(Y.shape[1]), Y.T @ (weights * targets))
+    )
+
+
+def implicit_loss(R: Array, P: Array, Q: Array, alpha: float, unobserved: float) -> float:
+    """Return Σ c (x - p·q)² over all cells of R (m, n), where nan is no feedback; Q is (n, k)."""
+    known = ~np.isnan(R)
+    weights = np.where(known, 1 + alpha * np.where(known, R, 0), unobserved)
+    return float(np.sum(weights * (known - P @ Q.T) ** 2))
+
+
 def adaptive_update(r: float, p: Array, q: Array, G: Array, lr: float, reg: float, scale: float) -> float:
     r"""Step p and q by :math:`\gamma / \sqrt{G}`, where ``G[0]`` and ``G[1]`` grow by the squared gradients.
 

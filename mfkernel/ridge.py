@@ -19,6 +19,7 @@ WORK = 2e7  # multiplications of a task, about a millisecond
 FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
 BLOCK = 32  # coordinates that the subspace solver takes at a time
 STEPS = 3  # of conjugate gradients, each time that a row is solved
+PASSES = 20  # of Newton's method, roughly
 GRAM_ROWS = 2**13  # of a task that sums squares of rows
 
 
@@ -181,16 +182,19 @@ def run_rows(
     measure: bool = False,
 ) -> tuple[NDArray[np.bool_], float]:
     """Solve all rows in place; return which equations were singular, and the loss if it is to be measured."""
-    from mfkernel.kernels.ridge import IMPLICIT, SQUARED, solve_span
+    from mfkernel.kernels import ridge
 
     failed = np.zeros(len(X), np.bool_)
+    squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
+    kernel = ridge.solve_span if squared else ridge.newton_span
+    if solver.steps:
+        kernel = ridge.approach_span
 
     def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> float:
-        return solve_span(*span, known, objective, solver, X, bias, failed, measure)
+        return kernel(*span, known, objective, solver, X, bias, failed, measure)
 
-    passes = 1 if objective.kind in (SQUARED, IMPLICIT) else 20
-    tasks = [Task(span) for span in spans(known.indptr, objective.k + objective.biased, passes)]
-    return failed, sum(engine.run(solve, tasks))
+    tasks = spans(known.indptr, objective.k + objective.biased, 1 if squared else PASSES)
+    return failed, sum(engine.run(solve, [Task(span) for span in tasks]))
 
 
 def spans(indptr: NDArray[np.int64], m: int, passes: int) -> list[tuple[int, int]]:

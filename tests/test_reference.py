@@ -84,3 +84,30 @@ def test_factorize__matches_the_reference_epoch_by_epoch(dtype, reg, ratings, rn
     np.testing.assert_allclose(model.P, P_ref, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(model.Q, Q_ref.T, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose([e.rmse for e in model.history], losses, rtol=tolerance)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_als_row__is_where_the_gradient_is_zero(rng, biased):
+    Y, base, items = rng.normal(size=(9, 4)), rng.normal(size=9), np.array([7, 2, 0, 5, 3])
+    values, weights = rng.normal(size=5), rng.uniform(0.5, 2, 5)
+    x = reference.als_row(Y, items, values, weights, base, 0.3, 0.2 if biased else None)
+
+    def loss(x):
+        z = base[items] + Y[items] @ x[:4] + (x[4] if biased else 0)
+        bias = 0.2 * x[4] ** 2 if biased else 0
+        return weights @ (values - z) ** 2 + 0.3 * x[:4] @ x[:4] + bias
+
+    np.testing.assert_allclose(gradient(loss, x), 0, atol=1e-7)
+
+
+def test_implicit_row__is_where_the_gradient_of_all_cells_is_zero(rng):
+    Y, items, strengths = rng.normal(size=(9, 4)), np.array([7, 2]), np.array([3.0, 0.0])
+    x = reference.implicit_row(Y, items, strengths, 2.0, 0.5, 0.3)
+    row = np.full((1, 9), np.nan)
+    row[0, items] = strengths
+
+    def loss(x):
+        return reference.implicit_loss(row, x[None], Y, 2.0, 0.5) + 0.3 * x @ x
+
+    np.testing.assert_allclose(gradient(loss, x), 0, atol=1e-7)
+    np.testing.assert_allclose(loss(np.zeros(4)), 7 + 1)  # both stored entries are missed, nothing else

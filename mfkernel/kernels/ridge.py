@@ -156,7 +156,7 @@ def solve_span(
     failed: NDArray[np.bool_],
     measure: bool,
 ) -> float:
-    """Solve rows ``first:last``.
+    """Solve rows ``first:last`` of a squared loss, block by block.
 
     Parameters
     ----------
@@ -171,44 +171,115 @@ def solve_span(
         if ``measure``, the sum of the losses of these rows' ratings at their solutions: w (r - z)², or of
         implicit feedback c (1 - z)² - w₀ z², which with w₀ z² of all cells is the loss of all cells.
     """
-    K, k, dtype = known.Y.shape[1], objective.k, known.scale.dtype
-    most, total = 0, 0.0
+    work, total = new_work(known, objective, solver.block, longest(first, last, known)), 0.0
+    for u in range(first, last):
+        load_row(u, known, objective, solver.warm, X, bias, work.x)
+        if not solve_row(u, known, objective, solver, work, measure):
+            failed[u] = True
+        store_row(u, objective, work.x, X, bias)
+        if measure:
+            total += row_loss(u, known, objective, work.z)
+    return total
+
+
+@jit
+def newton_span(
+    first: int,
+    last: int,
+    known: Known,
+    objective: Objective,
+    solver: Solver,
+    X: NDArray[Any],
+    bias: NDArray[Any] | None,
+    failed: NDArray[np.bool_],
+    measure: bool,
+) -> float:
+    """Solve rows ``first:last`` of any other loss, all coordinates at once; as :func:`solve_span`."""
+    work = new_work(known, objective, solver.block, longest(first, last, known))
+    for u in range(first, last):
+        work.x[:] = 0
+        newton_row(u, known, objective, work)
+        store_row(u, objective, work.x, X, bias)
+    return 0.0
+
+
+@jit
+def approach_span(
+    first: int,
+    last: int,
+    known: Known,
+    objective: Objective,
+    solver: Solver,
+    X: NDArray[Any],
+    bias: NDArray[Any] | None,
+    failed: NDArray[np.bool_],
+    measure: bool,
+) -> float:
+    """Bring rows ``first:last`` of a squared loss nearer to their solutions; as :func:`solve_span`."""
+    work, total = new_work(known, objective, 0, longest(first, last, known)), 0.0
+    for u in range(first, last):
+        load_row(u, known, objective, True, X, bias, work.x)
+        approach(u, known, objective, solver.steps, work)
+        store_row(u, objective, work.x, X, bias)
+        if measure:
+            total += row_loss(u, known, objective, work.z)
+    return total
+
+
+@inlined
+def longest(first: int, last: int, known: Known) -> int:
+    """Return the most ratings of a row."""
+    most = 0
     for u in range(first, last):
         most = max(most, known.indptr[u + 1] - known.indptr[u])
-    block = min(solver.block, K)
-    m = block + 8 if objective.biased else block
-    lines, columns = (CHUNK, LANES * up(block, LANES)), (m, LANES * up(m + 1, LANES))
-    if solver.steps:
-        lines = columns = (1, 1)
-    work = Work(
-        np.zeros(lines, dtype),
-        np.zeros(columns, dtype),
+    return most
+
+
+@inlined
+def new_work(known: Known, objective: Objective, block: int, most: int) -> Work:
+    """Make the arrays of a thread, for blocks of so many coordinates and rows of so many ratings."""
+    K, dtype = known.Y.shape[1], known.scale.dtype
+    m = block + (8 if objective.biased else 0)
+    return Work(
+        np.zeros((CHUNK, LANES * up(block, LANES)), dtype),
+        np.zeros((m, LANES * up(m + 1, LANES)), dtype),
         np.zeros(K + 1, dtype),
         np.zeros(K + 1, dtype),
         np.zeros(K + 1, dtype),
         np.zeros(K + 1, dtype),
         np.zeros(4 * up(most, 4), dtype),
-        np.zeros(4 * up(most, 4) if solver.steps else 4, dtype),
+        np.zeros(4 * up(most, 4), dtype),
         np.zeros(CHUNK, dtype),
         np.zeros(CHUNK, dtype),
     )
-    x = work.x
-    for u in range(first, last):
-        x[:] = 0
-        if solver.warm and known.indptr[u + 1] > known.indptr[u]:
-            for f in range(k):
-                x[f] = X[u, f]
-            x[K] = base_of(bias, u, 0.0)
-        if solver.steps:
-            approach(u, known, objective, solver.steps, work)
-        elif not solve_row(u, known, objective, solver, work, measure):
-            failed[u] = True
-        for f in range(k):
-            X[u, f] = x[f]
-        store_bias(bias, u, x[K])
-        if measure:
-            total += row_loss(u, known, objective, work.z)
-    return total
+
+
+@inlined
+def load_row(
+    u: int,
+    known: Known,
+    objective: Objective,
+    warm: bool,
+    X: NDArray[Any],
+    bias: NDArray[Any] | None,
+    x: NDArray[Any],
+) -> None:
+    """Set x to where row u starts: zero, unless the solver is warm and there are ratings."""
+    x[:] = 0
+    if warm and known.indptr[u + 1] > known.indptr[u]:
+        for f in range(objective.k):
+            x[f] = X[u, f]
+        x[x.size - 1] = base_of(bias, u, 0.0)
+
+
+@inlined
+def store_row(
+    u: int, objective: Objective, x: NDArray[Any], X: NDArray[Any], bias: NDArray[Any] | None
+) -> None:
+    """Note what has been found for row u."""
+    for f in range(objective.k):
+        X[u, f] = x[f]
+    store_bias(bias, u, x[x.size - 1])
 
 
 @inlined
@@ -226,46 +297,59 @@ def up(n: int, unit: int) -> int:
 
 @jit
 def solve_row(u: int, known: Known, objective: Objective, solver: Solver, work: Work, measure: bool) -> bool:
-    """Step from ``work.x`` to the solution of row u, block by block; zeros if its ratings have no weight.
+    """Step from ``work.x`` to the solution of row u, block by block; say whether all were positive definite.
 
-    One pass solves the normal equations. Losses that are not squared take several: Newton's method, in which
-    the absolute and Huber's loss have the curvature of the parabola that touches and lies above (iteratively
-    reweighted least squares, which cannot rise) and steps of the logistic loss are halved until it falls.
-    With λ₁ or x ≥ 0 each step minimizes its quadratic model by coordinate descent.
-
-    Returns
-    -------
-    bool
-        whether all equations were positive definite.
+    With λ₁ or x ≥ 0, the equations are solved by coordinate descent.
     """
-    x, step, K = work.x, work.step, known.Y.shape[1]
-    definite, squared = True, objective.kind == SQUARED or objective.kind == IMPLICIT
+    x, step, K, definite = work.x, work.step, known.Y.shape[1], True
     if known.indptr[u] == known.indptr[u + 1]:
         return definite
     start_scores(u, known, objective, work, solver.warm)
+    for first in range(0, K, solver.block):
+        last = min(first + solver.block, K)
+        biased = objective.biased and last == K
+        m = last - first + (1 if biased else 0)
+        normal_equations(u, first, last, biased, known, objective, 0.0, work)
+        if objective.l1 > 0 or objective.nonnegative:
+            descend(work, m, last, objective.l1 * known.scale[u], objective.nonnegative)
+        else:
+            definite = factorize(work.G, m, step) and definite
+            back_substitute(work.G, m, step)
+        for f in range(m):
+            x[first + f] += step[f]
+        if measure or last < K:
+            add_scores(u, first, last, biased, known, work)
+    return definite
+
+
+@jit
+def newton_row(u: int, known: Known, objective: Objective, work: Work) -> None:
+    """Step from zero to the solution of row u by Newton's method; zeros if its ratings have no weight.
+
+    The absolute and Huber's loss have the curvature of the parabola that touches and lies above (iteratively
+    reweighted least squares, which cannot rise); steps of the logistic loss are halved until it falls. With
+    λ₁ or x ≥ 0 each step minimizes its quadratic model by coordinate descent.
+    """
+    x, step, K = work.x, work.step, known.Y.shape[1]
+    m = K + (1 if objective.biased else 0)
+    start_scores(u, known, objective, work, False)
     epsilon = mean_residual(u, known) if objective.kind == ABSOLUTE else 0.0
     least = SMOOTH * epsilon  # reached by and by: residuals that are small by chance are not to stay so
-    for _ in range(1 if squared else PASSES):
+    for _ in range(PASSES):
         epsilon = max(0.2 * epsilon, least)
-        for first in range(0, K, solver.block):
-            last = min(first + solver.block, K)
-            biased = objective.biased and last == K
-            m = last - first + (1 if biased else 0)
-            normal_equations(u, first, last, biased, known, objective, epsilon, work)
-            if objective.l1 > 0 or objective.nonnegative:
-                descend(work, m, last, objective.l1 * known.scale[u], objective.nonnegative)
-            else:
-                definite = factorize(work.G, m, step) and definite
-                back_substitute(work.G, m, step)
-            if objective.kind == LOGISTIC:
-                shorten(u, known, objective, x, step)
-            for f in range(m):
-                x[first + f] += step[f]
-            if measure or not squared or last < K:
-                add_scores(u, first, last, biased, known, work)
-        if not squared and np.abs(step).max() <= CONVERGED * np.abs(x).max() and epsilon <= least:
+        normal_equations(u, 0, K, objective.biased, known, objective, epsilon, work)
+        if objective.l1 > 0 or objective.nonnegative:
+            descend(work, m, K, objective.l1 * known.scale[u], objective.nonnegative)
+        else:
+            factorize(work.G, m, step)
+            back_substitute(work.G, m, step)
+        if objective.kind == LOGISTIC:
+            shorten(u, known, objective, x, step)
+        for f in range(m):
+            x[f] += step[f]
+        add_scores(u, 0, K, objective.biased, known, work)
+        if np.abs(step).max() <= CONVERGED * np.abs(x).max() and epsilon <= least:
             break
-    return definite
 
 
 @jit
