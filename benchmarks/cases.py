@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mfkernel as mf
-from benchmarks import probes, questions
+from benchmarks import als, probes, questions
 from benchmarks.generated import SIZES, Case, ratings, split, warm
 
 SECONDS, MIB, RMSE, SCORE, COUNT = "seconds", "MiB", "RMSE", "score", "count"
@@ -441,8 +441,22 @@ SUITES: dict[str, Suite] = {
         questions.error_with,
         questions.has_error,
     ),
+    "als epoch": Suite(
+        SECONDS,
+        {"method": tuple(als.METHODS), "solver": als.SOLVERS, "size": _SIZES, "k": RANKS},
+        als.epoch,
+        als.exists,
+    ),
+    "als objective": Suite(
+        RMSE,
+        {"method": tuple(als.METHODS), "solver": als.SOLVERS, "size": _SMALL, "k": RANKS},
+        als.objective,
+        als.exists,
+    ),
     "memory": Suite(MIB, {"call": questions.MEMORY, "size": _SIZES}, questions.memory),
-    "ranking score": Suite(SCORE, {"score": questions.SCORES, "size": _SIZES}, questions.ranking_score),
+    "ranking score": Suite(
+        SCORE, {"score": tuple(questions.SCORES), "size": _SIZES}, questions.ranking_score
+    ),
     "epochs needed": Suite("epochs", {"schedule": SCHEDULES, "size": _SIZES}, epochs_needed),
     "speed": Suite("M ratings/s", {"engine": COMPILED_ENGINES, "size": _SIZES, "k": RANKS}, speed),
     "share of limit": Suite(

@@ -29,7 +29,8 @@ import mfkernel as mf
 from benchmarks import compare, probes, results
 
 Split = tuple[mf.Ratings, mf.Ratings]
-Figures = dict[str, float]  # "seconds", "rmse" and "MiB" of a fit, as far as it has them
+Figures = dict[str, float]  # "seconds", "rmse", "ndcg" and "MiB" of a fit, as far as it has them
+PLACES = 100  # of a ranking that count
 
 REAL = ("ML-1M", "ML-100K")
 GENERATED = {
@@ -62,9 +63,14 @@ class Case:
 
 def mfkernel(case: Case, **settings: Any) -> NDArray[Any]:
     """Fit with this library."""
+    return mfkernel_ranks(case, **settings).predict(case.test.users, case.test.items)
+
+
+def mfkernel_ranks(case: Case, **settings: Any) -> mf.Factors:
+    """Fit with this library, to rank items."""
     with case.clock():
         model = mf.factorize(case.train, case.k, rng=0, n_threads=case.threads, **settings)
-    return model.predict(case.test.users, case.test.items)
+    return model  # noqa: RET504 (the clock stops first)
 
 
 def libmf(case: Case, **settings: Any) -> NDArray[Any]:
@@ -120,20 +126,30 @@ def cmfrec(case: Case, **settings: Any) -> NDArray[Any]:
     return np.asarray(model.predict(case.test.users, case.test.items))
 
 
-def implicit(case: Case, **settings: Any) -> None:
+def cmfrec_ranks(case: Case, **settings: Any) -> mf.Factors:
+    """Fit implicit feedback with cmfrec."""
+    model = import_module("cmfrec").CMF_implicit(k=case.k, nthreads=case.threads, **settings)
+    R = sparse.coo_matrix(case.train.to_scipy())
+    with case.clock():
+        model.fit(R)
+    return mf.Factors(model.A_, model.B_.T, ratings=case.train)
+
+
+def implicit(case: Case, **settings: Any) -> mf.Factors:
     """Fit with implicit, which takes a CSR matrix and predicts no ratings."""
     als = import_module("implicit.cpu.als").AlternatingLeastSquares
     model = als(factors=case.k, num_threads=case.threads, random_state=0, **settings)
     R = sparse.csr_matrix(case.train.to_scipy())
     with case.clock():
         model.fit(R, show_progress=False)
+    return mf.Factors(model.user_factors, model.item_factors.T, ratings=case.train)
 
 
 class Peer(NamedTuple):
     """A row of the table."""
 
     package: str
-    fit: Callable[..., NDArray[Any] | None]
+    fit: Callable[..., NDArray[Any] | mf.Factors]
     method: str
     settings: dict[str, Any]
     threaded: bool = True
@@ -148,11 +164,15 @@ _SCALED = {"lambda_": 0.05, "scale_lam": True}
 _FAST = {"finalize_chol": False, "precompute_for_predictions": False}
 _UNBIASED = {"user_bias": False, "item_bias": False}
 _BIASED = "SGD, with biases"
+_RANKS = "ALS, ranks items"
 
 PEERS = {
     "blocks": Peer("mfkernel", mfkernel, "SGD", {"schedule": "blocks"}),
     "hogwild": Peer("mfkernel", mfkernel, "SGD", {"schedule": "hogwild"}),
     "biases": Peer("mfkernel", mfkernel, _BIASED, {"biases": True}),
+    "als": Peer("mfkernel", mfkernel, "ALS", {"method": "als"}),
+    "als with biases": Peer("mfkernel", mfkernel, "ALS, with biases", {"method": "als", "biases": True}),
+    "implicit feedback": Peer("mfkernel", mfkernel_ranks, _RANKS, {"method": "implicit"}),
     "libmf": Peer("libmf", libmf, "SGD", {"nr_iters": 20, **_L2}),
     "cornac": Peer("cornac", cornac, "SGD", {"max_iter": 20, "use_bias": False}),
     "cornac with biases": Peer("cornac", cornac, _BIASED, {"max_iter": 20, "use_bias": True}),
@@ -161,7 +181,9 @@ PEERS = {
     "KernelMF": Peer("matrix-factorization", kernel_mf, _BIASED, _EXAMPLE, False),
     "cmfrec": Peer("cmfrec", cmfrec, "ALS", {"niter": 10, **_SCALED, **_UNBIASED, **_FAST}),
     "cmfrec with biases": Peer("cmfrec", cmfrec, "ALS, with biases", {"niter": 10, **_SCALED, **_FAST}),
-    "implicit": Peer("implicit", implicit, "ALS, ranks items", {"iterations": 15}),
+    "cmfrec, implicit": Peer("cmfrec", cmfrec_ranks, _RANKS, {"niter": 15, **_FAST}),
+    "implicit": Peer("implicit", implicit, _RANKS, {"iterations": 15}),
+    "implicit, Cholesky": Peer("implicit", implicit, _RANKS, {"iterations": 15, "use_cg": False}),
 }
 
 
@@ -226,7 +248,7 @@ def table(stored: results.Stored) -> str:
     """Return a table for each set, what is missing in it, and what the columns say."""
     counts = [str(count) for count in stored["threads"]]
     seconds = (f"seconds, {count} thread{'s' * (count != '1')}" for count in counts)
-    head = ["library", "settings", *seconds, "test RMSE", "MiB"]
+    head = ["library", "settings", *seconds, "test RMSE", f"NDCG@{PLACES}", "MiB"]
     texts = []
     for row in stored["rows"]:
         rows = []
@@ -234,14 +256,15 @@ def table(stored: results.Stored) -> str:
             fits = peer["fits"]
             most = fits[max(fits, key=int)]
             timed = (_median(fits.get(count, []), "seconds", ".3g") for count in counts)
-            cells = (*timed, _mean(most), _median(most, "MiB", ".0f"))
+            cells = (*timed, _mean(most, "rmse"), _mean(most, "ndcg"), _median(most, "MiB", ".0f"))
             rows.append([peer["library"], f"{peer['method']}: `{peer['settings']}`", *cells])
         split = f"{row['train']:,} ratings to learn from, {row['test']:,} to predict, {row['splits']}"
         texts += [f"{row['set']}: {split}; k = {stored['k']}.", results.table(head, rows), *row["notes"]]
     texts.append(
         f"Seconds of the library's fit call, the median of {stored['repeats']} splits; building the data "
-        "structure it takes is not counted, nor compilation. RMSE of unclipped predictions, mean ± standard "
-        "deviation over the splits, and MiB of memory that the fit adds at its peak, both on several threads "
+        "structure it takes is not counted, nor compilation. RMSE of unclipped predictions, or NDCG of how "
+        "the held-out items rank among all that the user has not rated, mean ± standard deviation over the "
+        "splits, and MiB of memory that the fit adds at its peak, all on several threads "
         "where the library has them. What the settings do not "
         "name is left to the library. Users and items without training ratings are predicted by the mean. "
         f"{stored['machine']}"
@@ -293,9 +316,11 @@ def fit_here(peer: Peer, split: Path, k: int, threads: int) -> Figures:
     peer.fit(Case(small, small, k, threads), **peer.settings)
     train, test = pickle.loads(split.read_bytes())
     case = Case(train, test, k, threads)
-    predictions = peer.fit(case, **peer.settings)
-    if predictions is not None:
-        case.figures["rmse"] = rmse(train, test, predictions)
+    found = peer.fit(case, **peer.settings)
+    if isinstance(found, mf.Factors):
+        case.figures["ndcg"] = mf.metrics.ndcg_at_n(found, test, PLACES)
+    else:
+        case.figures["rmse"] = rmse(train, test, found)
     return case.figures
 
 
@@ -317,9 +342,9 @@ def _median(fits: list[Figures], figure: str, form: str) -> str:
     return format(statistics.median(values), form) if values else "–"
 
 
-def _mean(fits: list[Figures]) -> str:
-    errors = [fit["rmse"] for fit in fits if "rmse" in fit]
-    return f"{np.mean(errors):.4f} ± {np.std(errors):.4f}" if errors else "–"
+def _mean(fits: list[Figures], figure: str) -> str:
+    values = [fit[figure] for fit in fits if figure in fit]
+    return f"{np.mean(values):.4f} ± {np.std(values):.4f}" if values else "–"
 
 
 def _version(package: str) -> str | None:

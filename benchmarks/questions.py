@@ -19,6 +19,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "absolute loss": {"biases": True, "loss": "absolute"},
     "huber loss": {"biases": True, "loss": "huber"},
     "logistic loss": {"biases": True, "loss": "logistic"},
+    "als": {"method": "als"},
+    "als with biases": {"method": "als", "biases": True},
+    "als, conjugate gradients": {"method": "als", "solver": "cg"},
+    "implicit feedback": {"method": "implicit"},
 }
 
 
@@ -49,7 +53,7 @@ def error_with(option: str, size: str, k: str) -> Case:
 
 def has_error(option: str, size: str, k: str) -> bool:
     """Whether there is such a case: other ranks of fits with biases alone."""
-    return k == "32" or option == "biases"
+    return option != "implicit feedback" and (k == "32" or option == "biases")
 
 
 @cache
@@ -120,18 +124,26 @@ def memory(call: str, size: str) -> Case:
     return warm(partial(probes.peak_of, run))
 
 
-MEMORY = ("biases", "biases and validation", "recommend", "similar items", "fold in", "partial fit")
+MEMORY = (
+    *("biases", "biases and validation", "als", "implicit feedback"),
+    *("recommend", "similar items", "fold in", "partial fit"),
+)
 
 
 def ranking_score(score: str, size: str) -> Case:
-    """Build how well a fit with biases finds held-out items for each user."""
+    """Build how well a fit with biases, or of implicit feedback, finds held-out items for each user."""
     train, test = split(size)
+    name, settings, n = SCORES[score]
 
     def figure() -> float:
-        model = mf.factorize(train, 32, biases=True, rng=0)
-        return mf.metrics.ranking(model, test, 10)[score]
+        return mf.metrics.ranking(mf.factorize(train, 32, rng=0, **settings), test, n)[name]
 
     return figure
 
 
-SCORES = ("ndcg", "auc")
+SCORES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "ndcg": ("ndcg", {"biases": True}, 10),
+    "auc": ("auc", {"biases": True}, 10),
+    "implicit, recall of 20": ("recall", {"method": "implicit"}, 20),
+    "implicit, ndcg of 100": ("ndcg", {"method": "implicit"}, 100),
+}

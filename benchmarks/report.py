@@ -15,13 +15,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases, compare, peers, results, roofline
+from benchmarks import als, cases, compare, peers, results, roofline
 
 README = results.ROOT / "README.md"
 TABLES = {
     "speed": compare.speed_table,
     "limit": roofline.table,
+    "als": als.table,
     "accuracy": compare.accuracy_table,
+    "rankings": compare.rankings_table,
     "peers": peers.table,
 }
 STORED = {"limit": "roofline"}  # where the results have another name

@@ -18,7 +18,7 @@ from mfkernel.ridge import Implicit, Penalty, gram, objective_of, run_rows, solv
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Biases, Loss, Model
 
-LARGEST_CHOLESKY = 64  # the rank beyond which approximate solvers are sooner at the same objective
+LARGEST_CHOLESKY = 32  # rank; beyond, conjugate gradients are sooner at the same objective
 
 
 class Als(Method):
@@ -55,13 +55,13 @@ class Als(Method):
         dtype = ratings.dtype
         self._scales = tuple(frozen(penalty_scale(settings, side).astype(dtype)) for side in self._sides)
         self._implicit = None
-        self._total_weight = float(ratings.nnz)
+        self._total_weight = float(ratings.nnz if ratings.weights is None else ratings.weights.sum())
         if settings.implicit:
             self._implicit = Implicit(settings.alpha, settings.unobserved_weight)
             strength = ratings.nnz + settings.alpha * float(ratings.values.sum(dtype=np.float64))
             others = math.prod(ratings.shape) - ratings.nnz
             self._total_weight = strength + settings.unobserved_weight * others
-        name = settings.solver or ("cholesky" if k <= LARGEST_CHOLESKY else "subspace")
+        name = settings.solver or ("cholesky" if settings.nonnegative or k <= LARGEST_CHOLESKY else "cg")
         self._solver = solver_of(name, k)
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> Pass:
@@ -70,7 +70,7 @@ class Als(Method):
         loss = self._solve(1, engine, measure=True)
         P, Q = self.state.P, self.state.Q
         if self._implicit is not None:
-            squares = [gram(X, engine, X.dtype) for X in (P, Q)]
+            squares = [gram(X, engine, np.dtype(np.float64)) for X in (P, Q)]
             loss += self._implicit.unobserved * float(np.vdot(*squares))
         rmse = math.sqrt(max(loss, 0.0) / self._total_weight)
         for X, bias, scale, reg in zip((P, Q), self._biases, self._scales, self.regularization, strict=True):
@@ -111,6 +111,7 @@ class Als(Method):
         squares = None
         if self._implicit is not None:
             squares = self._implicit.unobserved * gram(Y, engine, Y.dtype)
+            X[rows.user_counts() == 0] = 0  # the minimum where all cells are zeros
         known = Known(
             rows.indptr,
             rows.indices,
@@ -122,12 +123,23 @@ class Als(Method):
             None if squares is None else frozen(squares.astype(Y.dtype)),
         )
         reg = self.regularization[side]
+        self._check_counts(side, reg)
         penalty = Penalty(reg, self._bias_reg, nonnegative=settings.nonnegative)
         objective = objective_of(self._k, penalty, settings.biases, implicit=self._implicit)
         failed, loss = run_rows(known, objective, self._solver, X, bias, engine, measure)
         if failed.any():
             raise self._singular(side, int(failed.argmax()), reg)
         return loss
+
+    def _check_counts(self, side: int, reg: float) -> None:
+        """Refuse rows that have less ratings than coordinates, if nothing else holds these."""
+        if reg > 0 or (self._implicit is not None and self._implicit.unobserved > 0):
+            return
+        counts = self._sides[side].user_counts()
+        free = self._k + (self.settings.biases and self._bias_reg == 0)
+        few = (counts > 0) & (counts < free)
+        if few.any():
+            raise self._singular(side, int(few.argmax()), reg)
 
     def _singular(self, side: int, row: int, reg: float) -> np.linalg.LinAlgError:
         """Word the error for a row whose equations have no single solution."""

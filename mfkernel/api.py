@@ -158,12 +158,13 @@ def factorize(
     solver
         Of ``"als"`` and ``"implicit"``, how a row is solved: ``"cholesky"``, exactly; ``"cg"``, by three
         steps of conjugate gradients from where it was; ``"subspace"``, exactly for some coordinates after the
-        other. By default chosen by k.
+        other. By default ``"cholesky"`` up to a rank of 32, and ``"cg"`` beyond.
     alpha, unobserved_weight
         α and w₀ of implicit feedback.
     sample_weight
         How often each rating counts, at least zero: (m, n) like R, or in one dimension in the order of the
-        triplets, of ``R.data``, or of the values of a ``Ratings``. Only ratios matter.
+        triplets, of ``R.data``, or of the values of a ``Ratings``. Only ratios matter, unless λ of ``"als"``
+        is per row.
     validation
         A share of the ratings to hold out, at random by ``rng``, where possible never all of a row or
         column; or ratings of R's shape. The factors of the epoch that predicts them best are what comes back:
@@ -171,8 +172,8 @@ def factorize(
     patience
         Stop after so many epochs that are no better at this; 5 if there are validation ratings.
     tol
-        Stop when an epoch lowers the RMSE, or what is measured by the validation ratings, by less than this
-        share.
+        Stop when an epoch lowers the RMSE, or the objective of alternating least squares, by less than this
+        share; if there are validation ratings, what is measured by these.
     time_limit
         Seconds after which no further epoch begins.
     shuffle
@@ -299,6 +300,8 @@ def factorize(
     )
     if known.nnz == 0:
         raise ValueError(f"R has no known ratings (shape {known.shape})")
+    if wishes.implicit and known.weights is not None:
+        raise ValueError("R has weights, which do not go with method='implicit': strengths are its weights")
     if wishes.nonnegative and not wishes.biases and (known.values < 0).any():
         n = int((known.values < 0).argmax())
         raise ValueError(

@@ -208,8 +208,10 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.output is not None:
         model.save(options.output)
     if options.validation is not None:
-        best = min(model.history, key=lambda record: record.validation_error or math.inf)
-        name, figure = ("", best.validation_rmse) if best.validation_rmse else ("NDCG ", best.validation_ndcg)
+        errors = [math.inf if x.validation_error is None else x.validation_error for x in model.history]
+        best = model.history[errors.index(min(errors))]
+        ranked = model.settings.implicit
+        name, figure = ("NDCG ", best.validation_ndcg) if ranked else ("", best.validation_rmse)
         print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {name}{figure:.4f}")
     if model.settings.implicit:
         _print_rankings(model, test)

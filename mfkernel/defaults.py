@@ -51,7 +51,9 @@ def choose(wishes: Settings, ratings: Ratings, *, goes_on: bool = False) -> Sett
 
 def _choose_als(wishes: Settings, ratings: Ratings) -> Settings:
     """Fill in what alternating least squares leave open; λ per row is λ per rating of an average row."""
-    reg, bias_reg = min(0.13, 0.105 * _thinness(ratings)) * ratings.std, BIAS_REG
+    # what is all the same has no noise, but equations need some λ
+    spread = ratings.std or 0.01 * abs(ratings.mean) or 1.0
+    reg, bias_reg = min(0.13, 0.105 * _thinness(ratings)) * spread, BIAS_REG
     if wishes.implicit:
         reg = IMPLICIT_REG
     if not wishes.weighted:

@@ -52,7 +52,7 @@ def fit(
     plan: Plan, known: Ratings, training: Ratings, held_out: Ratings | None, rng: np.random.Generator
 ) -> Factors:
     """Find factors for ``training``, the best for ``held_out`` if there are such; ``known`` is of both."""
-    ratings = _normalized(training)
+    ratings = _normalized(training) if plan.wishes.method == "sgd" else training
     size = ratings.shape, ratings.nnz, plan.k, plan.dtype
     if plan.wishes.method == "sgd":
         _check_memory(methods.training_bytes(*size, plan.schedule, plan.n_threads))
@@ -130,7 +130,7 @@ def _start(
         P[users, :k], Q[items, :k] = plan.init
         return methods.State(P, Q, user_bias, item_bias)
     P, Q = start_factors(ratings, k, plan.dtype, plan.wishes, rng)
-    if plan.wishes.biases:  # what has no ratings is predicted by the mean and the other side's bias
+    if plan.wishes.biases or plan.wishes.method != "sgd":  # what has no ratings is not learned
         P[users[ratings.user_counts() == 0]] = 0
         Q[items[ratings.item_counts() == 0]] = 0
     if plan.init is not None:

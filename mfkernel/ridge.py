@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SOLVERS = ("cholesky", "cg", "subspace")
 WORK = 2e7  # multiplications of a task, about a millisecond
 FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
-BLOCK = 32  # coordinates that the subspace solver takes at a time
+BLOCK = 64  # coordinates that the subspace solver takes at a time
 STEPS = 3  # of conjugate gradients, each time that a row is solved
 PASSES = 20  # of Newton's method, roughly
 GRAM_ROWS = 2**13  # of a task that sums squares of rows

@@ -54,8 +54,8 @@ class Stopping(NamedTuple):
     patience
         epochs without a lower validation error; None for any number.
     tol
-        share of the RMSE by which an epoch must lower it, or of the validation error if there is one; None
-        for any.
+        share of the RMSE, or of the objective, by which an epoch must lower it, or of the validation error if
+        there is one; None for any.
     time_limit
         seconds after which no further epoch begins.
     """
@@ -135,11 +135,13 @@ class _Progress:
         self._method, self._stopping = method, stopping
         self._limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
         self._begun, self._halvings = time.perf_counter(), 0
-        self.rmse = self._best = math.inf
+        self.rmse = self._reached = self._best = math.inf
         self._best_epoch = 0
 
     def is_absurd(self, record: Epoch) -> bool:
-        """Whether the residuals of an epoch show that it diverged."""
+        """Whether the residuals of an epoch show that it diverged, which takes steps."""
+        if record.learning_rate is None:
+            return not math.isfinite(record.rmse)
         if record.epoch == 1 and math.isfinite(record.rmse) and not self._halvings:
             self._limit = max(self._limit, record.rmse)
         return not record.rmse <= self._limit
@@ -156,9 +158,10 @@ class _Progress:
 
     def reason_to_stop(self, record: Epoch) -> str:
         """Take note of an epoch; return why to stop after it, or nothing."""
-        before, self.rmse = self.rmse, record.rmse
+        self.rmse = record.rmse
         patience, tol, time_limit = self._stopping
-        reached = record.rmse
+        before, self._reached = self._reached, record.rmse if record.loss is None else record.loss
+        reached = self._reached
         if record.validation_error is not None:
             before, reached = self._best, record.validation_error
             if reached < self._best:
@@ -168,7 +171,9 @@ class _Progress:
             self._method.keep_now_and_then(record.epoch)
         if patience is not None and record.epoch >= self._best_epoch + patience:
             return "patience"
-        if tol is not None and before - tol * before <= reached <= before:
+        # an objective rises by rounding alone
+        risen = reached > before and (record.loss is None or record.validation_error is not None)
+        if tol is not None and before - tol * before <= reached and not risen:
             return "converged"
         if time_limit is not None and time.perf_counter() > self._begun + time_limit:
             return "time limit"

@@ -27,7 +27,7 @@ from mfkernel._tile import LANES, LINES, NARROW, PANEL, ROWS, add_rows, add_tile
 SQUARED, ABSOLUTE, HUBER, LOGISTIC, IMPLICIT = 0, 1, 2, 3, 4  # kinds of loss
 
 CHUNK = 128  # ratings in A at a time: with 64 coordinates, 32 KiB of float32
-SINGULAR = 10.0  # times the rounding of a number: a pivot of a smaller part of its diagonal is nothing
+SINGULAR = 30.0  # times the rounding of a number: a pivot of a smaller part of its diagonal is nothing
 PASSES, CONVERGED = 100, 1e-8  # of Newton's method at most; the relative change of x at which it ends
 SWEEPS, DESCENDED = 1000, 1e-10  # the same of coordinate descent
 HALVINGS = 40  # of a step of Newton's method at most
@@ -126,6 +126,8 @@ class Work(NamedTuple):
         (K + 1,) the coordinates, the bias last.
     step, side, border
         (K + 1,) what is added to x; right side; Σ h y.
+    part, border_part
+        (K + 1,) what CHUNK ratings add to side and border: sums of many ratings lose less in two steps.
     z, moves
         (most ratings of a row,) their scores; and what a step adds to them.
     pulls, curvatures
@@ -138,6 +140,8 @@ class Work(NamedTuple):
     step: NDArray[Any]
     side: NDArray[Any]
     border: NDArray[Any]
+    part: NDArray[Any]
+    border_part: NDArray[Any]
     z: NDArray[Any]
     moves: NDArray[Any]
     pulls: NDArray[Any]
@@ -161,7 +165,7 @@ def solve_span(
     Parameters
     ----------
     X, bias
-        (n_rows, K), (n_rows,); where a warm solver starts, and overwritten.
+        (n_rows, K), (n_rows,); where a warm solver starts, and overwritten where there are ratings.
     failed
         (n_rows,) set where equations are not positive definite.
 
@@ -173,7 +177,9 @@ def solve_span(
     """
     work, total = new_work(known, objective, solver.block, longest(first, last, known)), 0.0
     for u in range(first, last):
-        load_row(u, known, objective, solver.warm, X, bias, work.x)
+        if known.indptr[u] == known.indptr[u + 1]:
+            continue
+        load_row(u, objective, solver.warm, X, bias, work.x)
         if not solve_row(u, known, objective, solver, work, measure):
             failed[u] = True
         store_row(u, objective, work.x, X, bias)
@@ -197,7 +203,9 @@ def newton_span(
     """Solve rows ``first:last`` of any other loss, all coordinates at once; as :func:`solve_span`."""
     work = new_work(known, objective, solver.block, longest(first, last, known))
     for u in range(first, last):
-        work.x[:] = 0
+        if known.indptr[u] == known.indptr[u + 1]:
+            continue
+        load_row(u, objective, False, X, bias, work.x)
         newton_row(u, known, objective, work)
         store_row(u, objective, work.x, X, bias)
     return 0.0
@@ -218,7 +226,9 @@ def approach_span(
     """Bring rows ``first:last`` of a squared loss nearer to their solutions; as :func:`solve_span`."""
     work, total = new_work(known, objective, 0, longest(first, last, known)), 0.0
     for u in range(first, last):
-        load_row(u, known, objective, True, X, bias, work.x)
+        if known.indptr[u] == known.indptr[u + 1]:
+            continue
+        load_row(u, objective, True, X, bias, work.x)
         approach(u, known, objective, solver.steps, work)
         store_row(u, objective, work.x, X, bias)
         if measure:
@@ -247,6 +257,8 @@ def new_work(known: Known, objective: Objective, block: int, most: int) -> Work:
         np.zeros(K + 1, dtype),
         np.zeros(K + 1, dtype),
         np.zeros(K + 1, dtype),
+        np.zeros(K + 1, dtype),
+        np.zeros(K + 1, dtype),
         np.zeros(4 * up(most, 4), dtype),
         np.zeros(4 * up(most, 4), dtype),
         np.zeros(CHUNK, dtype),
@@ -256,17 +268,11 @@ def new_work(known: Known, objective: Objective, block: int, most: int) -> Work:
 
 @inlined
 def load_row(
-    u: int,
-    known: Known,
-    objective: Objective,
-    warm: bool,
-    X: NDArray[Any],
-    bias: NDArray[Any] | None,
-    x: NDArray[Any],
+    u: int, objective: Objective, warm: bool, X: NDArray[Any], bias: NDArray[Any] | None, x: NDArray[Any]
 ) -> None:
-    """Set x to where row u starts: zero, unless the solver is warm and there are ratings."""
+    """Set x to where row u starts: zero, unless the solver is warm."""
     x[:] = 0
-    if warm and known.indptr[u + 1] > known.indptr[u]:
+    if warm:
         for f in range(objective.k):
             x[f] = X[u, f]
         x[x.size - 1] = base_of(bias, u, 0.0)
@@ -302,8 +308,6 @@ def solve_row(u: int, known: Known, objective: Objective, solver: Solver, work: 
     With λ₁ or x ≥ 0, the equations are solved by coordinate descent.
     """
     x, step, K, definite = work.x, work.step, known.Y.shape[1], True
-    if known.indptr[u] == known.indptr[u + 1]:
-        return definite
     start_scores(u, known, objective, work, solver.warm)
     for first in range(0, K, solver.block):
         last = min(first + solver.block, K)
@@ -448,6 +452,9 @@ def normal_equations(
     for start in range(known.indptr[u], known.indptr[u + 1], CHUNK):
         stop = min(start + CHUNK, known.indptr[u + 1])
         gather(u, start, stop, first, width, known, objective, epsilon, work)
+        move(work.part, side)
+        if objective.biased:
+            move(work.border_part, border)
         if biased:
             for n in range(stop - start):
                 pull += work.pulls[n]
@@ -485,8 +492,8 @@ def gather(
     epsilon: float,
     work: Work,
 ) -> None:
-    """Make ratings ``start:stop`` the first lines of ``work.A``, and add them to the right side."""
-    A, Y, side, border = work.A, known.Y, work.side, work.border
+    """Make ratings ``start:stop`` the first lines of ``work.A``, and sum them up for the right side."""
+    A, Y, side, border = work.A, known.Y, work.part, work.border_part
     one = known.scale.dtype.type(1)
     e, h = work.pulls, work.curvatures
     for n in range(start, stop):
@@ -503,6 +510,14 @@ def gather(
             add_rows(border, Y, rows, first, width, (h[n], h[n + 1], h[n + 2], h[n + 3]))
     if width < A.shape[1]:
         A[: stop - start, width:] = 0
+
+
+@inlined
+def move(part: NDArray[Any], out: NDArray[Any]) -> None:
+    """Add a part of a sum to it, and begin the next."""
+    for f in range(part.size):
+        out[f] += part[f]
+        part[f] = 0
 
 
 @inlined
@@ -641,9 +656,10 @@ def back_substitute(U: NDArray[Any], m: int, x: NDArray[Any]) -> None:
 def descend(work: Work, m: int, k: int, l1: float, nonnegative: bool) -> None:
     """Find the step that minimizes ½ sᵀG s - g·s + λ₁‖x + s‖₁, with x + s ≥ 0 if asked for; not for the bias.
 
-    Coordinate descent; ``work.side`` holds g - G s throughout.
+    Coordinate descent, of all coordinates; ``work.side`` holds g - G s throughout.
     """
     G, x, step, g = work.G, work.x, work.step, work.side
+    enough = max(DESCENDED, 4 * np.finfo(G.dtype).eps)
     for a in range(m):
         for b in range(a):
             G[a, b] = G[b, a]
@@ -666,7 +682,7 @@ def descend(work: Work, m: int, k: int, l1: float, nonnegative: bool) -> None:
                 for t in range(m):
                     g[t] -= change * line[t]
             largest, length = max(largest, abs(change)), max(length, abs(new))
-        if largest <= DESCENDED * length:
+        if largest <= enough * length:
             break
     for c in range(m):
         step[c] -= x[c]
@@ -681,10 +697,8 @@ def approach(u: int, known: Known, objective: Objective, steps: int, work: Work)
     x, residual, direction, product = work.x, work.side, work.step, work.border
     count, number = known.indptr[u + 1] - known.indptr[u], known.scale.dtype.type
     reg, bias_reg = objective.reg * known.scale[u], objective.bias_reg * known.scale[u]
-    if count == 0:
-        return
     residual[:] = 0
-    apply(u, known, objective, x, work.z, residual, True)
+    apply(u, known, objective, x, work.z, work.part, residual, True)
     penalize(known, objective, number(reg), number(bias_reg), x, residual, number(-1))
     direction[:] = residual
     norm = squares(residual)
@@ -693,7 +707,7 @@ def approach(u: int, known: Known, objective: Objective, steps: int, work: Work)
         if norm <= enough:
             break
         product[:] = 0
-        apply(u, known, objective, direction, work.moves, product, False)
+        apply(u, known, objective, direction, work.moves, work.part, product, False)
         penalize(known, objective, number(reg), number(bias_reg), direction, product, number(1))
         curvature = 0.0
         for f in range(x.size):
@@ -728,6 +742,7 @@ def apply(
     objective: Objective,
     v: NDArray[Any],
     z: NDArray[Any],
+    part: NDArray[Any],
     out: NDArray[Any],
     pulls: bool,
 ) -> None:
@@ -750,9 +765,11 @@ def apply(
         c1 = coefficient(known, objective, n + 1, stop, z[at + 1], pulls)
         c2 = coefficient(known, objective, n + 2, stop, z[at + 2], pulls)
         c3 = coefficient(known, objective, n + 3, stop, z[at + 3], pulls)
-        add_rows(out, Y, rows, 0, K, (c0, c1, c2, c3))
+        add_rows(part, Y, rows, 0, K, (c0, c1, c2, c3))
         if objective.biased:
-            out[K] += c0 + c1 + c2 + c3
+            part[K] += c0 + c1 + c2 + c3
+        if (at + 4) % CHUNK == 0 or n + 4 >= stop:
+            move(part, out)
 
 
 @inlined
@@ -784,13 +801,15 @@ def add_gram(
 ) -> None:
     """Add the block of w₀ YᵀY from ``first`` to G, and subtract its lines times x from the right side."""
     if gram is not None:
+        starts_at_zero = squares(x) == 0
         for f in range(width):
-            line, total = gram[first + f], G.dtype.type(0)
-            for c in range(gram.shape[1]):
-                total += line[c] * x[c]
-            side[f] -= total
-            for c in range(f, width):
-                G[f, c] += line[first + c]
+            line, target, total = gram[first + f], G[f], G.dtype.type(0)
+            if not starts_at_zero:
+                for c in range(gram.shape[1] // 8 * 8):
+                    total += line[c] * x[c]
+                side[f] -= total
+            for c in range(width // 8 * 8):
+                target[c] += line[first + c]
 
 
 @inlined

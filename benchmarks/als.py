@@ -1,0 +1,160 @@
+"""How fast are alternating least squares? ``python -m benchmarks.als [--set NAME] [--store]``.
+
+Seconds of an epoch by method, solver and rank, on one thread and on two, which take turns; and the share of
+the multiply-adds that a core does in registers, of those that the solver needs at least.
+"""
+
+import argparse
+import math
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import mfkernel as mf
+from benchmarks import generated, probes, results
+from benchmarks.generated import Case
+
+RANKS = (32, 64, 128)
+SOLVERS = ("cholesky", "cg", "subspace")
+METHODS: dict[str, dict[str, Any]] = {
+    "explicit": {"method": "als"},
+    "explicit, with biases": {"method": "als", "biases": True},
+    "implicit": {"method": "implicit"},
+}
+EPOCHS = 3  # of a fit, of which the first is not counted
+GENERATED_10M = (70_000, 10_000, 10_000_000)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.als", description=__doc__)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
+    parser.add_argument("--set", action="append", choices=["ml-1m-like", "ML-1M", "generated 10M"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
+    options = parser.parse_args()
+    rows = [
+        row for name in options.set or ["ml-1m-like"] for row in measure(name, options.data, options.repeats)
+    ]
+    command = f"python -m benchmarks.als --set {' --set '.join(options.set or ['ml-1m-like'])} --store"
+    stored = results.described(command, rows, repeats=options.repeats)
+    print(table(stored))
+    if options.store:
+        results.store("als", stored)
+
+
+def measure(name: str, data: Path | None, repeats: int) -> list[dict[str, Any]]:
+    """Return seconds and shares of each method, solver and rank."""
+    if name == "ML-1M":
+        R = mf.read_ratings(Path(data or "") / "ml-1m" / "ratings.csv.gz")
+    else:
+        R = generated.ratings(name) if name in generated.SIZES else mf.datasets.synthetic(*GENERATED_10M)
+    rows = []
+    for method in METHODS:
+        for k in RANKS:
+            for solver in SOLVERS if k > 64 else SOLVERS[:2]:
+                if name == "generated 10M" and method != "implicit" and solver == "subspace":
+                    continue
+                seconds: dict[int, list[float]] = {1: [], 2: []}
+                peaks = []
+                for _ in range(repeats):
+                    for threads, times in seconds.items():
+                        times.append(seconds_of_epoch(R, k, method, solver, threads))
+                    run, work = probes.arithmetic_probe()
+                    peaks.append(work / probes.clock(run))
+                one, two = (statistics.median(times) for times in seconds.values())
+                share = needed(R, k, method, solver) / one / statistics.median(peaks)
+                rows.append(
+                    {"set": name, "method": method, "solver": solver, "k": k}
+                    | {"seconds": one, "seconds, 2 threads": two, "share": share}
+                )
+    return rows
+
+
+def seconds_of_epoch(R: mf.Ratings, k: int, method: str, solver: str, threads: int) -> float:
+    """Return the least seconds of an epoch of a fit."""
+    settings = METHODS[method] | {"solver": solver, "n_threads": threads, "epochs": EPOCHS, "rng": 0}
+    return min(record.seconds for record in mf.factorize(R, k, **settings).history[1:])
+
+
+def needed(R: mf.Ratings, k: int, method: str, solver: str) -> float:
+    """Return the multiply-adds that an epoch needs at least, for products and for equations."""
+    from mfkernel.ridge import BLOCK, STEPS
+
+    m, n = k + ("biases" in method), min(BLOCK, k)
+    total = 0.0
+    for side in (R, R.T):
+        rows = side.n_users
+        if solver == "cholesky":
+            total += R.nnz * m * (m + 1) / 2 + rows * m**3 / 6
+        elif solver == "cg":  # scores and their sums, of the start and of each step
+            total += (STEPS + 1) * R.nnz * 2 * m
+            total += (STEPS + 1) * rows * k * k if method == "implicit" else 0
+        else:
+            total += R.nnz * (m * (n + 1) / 2 + 2 * m) + rows * m / n * n**3 / 6
+            total += rows * k * k if method == "implicit" else 0
+    return total
+
+
+def table(stored: results.Stored) -> str:
+    """Return the table of seconds and shares, and what it says."""
+    rows = [
+        [
+            *(row["set"], row["method"], str(row["k"]), row["solver"]),
+            *(f"{row[name]:.3g}" for name in ("seconds", "seconds, 2 threads")),
+            f"{row['seconds'] / row['seconds, 2 threads']:.2f} ×",
+            f"{row['share']:.0%}",
+        ]
+        for row in stored["rows"]
+    ]
+    head = ["ratings", "method", "k", "solver", "s/epoch", "2 threads", "2 threads, speed", "of the peak"]
+    return (
+        f"{results.table(head, rows)}\n\nSeconds of an epoch, float32, the median of {stored['repeats']} "
+        f"fits of {EPOCHS} epochs, which take turns; of the peak: the multiply-adds that the solver needs at "
+        f"least, as a share of what a core does in registers in that time. {stored['machine']}"
+    )
+
+
+# Cases of the catalogue
+
+
+def epoch(method: str, solver: str, size: str, k: str) -> Case:
+    """Build an epoch of alternating least squares."""
+    import numpy as np
+
+    from mfkernel.als import Als
+    from mfkernel.defaults import choose, start_factors
+    from mfkernel.engine import ThreadEngine
+    from mfkernel.methods import State
+    from mfkernel.objective import Settings
+
+    R, biases = generated.ratings(size), METHODS[method].get("biases", False)
+    name = METHODS[method]["method"]
+    settings = choose(Settings(method=name, biases=biases, weighted=True, solver=solver), R)
+
+    def start() -> State:
+        P, Q = start_factors(R, int(k), R.dtype, settings, np.random.default_rng(0))
+        return State(P, Q, *(np.zeros(size if biases else 0, R.dtype) for size in R.shape))
+
+    als, engine = Als(R, start, int(k), settings), ThreadEngine(1)
+
+    def run() -> None:
+        als.run_epoch(1, engine)
+
+    return generated.warm(run)
+
+
+def objective(method: str, solver: str, size: str, k: str) -> Case:
+    """Build the root of the objective a rating after five epochs, which a worse solver leaves higher."""
+    R, settings = generated.ratings(size), METHODS[method] | {"solver": solver, "epochs": 5, "rng": 0}
+    return lambda: math.sqrt((mf.factorize(R, int(k), **settings).history[-1].loss or math.nan) / R.nnz)
+
+
+def exists(method: str, solver: str, size: str, k: str) -> bool:
+    """Whether there is such a case: blocks of coordinates are for long rows."""
+    return solver != "subspace" or k == "128"
+
+
+if __name__ == "__main__":
+    main()
