@@ -128,7 +128,8 @@ class Als(Method):
         objective = objective_of(self._k, penalty, settings.biases, implicit=self._implicit)
         failed, loss = run_rows(known, objective, self._solver, X, bias, engine, measure)
         if failed.any():
-            raise self._singular(side, int(failed.argmax()), reg)
+            more = "" if Y.dtype == np.float64 else ", or dtype=np.float64"
+            raise self._singular(side, int(failed.argmax()), f"pass a larger regularization{more}")
         return loss
 
     def _check_counts(self, side: int, reg: float) -> None:
@@ -139,15 +140,14 @@ class Als(Method):
         free = self._k + (self.settings.biases and self._bias_reg == 0)
         few = (counts > 0) & (counts < free)
         if few.any():
-            raise self._singular(side, int(few.argmax()), reg)
+            raise self._singular(side, int(few.argmax()), "pass a larger regularization")
 
-    def _singular(self, side: int, row: int, reg: float) -> np.linalg.LinAlgError:
+    def _singular(self, side: int, row: int, remedy: str) -> np.linalg.LinAlgError:
         """Word the error for a row whose equations have no single solution."""
         kind, rows = ("user", "item")[side], self._sides[side]
-        remedy = "" if self.state.P.dtype == np.float64 else ", or dtype=np.float64"
         return np.linalg.LinAlgError(
             f"the equations of {kind} {row} ({rows.user_counts()[row]} ratings, k = {self._k}) are not "
-            f"positive definite with regularization {reg:g}; pass a larger regularization{remedy}"
+            f"positive definite with regularization {self.regularization[side]:g}; {remedy}"
         )
 
 

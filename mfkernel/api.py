@@ -300,8 +300,6 @@ def factorize(
     )
     if known.nnz == 0:
         raise ValueError(f"R has no known ratings (shape {known.shape})")
-    if wishes.implicit and known.weights is not None:
-        raise ValueError("R has weights, which do not go with method='implicit': strengths are its weights")
     if wishes.nonnegative and not wishes.biases and (known.values < 0).any():
         n = int((known.values < 0).argmax())
         raise ValueError(
@@ -333,7 +331,7 @@ def _check_belonging(method: str, given: dict[str, Any]) -> None:
     for name, (methods_, default) in BELONGS.items():
         value = given[name]
         if method not in methods_ and not (value is default or (np.ndim(value) == 0 and value == default)):
-            wanted = " or ".join(f"method={name!r}" for name in methods_)
+            wanted = " or ".join(f"method={known!r}" for known in methods_)
             raise ValueError(f"{name} goes with {wanted}, but the method is {method!r}")
 
 

@@ -57,7 +57,8 @@ def _choose_als(wishes: Settings, ratings: Ratings) -> Settings:
     if wishes.implicit:
         reg = IMPLICIT_REG
     if not wishes.weighted:
-        average = ratings.nnz / math.sqrt(math.prod(ratings.shape))
+        total = ratings.nnz if ratings.weights is None else float(ratings.weights.sum())
+        average = total / math.sqrt(math.prod(ratings.shape))
         if wishes.implicit:
             average += wishes.unobserved_weight * math.sqrt(math.prod(ratings.shape))
         reg, bias_reg = reg * average, bias_reg * average

@@ -460,7 +460,8 @@ class Factors:
         r"""Find factors for users who were not there in training, given the items' factors as they are.
 
         Each row is the exact minimum of the model's objective over this user's factors and bias: of the
-        squared loss, the ridge regression with :math:`n_u \lambda`.
+        squared loss, a ridge regression, with :math:`n_u \lambda` where λ is per rating; of implicit
+        feedback, over all items.
 
         Parameters
         ----------
@@ -469,7 +470,7 @@ class Factors:
             several anything that :class:`Ratings` takes, a row each and a column for each item of the model.
             A ``Ratings`` with item ids is read by these.
         regularization, bias_regularization
-            λ and the biases' λ, per rating; by default the model's own.
+            λ and the biases' λ, per rating or per row as in training; by default the model's own.
         n_threads
             By default the cores that this process may use.
 
@@ -592,7 +593,7 @@ class Factors:
     def _informative(self, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
         """Return the ratings from which something follows: of some weight, and for what has factors."""
         informs = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
-        if self.user_bias is None:
+        if self.user_bias is None and not self.settings.implicit:
             informs &= known[rows.indices]
         return rows if informs.all() else rows.select(informs)
 

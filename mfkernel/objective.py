@@ -105,9 +105,11 @@ def responses(ratings: Ratings, settings: Settings) -> NDArray[Any]:
 def targets(ratings: Ratings, settings: Settings) -> Ratings:
     """Return the ratings as they are fitted: 0 and 1 for the logistic loss, of which -1 becomes 0.
 
-    Strengths of implicit feedback stay as they are, but must not be negative.
+    Strengths of implicit feedback stay as they are, but must not be negative, nor have other weights.
     """
     loss = settings.loss
+    if settings.implicit and ratings.weights is not None:
+        raise ValueError("R has weights, which do not go with method='implicit': strengths are its weights")
     if settings.implicit and (ratings.values < 0).any():
         bad = int((ratings.values < 0).argmax())
         raise ValueError(
