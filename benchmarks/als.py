@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     options = parser.parse_args()
-    rows = [
-        row for name in options.set or ["ml-1m-like"] for row in measure(name, options.data, options.repeats)
-    ]
-    command = f"python -m benchmarks.als --set {' --set '.join(options.set or ['ml-1m-like'])} --store"
+    names = options.set or ["ml-1m-like"]
+    rows = [row for name in names for row in measure(name, options.data, options.repeats)]
+    sets = " ".join(f"--set {name!r}" for name in names)
+    command = f"python -m benchmarks.als --data FOLDER {sets} --store"
     stored = results.described(command, rows, repeats=options.repeats)
     print(table(stored))
     if options.store:
@@ -80,21 +80,10 @@ def seconds_of_epoch(R: mf.Ratings, k: int, method: str, solver: str, threads: i
 
 def needed(R: mf.Ratings, k: int, method: str, solver: str) -> float:
     """Return the multiply-adds that an epoch needs at least, for products and for equations."""
-    from mfkernel.ridge import BLOCK, STEPS
+    from mfkernel.ridge import multiply_adds, solver_of
 
-    m, n = k + ("biases" in method), min(BLOCK, k)
-    total = 0.0
-    for side in (R, R.T):
-        rows = side.n_users
-        if solver == "cholesky":
-            total += R.nnz * m * (m + 1) / 2 + rows * m**3 / 6
-        elif solver == "cg":  # scores and their sums, of the start and of each step
-            total += (STEPS + 1) * R.nnz * 2 * m
-            total += (STEPS + 1) * rows * k * k if method == "implicit" else 0
-        else:
-            total += R.nnz * (m * (n + 1) / 2 + 2 * m) + rows * m / n * n**3 / 6
-            total += rows * k * k if method == "implicit" else 0
-    return total
+    a_rating, a_row = multiply_adds(solver_of(solver, k), k + ("biases" in method), method == "implicit")
+    return 2 * R.nnz * a_rating + sum(R.shape) * a_row
 
 
 def table(stored: results.Stored) -> str:

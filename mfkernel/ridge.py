@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mfkernel.kernels.ridge import Known, Objective, Solver
 
 SOLVERS = ("cholesky", "cg", "subspace")
-WORK = 2e7  # multiplications of a task, about a millisecond
+WORK = 4e7  # multiply-adds of a task, about a millisecond
 FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
 BLOCK = 64  # coordinates that the subspace solver takes at a time
 STEPS = 3  # of conjugate gradients, each time that a row is solved
@@ -193,13 +193,27 @@ def run_rows(
     def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> float:
         return kernel(*span, known, objective, solver, X, bias, failed, measure)
 
-    tasks = spans(known.indptr, objective.k + objective.biased, 1 if squared else PASSES)
+    a_rating, a_row = multiply_adds(solver, objective.k + objective.biased, known.gram is not None)
+    tasks = spans(known.indptr, a_rating, a_row, 1 if squared else PASSES)
     return failed, sum(engine.run(solve, [Task(span) for span in tasks]))
 
 
-def spans(indptr: NDArray[np.int64], m: int, passes: int) -> list[tuple[int, int]]:
-    """Cut rows into spans of nearly equal work: a Gram matrix of the ratings and its Cholesky factor each."""
-    work = passes * (np.diff(indptr) * (m * m / 2 + m) + m**3 / 6 + 10 * m + 100)
+def multiply_adds(solver: "Solver", m: int, all_cells: bool) -> tuple[float, float]:
+    """Return how many a rating takes at least, and how many a row, to solve for m coordinates.
+
+    ``all_cells`` says whether a Gram matrix of all items belongs to the equations.
+    """
+    of_gram = m * m if all_cells else 0
+    if solver.steps:  # scores and their sums, at the start and in each step
+        return (solver.steps + 1) * 2 * m, (solver.steps + 1) * of_gram
+    block = min(solver.block, m)
+    scores = 2 * m if solver.warm else 0
+    return m * (block + 1) / 2 + scores, m * block**2 / 6 + of_gram
+
+
+def spans(indptr: NDArray[np.int64], a_rating: float, a_row: float, passes: int) -> list[tuple[int, int]]:
+    """Cut rows into spans of nearly equal work, in multiply-adds; a row is some work in any case."""
+    work = passes * (np.diff(indptr) * (a_rating + 100.0) + a_row + 1000)
     done = np.cumsum(work)
     n_cuts = int(done[-1] / WORK) if done.size else 0
     cuts = np.searchsorted(done, done[-1:] / (n_cuts + 1) * np.arange(1, n_cuts + 1))

@@ -221,11 +221,16 @@ def test_layout__does_not_matter():
         np.testing.assert_array_equal(problem.solve(penalty)[0], expected)
 
 
-@given(counts=st.lists(st.integers(0, 2**31), max_size=30), m=st.integers(1, 300), passes=st.integers(1, 20))
-def test_spans__cover_all_rows_once(counts, m, passes):
+@given(
+    counts=st.lists(st.integers(0, 2**31), max_size=30),
+    a_rating=st.floats(1, 1e5),
+    a_row=st.floats(0, 1e7),
+    passes=st.integers(1, 20),
+)
+def test_spans__cover_all_rows_once(counts, a_rating, a_row, passes):
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     indptr //= 2**16
-    found = spans(indptr, m, passes)
+    found = spans(indptr, a_rating, a_row, passes)
     assert [u for first, last in found for u in range(first, last)] == list(range(len(counts)))
     assert all(first < last for first, last in found)
 
