@@ -148,11 +148,13 @@ def draw_peers(stored: results.Stored) -> Any:
         seconds = statistics.median(fit["seconds"] for fit in fits)
         rmse = statistics.mean(fit["rmse"] for fit in fits)
         schedule = peer["settings"].partition("schedule=")[2].strip("'")
+        if "ALS" in peer["method"]:
+            schedule = "ALS"
         ours = peer["library"].startswith("mfkernel")
         ax.plot(seconds, rmse, "*" if ours else "o", markersize=12 if ours else 7)
         biases = " with biases" if "with biases" in peer["method"] else ""
         label = f"{peer['library']} {schedule}{biases}"
-        offset = (-10, -16 if n % 2 else 10)  # neighbours in turn below and above
+        offset = ((-10, 10), (8, -4), (-10, -16))[n % 3]  # neighbours in turn above, beside and below
         ax.annotate(label, (seconds, rmse), offset, textcoords="offset points", size=8)
     ax.set_xscale("log")
     ax.set_xticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5, 10], [f"{tick:g}" for tick in ticks])
