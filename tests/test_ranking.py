@@ -49,8 +49,8 @@ def test_top_n__is_what_sorting_gives(dtype, seed, s, n_items, d, n, bad):
     mask, allowed = rng.random((s, n_items)) < 0.3, rng.random(n_items) < 0.8
     if bad is not None and n_items:
         X[:, 0], Y[rng.integers(n_items), 0] = 1, bad
-    found = search(X, Y, n, excluded=csr_of(mask), allowed=allowed)
-    with np.errstate(invalid="ignore"):  # some BLAS multiply inf by padding
+    with np.errstate(invalid="ignore"):  # inf times 0: in Python, and in BLAS that multiply padding
+        found = search(X, Y, n, excluded=csr_of(mask), allowed=allowed)
         products = X @ Y.T
     items, best = brute_force(np.where(mask | ~allowed, -np.inf, products), n)
     np.testing.assert_array_equal(found.items, items)

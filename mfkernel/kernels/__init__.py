@@ -10,7 +10,12 @@ P, Q         factors, one row of k an entity   ``model.P``, ``model.Q.T``
 p, q         the row of one user, one item     ``P[u]``, ``Q[i]``
 k            columns of P and Q, a multiple    ``k``
              of 8 (the padding is zero)
+x, y         the row that is solved for, and   ``P[u]`` and ``Q[i]``, or
+             one of the other side             the other way round
+z            score of a rating, p·q or more    ``predict``
 e            residual r − p·q
+g, h         minus the slope of the loss at z,
+             and its curvature
 lr           step size γ                       ``learning_rate``
 reg          λ of λ(‖p‖² + ‖q‖²), per rating   ``regularization``
 ===========  ================================  =====================
