@@ -11,7 +11,12 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 # Lets LLVM vectorise sums and use FMA. `fastmath=True` would add nnan and ninf, under which
 # isnan(nan) is False in a kernel and divergence goes unseen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
-OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "fastmath": FASTMATH,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,  # for C, which calls no kernel: a tenth of the time of compilation
+}
 # for what is called once a rating: a call that LLVM does not inline costs more than the work
 INLINED: dict[str, Any] = {**OPTIONS, "forceinline": True}
 

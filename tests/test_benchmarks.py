@@ -1,4 +1,7 @@
-"""Every case of the catalogue; plain runs execute each once, ``--benchmark-enable`` times them."""
+"""Every case of the catalogue; plain runs execute each once, ``--benchmark-enable`` times them.
+
+Of cases that differ in size only, plain runs execute the smaller.
+"""
 
 import shutil
 import statistics
@@ -14,9 +17,21 @@ TIME = 0.5  # seconds that a case takes in all, about
 
 
 TIMED = [name for name in cases.CASES if cases.unit(name) == cases.SECONDS]
+FIGURES = [name for name in cases.CASES if name not in TIMED]
 
 
-@pytest.mark.parametrize("name", TIMED)
+def small(names):
+    """Return the names without those of a large set that are there with a small one, too."""
+    large = {name.replace("ml-100k-like", "ml-1m-like") for name in names if "ml-100k-like" in name}
+    return [name for name in names if name not in large]
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.function is test_time:
+        timing = metafunc.config.getoption("benchmark_enable")
+        metafunc.parametrize("name", TIMED if timing else small(TIMED))
+
+
 def test_time(name, benchmark):
     suite, parameters = cases.CASES[name]
     benchmark.group = f"{suite}: {', '.join(parameters[1:])}"
@@ -28,7 +43,7 @@ def test_time(name, benchmark):
         benchmark.pedantic(case, rounds=min(MOST_ROUNDS, max(1, rounds)), warmup_rounds=1)
 
 
-@pytest.mark.parametrize("name", [name for name in cases.CASES if name not in TIMED])
+@pytest.mark.parametrize("name", small(FIGURES))
 def test_figure(name):
     try:
         figure = cases.build(name)()

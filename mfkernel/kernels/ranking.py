@@ -33,6 +33,14 @@ def multiply(X: NDArray[Any], panel: NDArray[Any], scores: NDArray[Any]) -> None
 
 
 @inlined
+def copy(X: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy X to the upper left of an array that is no smaller; ``out[:] = X`` takes seconds to compile."""
+    for r in range(X.shape[0]):
+        for f in range(X.shape[1]):
+            out[r, f] = X[r, f]
+
+
+@inlined
 def is_worse(score: Any, item: int, other_score: Any, other_item: int) -> bool:
     """Whether an item comes after another: its score is lower, or the same and its number higher."""
     return bool(score < other_score or (score == other_score and item > other_item))
@@ -116,7 +124,7 @@ def top_n_span(
     nothing, n = X.dtype.type(-np.inf), items.shape[1]
     count = -(-(last - first) // GROUP) * GROUP
     rows = np.zeros((count, d), X.dtype)
-    rows[: last - first, : X.shape[1]] = X[first:last]
+    copy(X[first:last], rows)
     part = np.empty((GROUP, width), X.dtype)
     cursors = bounds[first:last].copy()
     for p in range(n_panels):
@@ -178,10 +186,10 @@ def ranks_span(
     part, all_scores = np.empty((GROUP, width), X.dtype), np.empty((GROUP, n_panels * width), X.dtype)
     for group in range(first, last, GROUP):
         size = min(GROUP, last - group)
-        rows[:size, : X.shape[1]] = X[group : group + size]
+        copy(X[group : group + size], rows)
         for p in range(n_panels):
             multiply(rows, panels[p], part)
-            all_scores[:, p * width : (p + 1) * width] = part
+            copy(part, all_scores[:, p * width : (p + 1) * width])
         for r in range(size):
             u, row = group + r, all_scores[r]
             for j in range(n_items):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mfkernel._jit import inlined, jit
 from mfkernel._tile import LANES, LINES, NARROW, PANEL, ROWS, add_rows, add_tile, dot_rows, scale_row
 
+ZERO: Any = np.int64(0)  # a literal 0 would have whatever takes it compiled once more
 SQUARED, ABSOLUTE, HUBER, LOGISTIC, IMPLICIT = 0, 1, 2, 3, 4  # kinds of loss
 
 CHUNK = 128  # ratings in A at a time: with 64 coordinates, 32 KiB of float32
@@ -351,7 +352,7 @@ def newton_row(u: int, known: Known, objective: Objective, work: Work) -> None:
             shorten(u, known, objective, x, step)
         for f in range(m):
             x[f] += step[f]
-        add_scores(u, 0, K, objective.biased, known, work)
+        add_scores(u, ZERO, K, objective.biased, known, work)
         if np.abs(step).max() <= CONVERGED * np.abs(x).max() and epsilon <= least:
             break
 
@@ -412,7 +413,7 @@ def start_scores(u: int, known: Known, objective: Objective, work: Work, warm: b
         for f in range(K):
             work.step[f] = work.x[f]
         work.step[K] = work.x[K]
-        add_scores(u, 0, K, objective.biased, known, work)
+        add_scores(u, ZERO, K, objective.biased, known, work)
 
 
 @jit
@@ -700,7 +701,8 @@ def approach(u: int, known: Known, objective: Objective, steps: int, work: Work)
     residual[:] = 0
     apply(u, known, objective, x, work.z, work.part, residual, True)
     penalize(known, objective, number(reg), number(bias_reg), x, residual, number(-1))
-    direction[:] = residual
+    for f in range(x.size):
+        direction[f] = residual[f]
     norm = squares(residual)
     enough = norm * NEARLY
     for _ in range(steps):
