@@ -40,6 +40,7 @@ from benchmarks import cases, probes, results
 SHORT = """
     epoch: sequential, ml-1m-like, *
     epoch: hogwild*, ml-1m-like, 32
+    als epoch: *plicit, c*, ml-1m-like, 32
     epoch: blocks*, ml-1m-like, *
     kernel: *, 64, float32
     kernel: tiles, 16, *
@@ -73,7 +74,7 @@ REPEATS = 2  # of the doubtful cases, each of as many rounds
 SAMPLE = 0.005  # seconds that a sample takes at least: many calls, if need be
 SHARE = 0.15  # seconds that the samples of a case take in a round, on each side
 MOST_SAMPLES = 10
-PEAKS = 4  # of memory, measured once more in a round
+PEAKS = 1  # of memory, measured once more in a round
 CONFIDENCE = 0.99
 RESAMPLES = 2000
 LONGEST = 120  # seconds that an answer may take

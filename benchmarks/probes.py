@@ -60,13 +60,21 @@ def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int) -> di
 
 
 # Memory: the peak of the resident set, as Linux counts it, can be set back to what is held now.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names that glibc has for its options
+LARGE = 2**25  # bytes: what glibc comes to hold back by itself
+EPOCHS = 8  # of a fit whose memory is measured: more take no more
+
+
+def glibc() -> ctypes.CDLL | None:
+    """Return the C library whose memory can be given back, if this is it."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def reset_peak() -> float | None:
     """Begin to watch for a new peak; return the MiB held now, or None where they are not counted."""
     gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # or the next call takes first what is freed but still held
+    if libc := glibc():
+        libc.malloc_trim(0)  # or the next call takes first what is freed but still held
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -81,12 +89,27 @@ def peak() -> float:
 
 
 def peak_of(run: Callable[[], object]) -> float:
-    """Return the MiB that a call adds at its peak to what is held before it."""
-    before = reset_peak()
-    if before is None:
-        raise NotImplementedError("only Linux counts the peak of memory anew")
-    run()
-    return peak() - before
+    """Return the MiB that a call adds at its peak to what is held before it: the median of three calls.
+
+    Of a single one it may be less, where the call gets or gives back what others have left.
+    """
+    hold_back(2**16)
+    found = []
+    for _ in range(3):
+        before = reset_peak()
+        if before is None:
+            raise NotImplementedError("only Linux counts the peak of memory anew")
+        run()
+        found.append(peak() - before)
+    hold_back(LARGE)
+    return statistics.median(found)
+
+
+def hold_back(size: int) -> None:
+    """Have arrays of so many bytes, and larger ones, given back as soon as they are freed."""
+    if libc := glibc():
+        libc.mallopt(M_MMAP_THRESHOLD, size)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * size)
 
 
 # An update of one rating at rank k takes, in any order of the ratings, at least

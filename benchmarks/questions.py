@@ -26,8 +26,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _fit(option: str, train: mf.Ratings, k: int = 32) -> mf.Factors:
-    settings = dict(OPTIONS[option])
+def _fit(option: str, train: mf.Ratings, k: int = 32, **settings: Any) -> mf.Factors:
+    settings |= OPTIONS[option]
     if option == "sample weights":
         settings["sample_weight"] = np.linspace(0.5, 1.5, train.nnz)
     return mf.factorize(_labels(option, train), k, rng=0, **settings)
@@ -120,7 +120,8 @@ SEARCHES = ("cross-validate", "select rank")
 
 def memory(call: str, size: str) -> Case:
     """Build the peak of memory of a fit with an option, or a question, beyond what is held before it."""
-    run = fit_with(call, size) if call in OPTIONS else question(call, size)
+    a_fit = call in OPTIONS
+    run = partial(_fit, call, ratings(size), epochs=probes.EPOCHS) if a_fit else question(call, size)
     return warm(partial(probes.peak_of, run))
 
 

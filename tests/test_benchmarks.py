@@ -7,6 +7,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import asv_suites, cases, generated, probes, report, results
@@ -99,3 +100,11 @@ def test_readme__of_other_results_would_be_another(name, tmp_path, monkeypatch):
     stored = results.load(report.STORED.get(name, name))
     results.store(report.STORED.get(name, name), stored | {"machine": "Another machine."})
     assert report.with_tables(text) != text
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux counts anew")
+def test_peak__is_what_a_call_adds_whatever_others_have_left():
+    left = np.ones(2**21)
+    for size in (32, 8, 64):  # MiB, and a large page of two at both ends
+        assert probes.peak_of(lambda size=size: np.ones(size * 2**17)) == pytest.approx(size, abs=4.5)
+    assert left.all()

@@ -148,7 +148,7 @@ def test_gate__passes_no_change_while_every_core_is_busy(tree, monkeypatch):
     sides = tree / "sides" / "base", tree / "sides" / "head"
     (tree / "sides").mkdir()
     gate.lay_out(results.git("rev-parse", "HEAD"), *sides)
-    names = [FAST, "epoch: blocks, 2 threads, ml-1m-like, 32", "prediction: pairs, ml-100k-like", RMSE]
+    names = [FAST, "epoch: blocks, 2 threads, ml-100k-like, 32", "prediction: pairs, ml-100k-like", RMSE]
     with busy_cores():
         for _ in range(RUNS_UNDER_LOAD):
             verdicts = gate.compare(sides, names, seconds=45)
