@@ -187,13 +187,13 @@ class Ratings:
     @lazy
     def mean(self) -> float:
         """Mean rating, weighted if there are weights; 0 if there is none."""
-        return sum(float(w @ x) if w.size else float(x.sum()) for x, w in self._blocks()) / self._total
+        return sum(float((w * x if w.size else x).sum()) for x, w in self._blocks()) / self._total
 
     @lazy
     def std(self) -> float:
         """Spread of the ratings, their standard deviation, weighted like the mean; 0 if there is none."""
         squares = ((np.square(x - self.mean), w) for x, w in self._blocks())
-        return math.sqrt(sum(float(w @ x) if w.size else float(x.sum()) for x, w in squares) / self._total)
+        return math.sqrt(sum(float((w * x if w.size else x).sum()) for x, w in squares) / self._total)
 
     @lazy
     def _total(self) -> float:

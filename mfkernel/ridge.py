@@ -20,7 +20,7 @@ FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix
 BLOCK = 64  # coordinates that the subspace solver takes at a time
 STEPS = 3  # of conjugate gradients, each time that a row is solved
 PASSES = 20  # of Newton's method, roughly
-GRAM_ROWS = 2**13  # of a task that sums squares of rows
+GRAM_ROWS = 2**11  # of a task that sums squares of rows
 
 
 class Penalty(NamedTuple):

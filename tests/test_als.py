@@ -237,6 +237,20 @@ def test_users__were_solved_given_the_items_before(rng):
     np.testing.assert_array_equal(swapped.P, model.Q.T)
 
 
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="takes long")
+@pytest.mark.parametrize(
+    ("method", "shape", "k"), [("als", (12_000, 11_000), 4), ("implicit", (300, 200), 104)]
+)
+def test_one_thread__keeps_one_core_at_work(method, shape, k):
+    """Long sums by BLAS would set its own threads to work, which stay busy for a while on other cores."""
+    R = mf.datasets.synthetic(*shape, 20_000, rng=0)
+    mf.factorize(R, k, method=method, epochs=1, n_threads=1)
+    cpu, wall = time.process_time(), time.perf_counter()
+    mf.factorize(R, k, method=method, epochs=20, n_threads=1)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    assert cpu <= 1.2 * wall
+
+
 def test_transpose__converges_to_the_same_objective():
     R = some_ratings(12, 15, 0.6)
     rng = np.random.default_rng(0)
