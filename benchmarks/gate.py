@@ -69,6 +69,7 @@ SHORT = """
 """.strip().splitlines()
 TOLERANCES = {cases.SECONDS: 1.25, cases.MIB: 1.10, cases.RMSE: 1.005}  # of counts, none
 TOLERANCES |= {cases.SCORE: 1.02, "M ratings/s": 1.25, "% of the limit": 1.25, "epochs": 1.25}
+UNDISTURBED = {cases.RMSE, cases.SCORE, cases.COUNT, "packed FMA"}  # by another process on the same machine
 ROUNDS = 3
 REPEATS = 2  # of the doubtful cases, each of as many rounds
 SAMPLE = 0.005  # seconds that a sample takes at least: many calls, if need be
@@ -361,7 +362,7 @@ def measure(verdict: Verdict, workers: Sequence[Worker], head_first: bool) -> No
 
     if ask({"build": verdict.case}, at_once=True) is None:
         return
-    first = ask({"run": 1})
+    first = ask({"run": 1}, at_once=verdict.unit in UNDISTURBED)
     if first is None:
         return
     samples, loops, count = [first], 1, PEAKS if verdict.unit == cases.MIB else 0
