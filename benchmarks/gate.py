@@ -1,10 +1,11 @@
 """Is this working tree slower, larger or less accurate than a commit? ``python -m benchmarks.gate BASE``.
 
 Both are copied into folders of their own, with the benchmarks of the working tree, and each gets a process.
-These take turns, A B A B, within each case, so that whatever else the machine does hits both alike; and
-there are several rounds of new processes, as where code and data happen to lie in memory differs between
-processes, too. The ratio of the minima is compared, with a bootstrap interval over rounds and samples.
-A case fails only if its whole interval lies above the tolerance, and still does after being repeated.
+These take turns, A B A B, within each case, so that whatever else the machine does hits both alike (errors,
+scores and counts, which nothing hits, they find at once); and there are several rounds of new processes, as
+where code and data happen to lie in memory differs between processes, too. The ratio of the minima is
+compared, with a bootstrap interval over rounds and samples. A case fails only if its whole interval lies
+above the tolerance, and still does after being repeated.
 
 A change that is worth its price names the case in its commit's message: ``Gate-Accepts: signatures``.
 
@@ -40,7 +41,8 @@ from benchmarks import cases, probes, results
 SHORT = """
     epoch: sequential, ml-1m-like, *
     epoch: hogwild*, ml-1m-like, 32
-    als epoch: *plicit, c*, ml-1m-like, 32
+    als epoch: explicit, c*, ml-1m-like, 32
+    als epoch: implicit, c*, ml-1m-like, 32
     epoch: blocks*, ml-1m-like, *
     kernel: *, 64, float32
     kernel: tiles, 16, *

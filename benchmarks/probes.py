@@ -62,7 +62,7 @@ def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int) -> di
 # Memory: the peak of the resident set, as Linux counts it, can be set back to what is held now.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names that glibc has for its options
 LARGE = 2**25  # bytes: what glibc comes to hold back by itself
-EPOCHS = 8  # of a fit whose memory is measured: more take no more
+EPOCHS = 8  # of a fit whose memory is measured: more take no more, of fewer validation warns
 
 
 def glibc() -> ctypes.CDLL | None:
@@ -93,19 +93,21 @@ def peak_of(run: Callable[[], object]) -> float:
 
     Of a single one it may be less, where the call gets or gives back what others have left.
     """
-    hold_back(2**16)
     found = []
-    for _ in range(3):
-        before = reset_peak()
-        if before is None:
-            raise NotImplementedError("only Linux counts the peak of memory anew")
-        run()
-        found.append(peak() - before)
-    hold_back(LARGE)
+    give_back_from(2**16)
+    try:
+        for _ in range(3):
+            before = reset_peak()
+            if before is None:
+                raise NotImplementedError("only Linux counts the peak of memory anew")
+            run()
+            found.append(peak() - before)
+    finally:
+        give_back_from(LARGE)
     return statistics.median(found)
 
 
-def hold_back(size: int) -> None:
+def give_back_from(size: int) -> None:
     """Have arrays of so many bytes, and larger ones, given back as soon as they are freed."""
     if libc := glibc():
         libc.mallopt(M_MMAP_THRESHOLD, size)

@@ -120,8 +120,10 @@ SEARCHES = ("cross-validate", "select rank")
 
 def memory(call: str, size: str) -> Case:
     """Build the peak of memory of a fit with an option, or a question, beyond what is held before it."""
-    a_fit = call in OPTIONS
-    run = partial(_fit, call, ratings(size), epochs=probes.EPOCHS) if a_fit else question(call, size)
+    if call in OPTIONS:
+        run: Case = partial(_fit, call, ratings(size), epochs=probes.EPOCHS)
+    else:
+        run = question(call, size)
     return warm(partial(probes.peak_of, run))
 
 

@@ -1,7 +1,7 @@
 """The one checked container of known ratings."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,24 +187,28 @@ class Ratings:
     @lazy
     def mean(self) -> float:
         """Mean rating, weighted if there are weights; 0 if there is none."""
-        return sum(float((w * x if w.size else x).sum()) for x, w in self._blocks()) / self._total
+        return self._average(lambda x: x)
 
     @lazy
     def std(self) -> float:
         """Spread of the ratings, their standard deviation, weighted like the mean; 0 if there is none."""
-        squares = ((np.square(x - self.mean), w) for x, w in self._blocks())
-        return math.sqrt(sum(float((w * x if w.size else x).sum()) for x, w in squares) / self._total)
+        return math.sqrt(self._average(lambda x: np.square(x - self.mean)))
 
     @lazy
     def _total(self) -> float:
         return float(max(1, self.nnz) if self.weights is None else self.weights.sum(dtype=np.float64) or 1)
 
-    def _blocks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Yield ratings and weights, if any, in blocks, of which float64 copies are small."""
+    def _average(self, of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+        """Average something of the ratings, weighted if there are weights.
+
+        In blocks, of which float64 copies are small, and without BLAS, whose threads stay busy for a while.
+        """
+        total = 0.0
         for start in range(0, self.nnz, BLOCK):
             part = slice(start, start + BLOCK)
-            weights = () if self.weights is None else self.weights[part]
-            yield self.values[part].astype(np.float64), np.asarray(weights, np.float64)
+            terms = of(self.values[part].astype(np.float64))
+            total += float((terms if self.weights is None else self.weights[part] * terms).sum())
+        return total / self._total
 
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
