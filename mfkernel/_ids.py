@@ -1,11 +1,23 @@
 """What rows and columns are called outside."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Ids = NDArray[Any] | None
+
+WIDEST = 8  # times the characters of all texts that an array may take in which each is as wide as the longest
+
+
+def text_array(texts: Sequence[str]) -> NDArray[Any]:
+    """Return texts as an array: as wide as the longest, or where that is large, of Python objects."""
+    longest, total = max(map(len, texts), default=0), sum(map(len, texts))
+    wide = len(texts) * longest > WIDEST * total + 4096
+    array = np.empty(len(texts), object if wide else f"U{max(1, longest)}")
+    array[:] = texts
+    return array
 
 
 def positions(kind: str, ids: ArrayLike, vocabulary: Ids, order: NDArray[np.intp]) -> NDArray[np.intp]:
