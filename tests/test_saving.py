@@ -1,0 +1,493 @@
+"""The file of a model: its owner and mode, what a killed process leaves, and which files are refused."""
+
+import errno
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mfkernel as mf
+from mfkernel import saving
+from tests.forms import ROOT
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners, pipes and signals as POSIX has them")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without a name are of Linux")
+P, Q = np.arange(6.0).reshape(3, 2), np.arange(8.0).reshape(2, 4)
+
+
+def model(mean=0.0, n=3):
+    return mf.Factors(np.resize(P, (n, 2)), Q, mean=mean)
+
+
+def names(folder):
+    return sorted(os.listdir(folder))  # noqa: PTH208 (hidden files too)
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116 (path may be text)
+
+
+@pytest.fixture(params=["draft without a name", "draft with a name"])
+def any_draft(request, monkeypatch):
+    """Save in both ways, of which many systems know the second only."""
+    if request.param == "draft with a name":
+        monkeypatch.setattr(saving, "_open_nameless", lambda folder, mode: None)
+
+
+# what a new file takes over from the one that it replaces
+
+
+@POSIX
+@pytest.mark.parametrize("bits", [0o600, 0o640, 0o664, 0o700])
+def test_save__keeps_the_mode_of_the_file_that_it_replaces(tmp_path, any_draft, bits):
+    path = tmp_path / "model.npz"
+    model().save(path)
+    path.chmod(bits)
+    model(mean=2.0).save(path)
+    assert mode(path) == bits
+    assert mf.load(path).mean == 2.0
+
+
+@POSIX
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_save__gives_a_new_file_the_mode_that_open_gives(tmp_path, any_draft, mask):
+    before = os.umask(mask)
+    try:
+        model().save(tmp_path / "model.npz")
+        (tmp_path / "other").write_text("")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "model.npz") == mode(tmp_path / "other") == 0o666 & ~mask
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_save__keeps_the_owner_of_the_file_that_it_replaces(tmp_path, any_draft):
+    path = tmp_path / "model.npz"
+    model().save(path)
+    os.chown(path, 1234, 2345)
+    path.chmod(0o640)
+    model().save(path)
+    assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (1234, 2345, 0o640)
+
+
+@POSIX
+def test_save__gives_nobody_more_access_where_the_group_cannot_be_kept(tmp_path, any_draft, monkeypatch):
+    path = tmp_path / "model.npz"
+    model().save(path)
+    for bits, narrower in ((0o640, 0o600), (0o664, 0o644), (0o606, 0o600)):
+        path.chmod(bits)
+        with monkeypatch.context() as patch:
+            patch.setattr(saving, "_give_to", lambda *_: False)
+            model().save(path)
+        assert mode(path) == narrower
+
+
+@LINUX
+def test_save__keeps_extended_attributes(tmp_path, any_draft):
+    path = tmp_path / "model.npz"
+    model().save(path)
+    try:
+        os.setxattr(path, "user.origin", b"survey")
+    except OSError:
+        pytest.skip("this file system has no extended attributes")
+    model().save(path)
+    assert os.getxattr(path, "user.origin") == b"survey"
+
+
+@POSIX
+@pytest.mark.parametrize("exists", [True, False])
+def test_save__follows_symbolic_links(tmp_path, any_draft, exists):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    link, again = tmp_path / "link.npz", tmp_path / "again.npz"
+    link.symlink_to("elsewhere/model.npz")
+    again.symlink_to(link)
+    if exists:
+        model().save(folder / "model.npz")
+    model(mean=3.0).save(again)
+    assert link.readlink() == Path("elsewhere/model.npz")
+    assert again.is_symlink()
+    assert not (folder / "model.npz").is_symlink()
+    assert mf.load(folder / "model.npz").mean == 3.0
+    assert names(folder) == ["model.npz"]
+
+
+# what is refused, and left alone
+
+
+@POSIX
+def test_save_and_load__refuse_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        here = Path.cwd()
+        os.chdir(tmp_path)  # the address of a socket is short
+        try:
+            server.bind("socket")
+        finally:
+            os.chdir(here)
+        (tmp_path / "link").symlink_to("pipe")
+        for name, kind in (("pipe", "named pipe"), ("socket", "socket"), ("link", "named pipe")):
+            for call in (model().save, mf.load):
+                with pytest.raises(ValueError, match=rf"{name}.*{kind}"):
+                    call(tmp_path / name)
+    for call in (model().save, mf.load):
+        with pytest.raises(ValueError, match=r"/dev/null, a device"):
+            call("/dev/null")
+        with pytest.raises(IsADirectoryError, match=tmp_path.name):
+            call(tmp_path)
+    assert names(tmp_path) == ["link", "pipe", "socket"]
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@POSIX
+def test_save__refuses_links_that_lead_nowhere(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "lost").symlink_to("missing/model.npz")
+    for name in ("circle", "lost"):
+        with pytest.raises(OSError, match=name):
+            model().save(tmp_path / name)
+    assert names(tmp_path) == ["circle", "lost"]
+
+
+@pytest.fixture
+def open_folder():
+    """Return a folder that all may use; those of a test run are its user's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+AS_NOBODY = """
+import os, sys
+import numpy as np, mfkernel as mf
+model = mf.Factors(np.ones((3, 2)), np.ones((2, 4)))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    model.save(sys.argv[1])
+except PermissionError as error:
+    print("refused", error.filename == sys.argv[1])
+else:
+    print("saved")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root may write all files")
+@pytest.mark.parametrize(("bits", "end"), [(0o644, "refused True"), (0o666, "saved"), (0o606, "saved")])
+def test_save__replaces_no_file_that_it_may_not_write(open_folder, bits, end):
+    path = open_folder / "model.npz"
+    model().save(path)
+    path.chmod(bits)
+    os.chown(path, 0, 12)
+    run = [sys.executable, "-c", AS_NOBODY, str(path)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == end, done.stderr
+    if end == "saved":  # by somebody who can keep neither owner nor group
+        status = path.stat()
+        assert (status.st_uid, status.st_gid) == (65534, 65534)
+        assert mode(path) == {0o666: 0o666, 0o606: 0o600}[bits]
+
+
+@pytest.mark.parametrize("length", [1, 100, 251, 255])
+def test_save__takes_names_up_to_the_limit_of_the_system(tmp_path, any_draft, length):
+    for name in ("m" * length, "é" * (length // 2) + "m" * (length % 2)):
+        model().save(tmp_path / name)
+        model(mean=1.0).save(tmp_path / name)
+        assert mf.load(tmp_path / name).mean == 1.0
+    assert all(len(os.fsencode(name)) == length for name in names(tmp_path))
+
+
+@POSIX
+def test_save__names_a_target_that_is_too_long(tmp_path):
+    with pytest.raises(OSError, match="m" * 256) as error:
+        model().save(tmp_path / ("m" * 256))
+    assert error.value.errno == errno.ENAMETOOLONG
+    assert names(tmp_path) == []
+
+
+# what goes wrong on the way
+
+LIMITED = """
+import resource, sys
+import numpy as np, mfkernel as mf
+from mfkernel import saving
+if sys.argv[2] == "named":
+    saving._open_nameless = lambda folder, mode: None
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    mf.Factors(np.ones((300_000, 2)), np.ones((2, 4))).save(sys.argv[1])
+except OSError as error:
+    print(error.errno, error.filename == sys.argv[1])
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("way", ["nameless", "named"])
+def test_save__leaves_the_old_file_where_there_is_no_room(tmp_path, way):
+    path = tmp_path / "model.npz"
+    model(mean=5.0).save(path)
+    before = path.read_bytes()
+    run = [sys.executable, "-c", LIMITED, str(path), way]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(errno.EFBIG), "True"]
+    assert done.stderr == ""
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["model.npz"]
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt(), RuntimeError("other")])
+def test_save__passes_other_errors_on(tmp_path, any_draft, monkeypatch, error):
+    def fail(file, **_):
+        file.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(type(error)) as caught:
+        model().save(tmp_path / "model.npz")
+    assert caught.value is error
+    assert names(tmp_path) == []
+
+
+def test_load__a_lack_of_memory_stays_one(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    model().save(path)
+    monkeypatch.setattr(saving, "available_memory", lambda: 100)
+    with pytest.raises(MemoryError, match=r"model\.npz.*GiB"):
+        mf.load(path)
+    monkeypatch.undo()
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(np.lib.format, "read_array", fail)
+    with pytest.raises(MemoryError, match=r"model\.npz"):
+        mf.load(path)
+
+
+SAVES = """
+import sys
+import numpy as np, mfkernel as mf
+model = mf.Factors(np.ones((300_000, 32)), np.ones((32, 10)))
+print("ready", flush=True)
+while True:
+    model.save(sys.argv[1])
+"""
+
+
+@LINUX
+@pytest.mark.parametrize("method", ["terminate", "kill"])
+def test_save__a_killed_process_leaves_nothing_behind(tmp_path, method):
+    for _ in range(3):
+        run = [sys.executable, "-c", SAVES, str(tmp_path / "model.npz")]
+        with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(0.2)
+            getattr(process, method)()
+    assert names(tmp_path) in ([], ["model.npz"])
+
+
+# saves, or stops in the middle until a line arrives
+STOPS = """
+import sys
+import numpy as np, mfkernel as mf
+from mfkernel import saving
+saving._open_nameless = lambda folder, mode: None
+savez = np.savez
+def slow(file, **arrays):
+    file.write(b"half of it")
+    file.flush()
+    print("half", flush=True)
+    sys.stdin.readline()
+    file.seek(0)
+    savez(file, **arrays)
+np.savez = slow
+mf.Factors(np.ones((3, 2)), np.ones((2, 4)), mean=7.0).save(sys.argv[1])
+"""
+
+
+def stopped(path):
+    """Return a process that has written half of a draft."""
+    run = [sys.executable, "-c", STOPS, str(path)]
+    process = subprocess.Popen(run, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"half\n"
+    return process
+
+
+@POSIX
+def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, any_draft):
+    path = tmp_path / "model.npz"
+    with stopped(path) as killed:
+        killed.kill()
+    with stopped(tmp_path / "other.npz") as killed:
+        killed.kill()
+    abandoned, foreign = names(tmp_path)
+    if abandoned.split("-")[1] != saving._draft_prefix(path).name.split("-")[1]:
+        abandoned, foreign = foreign, abandoned
+    kind, target, machine, token = abandoned.split("-")
+    elsewhere = f"{kind}-{target}-{'0' * len(machine)}-{token}"  # written on another machine, perhaps now
+    (tmp_path / elsewhere).write_bytes(b"half of it")
+    with stopped(path) as alive:
+        (draft,) = set(names(tmp_path)) - {abandoned, foreign, elsewhere}
+        model().save(path)
+        assert set(names(tmp_path)) == {draft, foreign, elsewhere, "model.npz"}
+        assert mf.load(path).mean == 0.0
+        alive.communicate(b"\n", timeout=60)
+        assert alive.returncode == 0
+    assert mf.load(path).mean == 7.0  # the last one wins
+    assert set(names(tmp_path)) == {foreign, elsewhere, "model.npz"}
+
+
+def test_save__from_several_threads_leaves_a_whole_file(tmp_path, any_draft):
+    path, models = tmp_path / "model.npz", [model(mean=float(n), n=1000 * (n + 1)) for n in range(4)]
+    errors, stop = [], threading.Event()
+
+    def save(one):
+        try:
+            while not stop.is_set():
+                one.save(path)
+        except BaseException as error:
+            errors.append(error)
+
+    models[0].save(path)
+    threads = [threading.Thread(target=save, args=(one,)) for one in models]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        loaded = mf.load(path)
+        assert loaded.shape == models[int(loaded.mean)].shape
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert names(tmp_path) == ["model.npz"]
+
+
+# texts that are Python objects
+
+
+def test_save__writes_texts_that_are_objects_without_pickle(tmp_path):
+    texts = np.empty(5, object)
+    texts[:] = ["", "zoë", "x" * 10_000, "a\0", "\ud800"]
+    saving.write(tmp_path / "file", {"format": 1}, {"ids": texts, "none": None, "empty": texts[:0]})
+    header, arrays = saving.read(tmp_path / "file", range(1, 2))
+    assert header == {"format": 1}
+    assert sorted(arrays) == ["empty", "ids"]
+    assert arrays["ids"].dtype == object
+    assert arrays["ids"].tolist() == texts.tolist()
+    assert arrays["empty"].tolist() == []
+    with np.load(tmp_path / "file", allow_pickle=False) as plain:
+        assert b"zo\xc3\xab" in plain["ids.utf8"].tobytes()
+
+
+@pytest.mark.parametrize("objects", [[1, "a"], [None], [b"a"], [["a", "b"]]])
+def test_save__refuses_other_objects(tmp_path, objects):
+    with pytest.raises(TypeError, match="ids must be an array of numbers or of texts"):
+        saving.write(tmp_path / "file", {"format": 1}, {"ids": np.array(objects, object)})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("ends", [[1, 3], [3, 2, 4], [5], [-1, 4], [], [1.0, 4.0], [[4]]])
+def test_load__refuses_texts_whose_ends_are_wrong(tmp_path, ends):
+    ids = {"ids.utf8": np.frombuffer(b"abcd", np.uint8), "ids.ends": np.array(ends)}
+    np.savez(tmp_path / "file", header=np.array('{"format": 1}'), **ids)
+    with pytest.raises(ValueError, match="not a model.*ids is damaged"):
+        saving.read(tmp_path / "file.npz", range(1, 2))
+
+
+# what a file says of itself
+
+
+def npy(shape, dtype="<f8", data=b""):
+    """Return an array's header, with whatever data."""
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+def archive(path, compression=zipfile.ZIP_STORED, **members):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        header = np.array(json.dumps({"format": 1}))
+        file.writestr("header.npy", npy((), header.dtype.str, header.tobytes()))
+        for name, data in members.items():
+            file.writestr(f"{name}.npy", data)
+    return path
+
+
+LYING = {
+    "terabytes": npy((10**12,)),
+    "more than there is": npy((3,), data=bytes(16)),
+    "less than there is": npy((1,), data=bytes(16)),
+    "negative": npy((-1, -2), data=bytes(16)),
+    "overflowing": npy((2**40, 2**40)),
+    "no bytes each": npy((10**12,), "<U0"),
+    "nothing, often": npy((10**12, 0)),
+    "objects": npy((1,), "|O", b"cos\nsystem\n(S'true'\ntR."),
+    "records": npy((1,), [("a", "<f8")], bytes(8)),
+    "dates": npy((1,), "<M8[s]", bytes(8)),
+    "bytes": npy((1,), "|S8", bytes(8)),
+    "not an array": b"P" * 100,
+}
+
+
+@pytest.mark.parametrize("data", LYING.values(), ids=LYING)
+def test_load__believes_no_size_that_a_file_declares(tmp_path, data):
+    path = archive(tmp_path / "model.npz", P=data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"model\.npz is not a model saved by mfkernel"):
+            saving.read(path, range(1, 2))
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_load__decompresses_nothing(tmp_path):
+    path = archive(tmp_path / "bomb.npz", zipfile.ZIP_DEFLATED, P=npy((2 * 10**6,), data=bytes(16 * 10**6)))
+    assert path.stat().st_size < 10**5
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"bomb\.npz is not a model.*compressed"):
+            saving.read(path, range(1, 2))
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_load__counts_no_byte_twice(tmp_path):
+    """Many entries of a zip file may share the same bytes of it."""
+    path = archive(tmp_path / "model.npz", P=npy((10**5,), data=bytes(8 * 10**5)))
+    with zipfile.ZipFile(path, "a") as file:
+        member = file.getinfo("P.npy")
+        for n in range(50):
+            twin = zipfile.ZipInfo(f"P{n:02}.npy")
+            for name in ("CRC", "compress_size", "file_size", "header_offset", "create_version"):
+                setattr(twin, name, getattr(member, name))
+            file.filelist.append(twin)
+            file.NameToInfo[twin.filename] = twin
+        file._didModify = True
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"not a model.*larger than the file"):
+            saving.read(path, range(1, 2))
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_load__refuses_two_arrays_of_one_name(tmp_path):
+    path = archive(tmp_path / "model.npz", P=npy((1,), data=bytes(8)))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("P.npy", npy((1,), data=bytes(8)))
+    with pytest.raises(ValueError, match=r"not a model.*same name"):
+        saving.read(path, range(1, 2))
