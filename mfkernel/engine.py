@@ -1,9 +1,11 @@
 """Who runs the tasks: this thread, or several that start and end with the training."""
 
 import contextvars
+import os
 import threading
 from bisect import insort
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, cast
@@ -35,7 +37,8 @@ class ThreadEngine:
     """Runs tasks on ``n_threads`` threads, of which this is one; a context manager.
 
     The kernels hold no lock of Python's, so that plain threads run them side by side: no threading layer to
-    clash with, nothing that survives a fork, and Ctrl-C is answered between two calls of a kernel.
+    clash with, and Ctrl-C is answered between two calls of a kernel. A process that is forked has no helpers
+    of its parent's, and starts its own.
 
     This thread works too. When it slept and woke two others for 5 ms, the system at times put both on one
     core, and some runs were no faster than one thread. As Ctrl-C may then strike between any two bytecodes,
@@ -46,6 +49,10 @@ class ThreadEngine:
 
     def __init__(self, n_threads: int) -> None:
         self._most_helpers, self._closed = n_threads - 1, False
+        self._forget_helpers()
+
+    def _forget_helpers(self) -> None:
+        self._process = os.getpid()
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._helpers: list[threading.Thread] = []
 
@@ -60,6 +67,11 @@ class ThreadEngine:
 
         Each call must look at ``cancelled()`` every few milliseconds and return if it is True. If one fails,
         or Ctrl-C arrives, the others are cancelled and waited for before the exception goes on.
+
+        Raises
+        ------
+        RuntimeError
+            If a thread cannot be started; then no task has begun.
         """
         n_helpers = min(self._most_helpers, len(tasks) - 1)
         queue = _Queue(tasks, n_helpers)
@@ -89,10 +101,8 @@ class ThreadEngine:
 
         helping = 0
         try:
-            while len(self._helpers) < n_helpers and not self._closed:
-                self._helpers.append(threading.Thread(target=self._help, name="mfkernel", daemon=True))
-                self._helpers[-1].start()
-            while helping < min(n_helpers, len(self._helpers)):
+            n_helpers = self._hire(n_helpers)
+            while helping < n_helpers:
                 self._jobs.put(help_out)
                 helping += 1
             work()
@@ -107,9 +117,20 @@ class ThreadEngine:
                 raise error
         return [queue.results[n] for n in range(len(tasks))]
 
+    def _hire(self, n_helpers: int) -> int:
+        """See to it that so many helpers wait for jobs; return how many do, fewer if this is closed."""
+        if self._process != os.getpid():
+            self._forget_helpers()
+        # only those that live are counted: a job that nobody takes would be waited for for ever
+        self._helpers = [helper for helper in self._helpers if helper.is_alive()]
+        while len(self._helpers) < n_helpers and not self._closed:
+            self._helpers.append(_started(self._help))
+        return min(n_helpers, len(self._helpers))
+
     def _help(self) -> None:
+        jobs = self._jobs
         while not self._closed:
-            for job in _get(self._jobs):
+            for job in _get(jobs):
                 job()
 
     def __enter__(self) -> Self:
@@ -119,11 +140,12 @@ class ThreadEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closed = True
+        if self._process != os.getpid():
+            return
         for _ in self._helpers:
             self._jobs.put(lambda: None)  # wakes it
         for helper in self._helpers:
-            if helper.ident is not None:  # not cut off before it was started
-                helper.join()
+            helper.join()
 
 
 class _Queue:
@@ -177,6 +199,19 @@ class _Queue:
             self._wake.put(None)
 
 
+def _started(work: Callable[[], Any]) -> threading.Thread:
+    """Return a thread that does some work, or say what to do where the system has none to spare."""
+    thread = threading.Thread(target=work, name="mfkernel", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"a thread could not be started ({error}); pass a smaller n_threads, or raise the limit on "
+            "processes and threads (ulimit -u, or that of the container)"
+        ) from error
+    return thread
+
+
 def _get(queue: SimpleQueue[Result]) -> list[Result]:
     """Return what comes next, or nothing if nothing comes for a while, open to Ctrl-C on every platform."""
     try:
@@ -188,7 +223,8 @@ def _get(queue: SimpleQueue[Result]) -> list[Result]:
 def interruptible(function: Callable[[], Result]) -> Result:
     """Return ``function()``, computed in a thread of its own, so that Ctrl-C need not wait for its end.
 
-    For long calls of NumPy or of a kernel; if interrupted, they end unheeded in the background.
+    For long calls of NumPy or of a kernel; if interrupted, they end unheeded in the background. If no thread
+    can be started, that is a ``RuntimeError``.
     """
     answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
@@ -199,7 +235,7 @@ def interruptible(function: Callable[[], Result]) -> Result:
             answers.put((None, error))
 
     context = contextvars.copy_context()  # np.errstate, for one
-    threading.Thread(target=context.run, args=(work,), name="mfkernel", daemon=True).start()
+    _started(partial(context.run, work))
     while not (answer := _get(answers)):
         pass
     ((result, error),) = answer
