@@ -1,7 +1,9 @@
 """Which ratings to learn from, which to test with, and which settings predict the latter best."""
 
 import itertools
+import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +14,19 @@ from mfkernel import _checks
 from mfkernel._lazy import optional
 from mfkernel._machine import available_cores
 from mfkernel.api import factorize
-from mfkernel.engine import Task, ThreadEngine
+from mfkernel.baseline import bias_baseline
+from mfkernel.engine import Task, ThreadEngine, interruptible
 from mfkernel.ratings import Ratings
 
 Fold = tuple[Ratings, Ratings]
+
+FAILURES = (ArithmeticError, ValueError, MemoryError)  # of a fit, which leave other candidates their chance
+FEW = 64  # ratings, for fits that only compile
+# settings that are numbers to the kernels, or none of their business: they are compiled once for all values
+NUMBERS = (
+    *("epochs", "learning_rate", "regularization", "bias_learning_rate", "bias_regularization"),
+    *("huber_delta", "alpha", "unobserved_weight", "patience", "tol", "time_limit", "rng"),
+)
 
 
 def train_test_split(
@@ -60,7 +71,7 @@ def train_test_split(
 
 
 class CrossValidation(NamedTuple):
-    """What fits on several folds came to.
+    """Errors and seconds of fits on several folds; nan for a fold that could not be fitted.
 
     Attributes
     ----------
@@ -69,7 +80,7 @@ class CrossValidation(NamedTuple):
     test_rmse
         (n_folds,) root mean square error of the predictions for the fold's held-out ratings.
     seconds
-        (n_folds,) of each fit.
+        (n_folds,) of each fit, without compilation.
     """
 
     train_rmse: NDArray[np.float64]
@@ -84,7 +95,10 @@ class CrossValidation(NamedTuple):
 
 
 class Search:
-    """What fits with several settings, each on several folds, came to.
+    """Errors and seconds of fits with several settings, each on several folds.
+
+    A fit that failed has nan for all figures. A candidate of which a fit failed has no mean, and is never the
+    best.
 
     Attributes
     ----------
@@ -94,7 +108,7 @@ class Search:
         (n_candidates, n_folds) root mean square error: of the residuals as the last epoch met them, and of
         the predictions for the fold's held-out ratings.
     seconds
-        (n_candidates, n_folds) of each fit.
+        (n_candidates, n_folds) of each fit, without compilation.
     """
 
     def __init__(self, settings: Sequence[dict[str, Any]], figures: NDArray[np.float64]) -> None:
@@ -103,7 +117,7 @@ class Search:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """(n_candidates,) mean test RMSE over the folds."""
+        """(n_candidates,) mean test RMSE over the folds; nan for a candidate of which a fit failed."""
         result: NDArray[np.float64] = self.test_rmse.mean(axis=1)
         return result
 
@@ -116,8 +130,21 @@ class Search:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The settings with the lowest mean test RMSE."""
-        return self.settings[int(self.mean.argmin())]
+        """The settings with the lowest mean test RMSE.
+
+        Raises
+        ------
+        ValueError
+            If no candidate could be fitted on all folds.
+        """
+        return self.settings[self._best]
+
+    @property
+    def _best(self) -> int:
+        mean = self.mean
+        if np.isnan(mean).all():
+            raise ValueError("no candidate could be fitted on all folds, so that none is the best")
+        return int(np.nanargmin(mean))
 
     def to_frame(self) -> Any:
         """Return a pandas ``DataFrame``, a row a fit: its settings, fold and figures (extra ``frame``)."""
@@ -136,16 +163,20 @@ class Search:
         return pandas.DataFrame(rows)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.best.items())
         n_candidates, n_folds = self.test_rmse.shape
+        failed = int(np.isnan(self.test_rmse).sum())
+        fits = f"{n_candidates} × {n_folds} fits" + (f", {failed} of them failed" if failed else "")
+        if np.isnan(self.mean).all():
+            return f"{type(self).__name__}({fits}, none best)"
+        best = self._best
         return (
-            f"{type(self).__name__}({n_candidates} × {n_folds} fits, best {shown}: test RMSE "
-            f"{self.mean.min():.4g} ± {self.standard_error[self.mean.argmin()]:.2g})"
+            f"{type(self).__name__}({fits}, best {_shown(self.settings[best])}: test RMSE "
+            f"{self.mean[best]:.4g} ± {self.standard_error[best]:.2g})"
         )
 
 
 class RankSelection(Search):
-    """What fits with several k came to, and the k that follows."""
+    """Errors and seconds of fits with several k, and the k that follows from them."""
 
     @property
     def ks(self) -> NDArray[np.int64]:
@@ -154,8 +185,14 @@ class RankSelection(Search):
 
     @property
     def k(self) -> int:
-        """The smallest rank within one standard error of the best (Breiman et al. 1984)."""
-        best = int(self.mean.argmin())
+        """The smallest rank within one standard error of the best (Breiman et al. 1984).
+
+        Raises
+        ------
+        ValueError
+            If no rank could be fitted on all folds.
+        """
+        best = self._best
         return int(self.ks[self.mean <= self.mean[best] + self.standard_error[best]].min())
 
     def plot(self, ax: Any = None) -> Any:
@@ -170,7 +207,8 @@ class RankSelection(Search):
             _, ax = optional("matplotlib.pyplot", "plot", "plot").subplots()
         ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
         ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
-        ax.axvline(self.k, color="grey", linestyle=":", label=f"k = {self.k}")
+        if not np.isnan(self.mean).all():
+            ax.axvline(self.k, color="grey", linestyle=":", label=f"k = {self.k}")
         ax.set(xlabel="k", ylabel="RMSE", xscale="log", xticks=self.ks, xticklabels=self.ks)
         ax.legend()
         return ax
@@ -180,6 +218,10 @@ def cross_validate(
     R: Any, k: int, cv: Any = 5, *, rng: Any = None, n_threads: int | None = None, **settings: Any
 ) -> CrossValidation:
     """Fit and test ``factorize(R, k, **settings)`` on each of several folds.
+
+    A fit that fails (``ArithmeticError``, ``ValueError`` or ``MemoryError``) leaves nan and a warning; the
+    first error is raised only if all fits fail. The same holds for :func:`grid_search` and
+    :func:`select_rank`.
 
     Parameters
     ----------
@@ -200,7 +242,7 @@ def cross_validate(
     >>> cross_validate(datasets.synthetic(), 4, cv=3, rng=0, epochs=1).test_rmse.shape
     (3,)
     """
-    return CrossValidation(*_run(R, [settings | {"k": k}], cv, rng, n_threads)[:, 0])
+    return CrossValidation(*_run(R, settings, [{"k": k}], cv, rng, n_threads)[:, 0])
 
 
 def grid_search(
@@ -234,7 +276,7 @@ def grid_search(
         if not choices:
             raise ValueError(f"grid[{name!r}] is empty")
     candidates = [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
-    return Search(candidates, _run(R, [settings | choice for choice in candidates], cv, rng, n_threads))
+    return Search(candidates, _run(R, settings, candidates, cv, rng, n_threads))
 
 
 def select_rank(
@@ -272,17 +314,22 @@ def select_rank(
     if not ranks:
         raise ValueError("ks is empty")
     candidates = [{"k": k} for k in ranks]
-    figures = _run(R, [settings | choice for choice in candidates], cv, rng, n_threads)
-    return RankSelection(candidates, figures)
+    return RankSelection(candidates, _run(R, settings, candidates, cv, rng, n_threads))
 
 
 def _run(
-    R: Any, candidates: list[dict[str, Any]], cv: Any, rng: Any, n_threads: int | None
+    R: Any,
+    common: dict[str, Any],
+    choices: list[dict[str, Any]],
+    cv: Any,
+    rng: Any,
+    n_threads: int | None,
 ) -> NDArray[np.float64]:
-    """Return training error, test error and seconds, (3, n_candidates, n_folds).
+    """Return training error, test error and seconds, (3, n_candidates, n_folds); nan where a fit failed.
 
     All candidates share the folds, which are made once; the fits run side by side, the longest first.
     """
+    candidates = [common | choice for choice in choices]
     for settings in candidates:
         for name in ("callback", "progress", "init"):
             if settings.get(name) not in (None, False):
@@ -305,23 +352,85 @@ def _run(
     seeds = generator.integers(2**63, size=len(folds)).tolist()
     read = about_ratings[:3]
     own = [{name: x for name, x in settings.items() if name not in read} for settings in candidates]
-    figures = np.empty((3, len(candidates), len(folds)))
+    figures = np.full((3, len(candidates), len(folds)), np.nan)
+    errors: dict[tuple[int, int], Exception] = {}
 
     def fit(work: tuple[int, int], cancelled: Callable[[], bool]) -> None:
         candidate, fold = work
         training, test = folds[fold]
         settings = {"rng": seeds[fold]} | own[candidate]
-        start = time.perf_counter()
-        model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
-        seconds = time.perf_counter() - start
-        figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
+        try:
+            start = time.perf_counter()
+            model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
+            seconds = time.perf_counter() - start
+            figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
+        except FAILURES as error:
+            errors[work] = error
 
     largest_first = sorted(range(len(candidates)), key=lambda c: candidates[c]["k"])
     tasks = [Task((c, fold)) for c in largest_first for fold in range(len(folds))]  # the last is taken first
     threads = available_cores() if n_threads is None else _checks.integer("n_threads", n_threads, 1)
+    interruptible(lambda: _compile(folds[0][0], own))
     with ThreadEngine(threads) as engine:
         engine.run(fit, tasks)
+    if len(errors) == len(tasks):
+        raise errors[min(errors)]
+    _warn_of(errors, choices)
     return figures
+
+
+class _CompiledError(Exception):
+    """Ends a fit whose kernels have all run."""
+
+
+def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
+    """Run what the candidates need on a few ratings, so that their seconds leave compilation out.
+
+    Arguments that no fit takes are a ``TypeError`` here; of other failures the fits themselves will tell.
+    """
+    # a full square, so that each row and column has ratings to learn from beside those that are held out
+    side = math.isqrt(min(FEW, ratings.nnz))
+    (users, items), part = np.divmod(np.arange(side**2), side), slice(side**2)
+    weights = None if ratings.weights is None else ratings.weights[part]
+    few = Ratings((users, items, ratings.values[part]), dtype=ratings.dtype, sample_weight=weights)
+
+    def stop(record: Any) -> None:
+        raise _CompiledError
+
+    done = set()
+    for settings in candidates:
+        compiled = {name: value for name, value in settings.items() if name not in NUMBERS}
+        if (key := repr(compiled)) in done:
+            continue
+        done.add(key)
+        # a penalty, so that few ratings will do for any rank
+        tried = settings | {"epochs": 2, "rng": 0, "n_threads": 1, "callback": stop}
+        if settings.get("regularization") is not None:
+            tried["regularization"] = 1.0
+        try:
+            if settings.get("validation") is not None:
+                tried["validation"] = 0.1
+                bias_baseline(few)
+            factorize(few, **tried)
+        except (_CompiledError, *FAILURES):
+            pass
+
+
+def _warn_of(errors: dict[tuple[int, int], Exception], choices: list[dict[str, Any]]) -> None:
+    """Warn of each candidate that failed, with its folds and its first error."""
+    for candidate, group in itertools.groupby(sorted(errors), key=lambda work: work[0]):
+        folds = [fold for _, fold in group]
+        error = errors[candidate, folds[0]]
+        places = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+        warnings.warn(
+            f"{_shown(choices[candidate])} failed on {places} and has nan there: "
+            f"{type(error).__name__}: {error}",
+            stacklevel=4,
+        )
+
+
+def _shown(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
 def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:

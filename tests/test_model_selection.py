@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
+from tests.forms import python
 
 
 def test_cross_validate__is_a_fit_on_each_fold(ratings):
@@ -104,3 +105,159 @@ def test_plot__names_the_extra_or_draws(ratings):
         return
     mpl.use("agg")
     assert found.plot().get_xlabel() == "k"
+
+
+# candidates that fail
+
+FAILS = {"learning_rate": 1e9}
+
+
+def test_grid_search__goes_on_when_a_candidate_fails(ratings):
+    with pytest.warns(UserWarning, match="failed") as caught:
+        search = mf.grid_search(ratings, {"learning_rate": [1e9, 0.02], "k": [2]}, 3, rng=0, epochs=2)
+    (warning,) = caught
+    assert "learning_rate=1000000000.0, k=2 failed on folds 0, 1, 2 and has nan there" in str(warning.message)
+    assert "DivergenceError: training diverged" in str(warning.message)
+    assert warning.filename == __file__
+    for figures in (search.train_rmse, search.test_rmse, search.seconds):
+        assert np.isnan(figures[0]).all()
+        assert np.isfinite(figures[1]).all()
+    alone = mf.cross_validate(ratings, 2, 3, rng=0, epochs=2, learning_rate=0.02)
+    np.testing.assert_array_equal(search.test_rmse[1], alone.test_rmse)
+    assert search.best == {"learning_rate": 0.02, "k": 2}
+    np.testing.assert_array_equal(search.mean, [np.nan, alone.test_rmse.mean()])
+    assert np.isnan(search.standard_error).tolist() == [True, False]
+    assert repr(search).startswith("Search(2 × 3 fits, 3 of them failed, best learning_rate=0.02, k=2: test ")
+
+
+def test_select_rank__leaves_out_ranks_whose_equations_have_no_solution(ratings):
+    with pytest.warns(UserWarning, match=r"k=30 failed on folds 0, 1 .*LinAlgError: .*not positive definite"):
+        found = mf.select_rank(ratings, [1, 30], 2, rng=0, method="als", regularization=0.0, epochs=1)
+    assert found.k == 1
+    assert found.best == {"k": 1}
+
+
+def test_select_rank__leaves_out_ranks_for_which_there_is_no_memory(ratings):
+    with pytest.warns(UserWarning, match="k=10000000000 failed.*MemoryError: .*GiB"):
+        found = mf.select_rank(ratings, [2, 10**10], 2, rng=0, epochs=1)
+    assert found.k == 2
+
+
+def test_cross_validate__has_nan_for_a_fold_that_fails(ratings):
+    good = mf.train_test_split(ratings, 0.2, rng=0)
+    one = mf.Ratings(([0], [0], [1.0], ratings.shape))
+    other = mf.Ratings(([1], [1], [1.0], ratings.shape))
+    with pytest.warns(
+        UserWarning, match="k=2 failed on fold 1 and has nan there: ValueError: .*hold out one"
+    ):
+        found = mf.cross_validate(
+            ratings, 2, [good, (one, other)], rng=0, epochs=3, validation=0.1, loss="absolute"
+        )
+    for figures in found:
+        assert np.isnan(figures).tolist() == [False, True]
+
+
+def test_searches__raise_the_first_error_where_all_fits_fail(ratings):
+    with pytest.raises(FloatingPointError, match="diverged"):
+        mf.cross_validate(ratings, 2, 2, rng=0, **FAILS)
+    with pytest.raises(ValueError, match="method must be one of.*'lsa'"):
+        mf.grid_search(ratings, {"method": ["lsa", "sdg"], "k": [2]}, 2)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        mf.select_rank(ratings, [2, 3], 2, epochs=0)
+
+
+@pytest.mark.parametrize("wrong", [{"stars": 5}, {"k": "many"}, {"biases": 1}, {"epochs": 1.5}])
+def test_searches__raise_what_no_fit_takes_at_once(wrong, ratings, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(mf.Factors, "rmse", lambda *_: fitted.append(1) or 1.0)
+    grid = {"k": [2], "learning_rate": [0.01, 0.02]} | {name: [value] for name, value in wrong.items()}
+    with pytest.raises(TypeError, match=f"{next(iter(wrong))}"):
+        mf.grid_search(ratings, grid, 2, n_threads=1)
+    assert fitted == []
+
+
+def test_searches__end_on_ctrl_c(ratings, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mfkernel.model_selection._compile", lambda *_: None)
+    monkeypatch.setattr("mfkernel.model_selection.factorize", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mf.cross_validate(ratings, 2, 2)
+
+
+NAN = np.nan
+
+
+@pytest.mark.parametrize(
+    ("test", "k"),
+    [
+        ([[NAN, 0.1, 0.1], [1.0, 1.0, 1.0], [0.9, 0.9, 0.9]], 8),
+        ([[1.0, 1.0, 1.0], [NAN, NAN, NAN], [1.0, 1.0, 1.0]], 2),
+        ([[1.2, 1.2, 1.2], [1.0, 1.0, 1.0], [0.1, 0.1, NAN]], 4),
+    ],
+)
+def test_select_rank__a_rank_with_a_failed_fold_is_never_the_best(test, k):
+    found = mf.RankSelection([{"k": 2}, {"k": 4}, {"k": 8}], np.stack([np.array(test)] * 3))
+    assert found.k == k
+    assert found.best == {"k": k}
+    assert f"best k={k}:" in repr(found)
+
+
+def test_select_rank__says_if_no_rank_was_fitted_on_all_folds():
+    test = np.array([[NAN, 0.1], [0.1, NAN]])
+    found = mf.RankSelection([{"k": 2}, {"k": 4}], np.stack([test] * 3))
+    for question in (lambda: found.k, lambda: found.best):
+        with pytest.raises(ValueError, match="no candidate could be fitted on all folds"):
+            question()
+    assert repr(found) == "RankSelection(2 × 2 fits, 2 of them failed, none best)"
+
+
+def test_plot_and_to_frame__show_nan(ratings):
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib").use("agg")
+    test = np.array([[NAN, NAN], [0.1, 0.2], [0.1, NAN]])
+    found = mf.RankSelection([{"k": 2}, {"k": 4}, {"k": 8}], np.stack([test] * 3))
+    assert np.isnan(found.to_frame()["test_rmse"]).tolist() == [True, True, False, False, False, True]
+    assert len(found.plot().lines) > 0
+    none = mf.RankSelection([{"k": 2}], np.full((3, 1, 2), NAN))
+    none.plot().figure.canvas.draw()
+
+
+# seconds
+
+COMPILED = """
+import warnings
+import numba.core.event as event
+import mfkernel as mf
+from mfkernel import model_selection
+S = mf.datasets.synthetic(60, 40, 900)
+compiled, factorize = [], model_selection.factorize
+def watched(*arguments, **settings):
+    with event.install_recorder("numba:compile") as recorder:
+        model = factorize(*arguments, **settings)
+    compiled.extend(record.data["dispatcher"].__name__ for _, record in recorder.buffer)
+    return model
+model_selection.factorize = watched
+warnings.simplefilter("ignore")  # held-out ratings of so few are predicted badly
+for R, grid in {searches}:
+    with event.install_recorder("numba:compile") as recorder:
+        search = mf.grid_search(R, grid, 2, rng=0, n_threads=2)
+    assert search.train_rmse.min() > 0
+    assert len(recorder.buffer) > 10
+print(*compiled)
+"""
+SEARCHES = """\
+[
+    (S, {"k": [2], "loss": ["squared", "huber"], "validation": [0.2]}),
+    (
+        mf.Ratings(S, dtype="float64", sample_weight=[1.5] * 900),
+        {"k": [3], "biases": [True], "l1": [0.0, 0.1], "schedule": ["sequential"], "decay": ["linear"]},
+    ),
+    (S, {"method": ["als"], "k": [40], "regularization": [0.01]}),
+]
+"""
+
+
+def test_searches__their_seconds_leave_compilation_out(tmp_path):
+    assert python(COMPILED.replace("{searches}", SEARCHES.strip()), NUMBA_CACHE_DIR=str(tmp_path)) == ""
