@@ -26,7 +26,6 @@ if sys.platform != "win32":
 Path_ = str | os.PathLike[str]
 Arrays = dict[str, NDArray[Any]]
 
-TEXTS, ENDS = ".utf8", ".ends"  # of an array of texts: all bytes in one array, and where each text ends
 KINDS = "biufU"  # of numpy's dtypes: what a model is made of
 NO_LOCKS_AGE = 86_400  # seconds; where files cannot be locked, a draft so old has no process any more
 SPECIAL = (
@@ -55,9 +54,12 @@ def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | 
     ValueError
         If the path is a device, a pipe or a socket.
     TypeError
-        If an array holds objects other than texts.
+        If an array holds Python objects, which would be pickled.
     """
-    kept = _without_objects(arrays)
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in kept.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"{name} must be an array of numbers or text, got dtype {array.dtype}")
     target = Path(os.path.realpath(path))
     try:
         old = _file_to_replace(path, target)
@@ -104,40 +106,6 @@ def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
             f"{name} has format {version}; this version reads formats {formats.start} to {formats[-1]}"
         )
     return header, arrays
-
-
-def _without_objects(arrays: dict[str, NDArray[Any] | None]) -> Arrays:
-    """Return the arrays that there are, with texts that are Python objects as UTF-8."""
-    kept: Arrays = {}
-    for name, array in arrays.items():
-        if array is None:
-            continue
-        if not array.dtype.hasobject:
-            kept[name] = array
-            continue
-        texts = array.tolist()
-        if array.ndim != 1 or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"{name} must be an array of numbers or of texts, got dtype {array.dtype}")
-        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
-        kept[name + TEXTS] = np.frombuffer(b"".join(parts), np.uint8)
-        kept[name + ENDS] = np.cumsum([len(part) for part in parts], dtype=np.int64)
-    return kept
-
-
-def _with_texts(arrays: Arrays) -> Arrays:
-    """Undo ``_without_objects``."""
-    for name in [name.removesuffix(TEXTS) for name in arrays if name.endswith(TEXTS)]:
-        content, ends = arrays.pop(name + TEXTS), arrays.pop(name + ENDS, None)
-        if ends is None or ends.ndim != 1 or ends.dtype != np.int64 or content.dtype != np.uint8:
-            raise _NotAModelError(f"{name} is damaged")
-        starts, data = np.concatenate([[0], ends]), content.tobytes()
-        if starts[-1] != len(data) or (np.diff(starts) < 0).any():
-            raise _NotAModelError(f"{name} is damaged")
-        texts = np.empty(ends.size, object)
-        for n, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=False)):
-            texts[n] = data[start:end].decode("utf-8", "surrogatepass")
-        arrays[name] = texts
-    return arrays
 
 
 def _refuse_special(path: Path_, status: os.stat_result) -> None:
@@ -344,9 +312,7 @@ def _arrays(stream: BinaryIO) -> Arrays:
         free = available_memory()
         if free is not None and size > free:
             raise MemoryError(f"it takes {size / 2**30:,.1f} GiB, but only {free / 2**30:,.1f} GiB is free")
-        return _with_texts(
-            {member.filename.removesuffix(".npy"): _array(archive, member, size) for member in members}
-        )
+        return {member.filename.removesuffix(".npy"): _array(archive, member, size) for member in members}
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> NDArray[Any]:
