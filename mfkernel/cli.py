@@ -1,8 +1,11 @@
 """The program ``mfkernel``."""
 
 import argparse
+import contextlib
 import io
 import math
+import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import mfkernel as mf
-from mfkernel import _checks
+from mfkernel import _checks, saving
 from mfkernel.api import METHODS, SCHEDULES
 from mfkernel.convert import DUPLICATES
 from mfkernel.methods import DECAYS
@@ -20,164 +23,301 @@ from mfkernel.objective import LOSSES, targets
 from mfkernel.ridge import SOLVERS
 
 EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
+INTERRUPTED, BROKEN_PIPE = 130, 141  # exit status, as a shell has it of a program that a signal has ended
+TRACEBACK = "MFKERNEL_TRACEBACK"  # if this variable is set, errors show where they come from
+EXPECTED = (  # errors whose message is enough; of others the name is shown as well
+    *(OSError, ValueError, TypeError, ArithmeticError, MemoryError, KeyError, RuntimeError, ImportError),
+)
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+MOST_NAMES = 5  # in a message
+LEAST_WIDTH = 8  # characters of a column of numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; errors that the user can mend end it with a line, not a traceback."""
+    """Run the program; whatever goes wrong ends it with one line and an exit status, not a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without × and · must not end the run
-    options = _parser().parse_args(arguments)
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every id
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"mfkernel: {message}", file=sys.stderr)
-            options.run(options)
+        try:
+            options = _parser().parse_args(arguments)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: _say(message)
+                options.run(options)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit("mfkernel: interrupted")
-    except (OSError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        sys.exit(f"mfkernel: {error}")
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # who reads has seen enough
+        _close_output()
+        sys.exit(BROKEN_PIPE)
+    except Exception as error:
+        _close_output()
+        if os.environ.get(TRACEBACK):
+            raise
+        sys.exit(f"mfkernel: {_message(error)}")
+
+
+def _message(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.splitlines())
+    if isinstance(error, MemoryError):
+        return text or "there is not enough memory"
+    if text and isinstance(error, EXPECTED):
+        return text
+    return f"{type(error).__name__}{text and ': '}{text}; {TRACEBACK}=1 shows where"
+
+
+def _say(message: object) -> None:
+    if sys.stderr is not None:
+        print("mfkernel:", " ".join(str(message).splitlines()), file=sys.stderr)
+
+
+def _close_output() -> None:
+    """Where output can no longer be written, let Python not try again at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+# options
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mfkernel", description="Matrix factorization of known ratings.")
+    parser = argparse.ArgumentParser(
+        prog="mfkernel",
+        description="Predict ratings by matrix factorization.",
+        epilog=f"If the environment variable {TRACEBACK} is set, errors show where they come from.",
+    )
     parser.add_argument("--version", action="version", version=f"mfkernel {mf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser(
         "factorize",
-        help="find P and Q with R ≈ P·Q",
-        description=f"Find P and Q with R ≈ P·Q for the ratings of FILE: {FORMATS} "
-        "Without FILE, for the textbook's 5 × 3 example.",
+        help="learn user and item factors from ratings",
+        description="Learn user factors P and item factors Q, whose product predicts ratings, from FILE: "
+        f"{FORMATS} Without FILE, factorize the textbook's example of 5 users and 3 items.",
     )
     command.set_defaults(run=_factorize)
     command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the ratings")
     command.add_argument("-k", type=int, help="number of factors (default: 32; 2 for the example)")
     command.add_argument("-o", "--output", type=Path, metavar="MODEL.npz", help="save the model here")
-    command.add_argument("--test", type=float, metavar="SHARE", help="hold out this share of the ratings")
+    command.add_argument(
+        "--test", type=float, metavar="SHARE", help="hold out this share of the ratings to measure errors"
+    )
     command.add_argument(
         "--validation",
         type=float,
         metavar="SHARE",
-        help="of the ratings to learn from, hold out this share and keep the epoch that predicts it best",
+        help="hold out this share of the training ratings, and keep the epoch that predicts it best",
     )
-    command.add_argument("--patience", type=int, metavar="N", help="stop after N epochs that do not (5)")
-    command.add_argument("--time-limit", type=float, metavar="SECONDS", help="begin no epoch after these")
-    command.add_argument("--schedule", choices=SCHEDULES, help="default: blocks; sequential for the example")
+    command.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N epochs that predict the validation ratings no better (default: 5)",
+    )
+    command.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="start no epoch after this many seconds"
+    )
+    command.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="sgd: order of the ratings (default: blocks; sequential for the example)",
+    )
     command.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    _add_fit_options(command)
+    _add_fit_options(command, METHODS)
     _add_file_options(command)
 
     command = commands.add_parser(
         "select-rank",
         help="find the number of factors that predicts held-out ratings best",
-        description=f"Fit the ratings of FILE with several k on several folds. FILE: {FORMATS}",
+        description="Fit several numbers of factors k, each on several folds of the ratings in FILE, and "
+        f"compare their errors. FILE: {FORMATS}",
     )
     command.set_defaults(run=_select_rank)
     command.add_argument("file", type=Path, metavar="FILE", help="the ratings")
-    command.add_argument("-k", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], help="ranks to try")
-    command.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
-    _add_fit_options(command)
+    command.add_argument(
+        "-k",
+        type=int,
+        nargs="+",
+        default=[4, 8, 16, 32, 64, 128],
+        help="numbers of factors to try (default: 4 8 16 32 64 128)",
+    )
+    command.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
+    # implicit feedback is judged by rankings, not by the errors that are compared here
+    _add_fit_options(command, [method for method in METHODS if method != "implicit"])
     _add_file_options(command)
 
-    command = commands.add_parser("recommend", help="find the items that a user would rate highest")
+    command = commands.add_parser("recommend", help="list the items with the highest predictions for a user")
     command.set_defaults(run=_recommend)
     _add_model(command)
-    command.add_argument("users", nargs="*", metavar="USER", help="ids as in the ratings, or row numbers")
-    command.add_argument("--ratings", type=Path, metavar="FILE", help="of new users, to recommend to them")
-    command.add_argument("-n", type=int, default=10, help="how many items (default: 10)")
-    command.add_argument("--include-seen", action="store_true", help="items that the user has rated, too")
+    command.add_argument(
+        "users", nargs="*", metavar="USER", help="user ids; row numbers if the model has no ids"
+    )
+    command.add_argument(
+        "--ratings", type=Path, metavar="FILE", help="recommend to new users, who rated what FILE says"
+    )
+    command.add_argument("-n", type=int, default=10, help="number of items (default: 10)")
+    command.add_argument(
+        "--include-seen", action="store_true", help="also list items that the user has rated"
+    )
     _add_file_options(command)
 
-    command = commands.add_parser("similar", help="find the items that are nearest to one")
+    command = commands.add_parser("similar", help="list the items, or users, that are most similar to one")
     command.set_defaults(run=_similar)
     _add_model(command)
-    command.add_argument("items", nargs="+", metavar="ITEM", help="ids as in the ratings, or column numbers")
-    command.add_argument("-n", type=int, default=10, help="how many (default: 10)")
-    command.add_argument("--users", action="store_true", help="find users that are nearest to a user")
+    command.add_argument(
+        "ids", nargs="+", metavar="ID", help="item ids; column numbers if the model has no ids"
+    )
+    command.add_argument("-n", type=int, default=10, help="number of similar items (default: 10)")
+    command.add_argument("--users", action="store_true", help="ID is a user; list similar users")
 
-    command = commands.add_parser("explain", help="say what a prediction is made of")
+    command = commands.add_parser("explain", help="show which ratings a prediction comes from")
     command.set_defaults(run=_explain)
     _add_model(command)
-    command.add_argument("user", metavar="USER")
-    command.add_argument("item", metavar="ITEM")
-    command.add_argument("-n", type=int, default=10, help="how many of the user's ratings (default: 10)")
+    command.add_argument("user", metavar="USER", help="user id; row number if the model has no ids")
+    command.add_argument("item", metavar="ITEM", help="item id; column number if the model has no ids")
+    command.add_argument("-n", type=int, default=10, help="number of the user's ratings (default: 10)")
 
     command = commands.add_parser("update", help="learn new ratings, also of new users and items")
     command.set_defaults(run=_update)
     _add_model(command)
     command.add_argument("file", type=Path, metavar="FILE", help="the new ratings")
-    command.add_argument("-o", "--output", type=Path, metavar="MODEL.npz", help="default: the model's file")
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="MODEL.npz", help="save here (default: replace the model)"
+    )
     _add_file_options(command)
     return parser
 
 
 FORMATS = (
-    "MovieLens u.data, ratings.dat or ratings.csv, 'user item rating' text, MatrixMarket or scipy npz, "
-    "gzipped or not."
+    "MovieLens u.data, ratings.dat or ratings.csv, text with a user, an item and a rating per line, "
+    "MatrixMarket, or scipy npz; gzipped or not."
 )
 FIT_OPTIONS = (
     *("method", "epochs", "learning_rate", "decay", "regularization", "biases", "loss", "l1", "nonnegative"),
     *("solver", "weighted", "alpha", "unobserved_weight", "dtype", "seed", "threads"),
 )
+FILE_OPTIONS = ("columns", "duplicates", "encoding")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, metavar="MODEL.npz", help="what factorize -o has saved")
+    command.add_argument("model", type=Path, metavar="MODEL.npz", help="a model that factorize -o saved")
 
 
-def _add_fit_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--threads", type=int, metavar="N", help="default: as many as the work is enough for"
+def _add_fit_options(command: argparse.ArgumentParser, methods: Sequence[str]) -> None:
+    implicit = "implicit" in methods
+    least_squares = "als and implicit" if implicit else "als"
+    add = command.add_argument
+    add("--method", choices=methods, default="sgd", help="training method (default: sgd)")
+    add("--epochs", type=int, metavar="N", help="passes over the ratings (default: from the data)")
+    add("--threads", type=int, metavar="N", help="number of threads (default: from the data size)")
+    add("--learning-rate", type=float, metavar="RATE", help="sgd: first step size (default: from the data)")
+    add(
+        "--decay",
+        choices=tuple(DECAYS),
+        help="sgd: how the step size falls (default: cosine; constant with --learning-rate)",
     )
-    command.add_argument("--method", choices=METHODS, default="sgd", help="default: sgd")
-    command.add_argument("--epochs", type=int, metavar="N", help="passes over the ratings")
-    command.add_argument("--learning-rate", type=float, metavar="RATE", help="step size of the first epoch")
-    command.add_argument("--decay", choices=tuple(DECAYS), help="default: constant with --learning-rate")
-    command.add_argument("--regularization", type=float, metavar="LAMBDA")
-    command.add_argument("--biases", action="store_true", help="add the mean, and biases of users and items")
-    command.add_argument("--loss", choices=LOSSES, default="squared", help="default: squared")
-    command.add_argument("--l1", type=float, default=0.0, metavar="LAMBDA", help="sets coordinates to zero")
-    command.add_argument("--nonnegative", action="store_true", help="keep P and Q from falling below zero")
-    command.add_argument("--solver", choices=SOLVERS, help="of als and implicit; default: by k")
-    command.add_argument(
+    add(
+        "--regularization",
+        type=float,
+        metavar="LAMBDA",
+        help="penalty on squared factors (default: from the data)",
+    )
+    add("--biases", action="store_true", help="sgd and als: add the mean, and biases of users and items")
+    add("--loss", choices=LOSSES, default="squared", help="sgd: error to minimize (default: squared)")
+    add(
+        "--l1",
+        type=float,
+        default=0.0,
+        metavar="LAMBDA",
+        help="sgd: penalty that sets factors to zero (default: 0)",
+    )
+    add("--nonnegative", action="store_true", help="keep the factors from falling below zero")
+    add(
+        "--solver",
+        choices=SOLVERS,
+        help=f"{least_squares}: how rows are solved (default: cholesky up to 32 factors, else cg)",
+    )
+    add(
         "--weighted",
         action="store_true",
         default=None,
-        help="of als and implicit: λ for each rating of a row",
+        help=f"{least_squares}: multiply the penalty of a row by its number of ratings",
     )
-    command.add_argument(
-        "--alpha", type=float, default=1.0, help="of implicit: a strength r weighs 1 + ALPHA r (1)"
-    )
-    command.add_argument(
-        "--unobserved-weight", type=float, default=1.0, metavar="WEIGHT", help="of implicit: of all else (1)"
-    )
-    command.add_argument(
-        "--dtype", choices=("float32", "float64"), help="default: float32; float64 for the example"
-    )
-    command.add_argument("--seed", type=int, help="same seed, same result (but for hogwild)")
+    if implicit:
+        add(
+            "--alpha",
+            type=float,
+            default=1.0,
+            help="implicit: an entry of strength r weighs 1 + ALPHA r (default: 1)",
+        )
+        add(
+            "--unobserved-weight",
+            type=float,
+            default=1.0,
+            metavar="WEIGHT",
+            help="implicit: weight of cells without an entry (default: 1)",
+        )
+    add("--dtype", choices=("float32", "float64"), help="of the factors (default: float32)")
+    add("--seed", type=int, help="the same seed gives the same result, except with schedule hogwild")
 
 
 def _add_file_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--duplicates", choices=DUPLICATES, default="raise")
+    command.add_argument(
+        "--duplicates",
+        choices=DUPLICATES,
+        help="what to make of several ratings of one item by one user (default: raise, an error)",
+    )
     command.add_argument(
         "--columns",
         nargs=3,
         metavar=("USER", "ITEM", "RATING"),
         help="names in FILE's header, or positions from 0",
     )
+    command.add_argument("--encoding", help="of a text FILE, such as latin-1 or utf-16 (default: utf-8)")
 
 
 def _read(options: argparse.Namespace, path: Path) -> mf.Ratings:
-    columns = options.columns and [int(c) if c.isdecimal() else c for c in options.columns]
-    return mf.read_ratings(path, columns=columns, duplicates=options.duplicates)
+    columns = options.columns and [int(c) if c.isdecimal() else _readings(c)[0] for c in options.columns]
+    encoding = {} if options.encoding is None else {"encoding": options.encoding}
+    return mf.read_ratings(path, columns=columns, duplicates=options.duplicates or "raise", **encoding)
+
+
+def _check_file_options(options: argparse.Namespace, remedy: str) -> None:
+    """Refuse options of a file where there is none, rather than leave them unheeded."""
+    for name in FILE_OPTIONS:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} needs {remedy}")
 
 
 def _fit_settings(options: argparse.Namespace) -> dict[str, Any]:
     for name, least in (("epochs", 1), ("threads", 1), ("seed", 0)):
         if (value := getattr(options, name)) is not None:
             _checks.integer(f"--{name}", value, least)
-    settings = {name: getattr(options, name) for name in FIT_OPTIONS}
+    settings = {name: getattr(options, name) for name in FIT_OPTIONS if hasattr(options, name)}
     settings |= {"rng": settings.pop("seed"), "n_threads": settings.pop("threads")}
     return settings
+
+
+def _check_output(path: Path | None) -> None:
+    """Refuse a place where the model could not be saved, before the work that would be lost."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path} must name a file in a folder that exists, here {path.parent}")
+    saving.check(path)
+
+
+# commands
 
 
 def _factorize(options: argparse.Namespace) -> None:
@@ -187,6 +327,8 @@ def _factorize(options: argparse.Namespace) -> None:
         _checks.integer("-k", options.k, 1)
     if options.test is not None and not 0 < options.test < 1:
         raise ValueError(f"--test must be between 0 and 1, got {options.test}")
+    if options.patience is not None and options.validation is None:
+        raise ValueError("--patience needs --validation SHARE")
     textbook = options.file is None and options.method == "sgd"
     settings = _fit_settings(options) | {
         "schedule": options.schedule or ("sequential" if textbook else "blocks"),
@@ -199,7 +341,10 @@ def _factorize(options: argparse.Namespace) -> None:
         return
     settings["dtype"] = settings["dtype"] or "float32"
     ratings = _read(options, options.file)
-    print(f"{options.file}: {ratings}")
+    print(
+        f"{_shown(options.file)}: {ratings.n_users:,} users, {ratings.n_items:,} items, "
+        f"{ratings.nnz:,} ratings"
+    )
     train, test = ratings, None
     if options.test is not None:
         train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
@@ -210,149 +355,24 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.validation is not None:
         errors = [math.inf if x.validation_error is None else x.validation_error for x in model.history]
         best = model.history[errors.index(min(errors))]
-        ranked = model.settings.implicit
-        name, figure = ("NDCG ", best.validation_ndcg) if ranked else ("", best.validation_rmse)
-        print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {name}{figure:.4f}")
+        if model.settings.implicit:
+            figure = f"NDCG {_share(best.validation_ndcg)}"
+        else:
+            figure = _figure(best.validation_rmse)
+        print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {figure}")
     if model.settings.implicit:
         _print_rankings(model, test)
     else:
         _print_errors(model, train, test)
     if options.output is not None:
-        print(f"saved {options.output}")
-
-
-def _print_rankings(model: mf.Factors, test: mf.Ratings | None) -> None:
-    """Print how well held-out items are ranked, or without such how far the objective fell."""
-    if test is None:
-        print(f"objective {model.history[-1].loss:.6g} after {len(model.history)} epochs; --test ranks")
-        return
-    print(f"{f'{model.k} factors, of the best':<26}{'20':>8}{'100':>8}")
-    figures = [mf.metrics.ranking(model, test, n) for n in (20, 100)]
-    for name in ("recall", "ndcg"):
-        print(f"{name:<26}{''.join(f'{figure[name]:>8.4f}' for figure in figures)}")
-
-
-def _print_errors(model: mf.Factors, train: mf.Ratings, test: mf.Ratings | None) -> None:
-    """Print the errors of the factors beside those of the mean."""
-    print(f"{'RMSE':<22}{'train':>10}{'test' if test else '':>10}")
-    parts = [targets(part, model.settings) for part in (train, test) if part is not None]
-    mean = parts[0].mean
-    for name, figures in (
-        ("predicting the mean", [math.hypot(part.std, part.mean - mean) for part in parts]),
-        (
-            f"{model.k} factors{' and biases' if model.settings.biases else ''}",
-            [model.rmse(part) for part in parts],
-        ),
-    ):
-        print(f"{name:<22}{''.join(f'{rmse:>10.4f}' for rmse in figures)}")
-
-
-def _select_rank(options: argparse.Namespace) -> None:
-    """Print the errors of each rank, and which to take."""
-    settings = _fit_settings(options)
-    settings["dtype"] = settings["dtype"] or "float32"
-    found = mf.select_rank(_read(options, options.file), options.k, options.folds, **settings)
-    print(f"{'k':>6}{'train':>10}{'test':>10}{'±':>9}{'seconds':>9}")
-    columns = (found.train_rmse.mean(axis=1), found.mean, found.standard_error, found.seconds.sum(axis=1))
-    for k, train, test, error, seconds in zip(found.ks, *columns, strict=True):
-        print(f"{k:>6}{train:>10.4f}{test:>10.4f}{error:>9.4f}{seconds:>9.2f}")
-    print(f"k = {found.k}, the smallest within a standard error of the best, k = {found.best['k']}")
-
-
-def _recommend(options: argparse.Namespace) -> None:
-    """Print a line for each user and item."""
-    model = mf.load(options.model)
-    if bool(options.users) == (options.ratings is not None):
-        raise ValueError("pass users, or new users' ratings with --ratings, one of both")
-    n = _checks.integer("-n", options.n, 1)
-    if options.ratings is not None:
-        strangers = _read(options, options.ratings)
-        names: Sequence[Any] = range(strangers.n_users)
-        if strangers.user_ids is not None:
-            names = strangers.user_ids.tolist()
-        found = model.recommend(strangers, n, exclude_seen=not options.include_seen)
-    else:
-        names = options.users
-        rows = _numbers("user", model.user_ids, model.user_rows, names)
-        found = model.recommend(rows, n, exclude_seen=not options.include_seen)
-    _print_found("item", names, found, model.item_ids, "score")
-
-
-def _similar(options: argparse.Namespace) -> None:
-    """Print a line for each neighbour."""
-    model, n = mf.load(options.model), _checks.integer("-n", options.n, 1)
-    if options.users:
-        rows = _numbers("user", model.user_ids, model.user_rows, options.items)
-        _print_found("user", options.items, model.similar_users(rows, n), model.user_ids, "cosine")
-    else:
-        columns = _numbers("item", model.item_ids, model.item_columns, options.items)
-        _print_found("item", options.items, model.similar_items(columns, n), model.item_ids, "cosine")
-
-
-def _explain(options: argparse.Namespace) -> None:
-    """Print the parts of a prediction."""
-    model, n = mf.load(options.model), _checks.integer("-n", options.n, 1)
-    user = _numbers("user", model.user_ids, model.user_rows, [options.user])[0]
-    item = _numbers("item", model.item_ids, model.item_columns, [options.item])[0]
-    parts = model.explain(user, item, n)
-    print(f"{parts.score:>9.4f}  the prediction")
-    for name, part in (
-        ("mean", parts.mean),
-        ("user's bias", parts.user_bias),
-        ("item's bias", parts.item_bias),
-    ):
-        print(f"{part:>9.4f}  {name}")
-    for column, part in zip(parts.items, parts.contributions, strict=True):
-        print(f"{part:>9.4f}  rating of {_name(model.item_ids, column)}")
-    print(f"{parts.rest:>9.4f}  other ratings and the rest")
-
-
-def _update(options: argparse.Namespace) -> None:
-    """Learn new ratings and save the model again."""
-    target = options.output or options.model
-    _check_output(target)
-    model = mf.load(options.model)
-    new, before = _read(options, options.file), model.shape
-    model.partial_fit(new).save(target)
-    users, items = (after - old for after, old in zip(model.shape, before, strict=True))
-    print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
-    print(f"saved {target}")
-
-
-def _numbers(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> Any:
-    """Return row or column numbers of ids as they stand on the command line."""
-    try:
-        if ids is None:
-            return [int(x) for x in wanted]
-        return translate(np.array(wanted, ids.dtype if ids.dtype.kind in "iu" else None))
-    except (KeyError, OverflowError, ValueError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else f"{kind}s must be integers: {error}"
-        raise ValueError(message) from None
-
-
-def _name(ids: Any, number: int) -> Any:
-    return number if ids is None else ids[number]
-
-
-def _print_found(kind: str, names: Sequence[Any], found: mf.Recommendations, ids: Any, score: str) -> None:
-    width = max(6, *(len(str(name)) for name in names)) + 2
-    print(f"{'for':<{width}}{score:>8}  {kind}")
-    for name, numbers, scores in zip(names, found.items, found.scores, strict=True):
-        for number, value in zip(numbers, scores, strict=True):
-            if number >= 0:
-                print(f"{name!s:<{width}}{value:>8.4f}  {_name(ids, number)}")
-
-
-def _check_output(path: Path | None) -> None:
-    """Refuse a place where the model could not be saved, before the work that would be lost."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ValueError(f"{path} must name a file in a folder that exists, here {path.parent}")
+        print(f"saved {_shown(options.output)}")
 
 
 def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Factorize the textbook's example, by its own settings where none are given."""
     if options.test is not None:
         raise ValueError("--test needs a FILE: the example has 7 ratings")
+    _check_file_options(options, "a FILE")
     R, P0, Q0 = mf.datasets.textbook()
     k = 2 if options.k is None else options.k
     if k == 2 and options.seed is None and options.method == "sgd":
@@ -361,7 +381,278 @@ def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     model = mf.factorize(R, k, **(settings | {"dtype": settings["dtype"] or "float64"}))
     with np.printoptions(precision=8, suppress=True):
         print(f"Original matrix (0 is unknown):\n{R}")
-        print(f"\nReconstructed matrix, P·Q with k = {k}:\n{model.reconstruct()}")
+        print(f"\nReconstructed matrix, the product of P and Q with k = {k}:\n{model.reconstruct()}")
     if options.output is not None:
         model.save(options.output)
-        print(f"\nsaved {options.output}")
+        print(f"\nsaved {_shown(options.output)}")
+
+
+def _select_rank(options: argparse.Namespace) -> None:
+    """Print the errors of each rank, and which to take."""
+    settings = _fit_settings(options)
+    settings["dtype"] = settings["dtype"] or "float32"
+    found = mf.select_rank(_read(options, options.file), options.k, options.folds, **settings)
+    columns = (found.train_rmse.mean(axis=1), found.mean, found.standard_error)
+    seconds = [f"{x:.2f}" for x in found.seconds.sum(axis=1)]
+    figures = zip(*(map(_figure, column) for column in columns), seconds, strict=True)
+    rows = [[str(k), *row] for k, row in zip(found.ks, figures, strict=True)]
+    _print_table([["k", "train", "test", "std error", "seconds"], *rows], left=())
+    print(f"k = {found.k}, the smallest within a standard error of the best, k = {found.best['k']}")
+
+
+def _recommend(options: argparse.Namespace) -> None:
+    """Print a line for each user and item."""
+    if bool(options.users) == (options.ratings is not None):
+        raise ValueError("pass users, or new users' ratings with --ratings, one of both")
+    n = _checks.integer("-n", options.n, 1)
+    if options.ratings is not None:
+        model = mf.load(options.model)
+        asked: Any = _of_known_items(model, _read(options, options.ratings), options.ratings)
+        names = [_name(asked.user_ids, row) for row in range(asked.n_users)]
+    else:
+        _check_file_options(options, "--ratings FILE")
+        model = mf.load(options.model)
+        asked = _rows("user", model.user_ids, model.user_rows, options.users)
+        names = [_name(model.user_ids, row) for row in asked]
+    found = model.recommend(asked, n, exclude_seen=not options.include_seen)
+    _print_found("item", names, found, model.item_ids, "score")
+
+
+def _similar(options: argparse.Namespace) -> None:
+    """Print a line for each neighbour."""
+    n = _checks.integer("-n", options.n, 1)
+    model = mf.load(options.model)
+    search: Any = model.similar_users if options.users else model.similar_items
+    kind, ids, translate = (
+        ("user", model.user_ids, model.user_rows)
+        if options.users
+        else ("item", model.item_ids, model.item_columns)
+    )
+    rows = _rows(kind, ids, translate, options.ids)
+    _print_found(kind, [_name(ids, row) for row in rows], search(rows, n), ids, "cosine")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    """Print the parts of a prediction."""
+    n = _checks.integer("-n", options.n, 1)
+    model = mf.load(options.model)
+    (user,) = _rows("user", model.user_ids, model.user_rows, [options.user])
+    (item,) = _rows("item", model.item_ids, model.item_columns, [options.item])
+    parts = model.explain(user, item, n)
+    scale = " (as log-odds)" if model.settings.loss == "logistic" else ""
+    rows = [
+        (parts.score, f"the prediction{scale}"),
+        (parts.mean, "mean"),
+        (parts.user_bias, "user's bias"),
+        (parts.item_bias, "item's bias"),
+        *(
+            (part, f"rating of {_name(model.item_ids, column)}")
+            for column, part in zip(parts.items, parts.contributions, strict=True)
+        ),
+        (parts.rest, "other ratings and the rest"),
+    ]
+    _print_table([[_figure(part), name] for part, name in rows], left=(1,))
+
+
+def _update(options: argparse.Namespace) -> None:
+    """Learn new ratings and save the model again."""
+    target = options.output or options.model
+    _check_output(target)
+    model = mf.load(options.model)
+    new, before = _read(options, options.file), model.shape
+    ids: dict[str, Any] = {}
+    for kind in ("user", "item"):
+        theirs, own = getattr(new, f"{kind}_ids"), getattr(model, f"{kind}_ids")
+        if theirs is not None and own is not None:
+            ids[f"{kind}_ids"] = names = _alike(theirs, own)
+            words = [x for x in names if isinstance(x, str)]
+            if words and own.dtype.kind in "iu":
+                raise ValueError(
+                    f"{options.file}: {kind} ids must be integers as in the model, got {words[0]!r}"
+                )
+    model.partial_fit(mf.Ratings(new, **ids)).save(target)
+    users, items = (after - old for after, old in zip(model.shape, before, strict=True))
+    print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
+    print(f"saved {_shown(target)}")
+
+
+# ids
+
+
+def _readings(text: str) -> list[str]:
+    """Return what an argument may say: as the locale reads it, or its bytes as UTF-8 or Latin-1.
+
+    What the locale cannot read comes last.
+    """
+    readings = [text]
+    if not text.isascii():
+        with contextlib.suppress(UnicodeError):
+            content = os.fsencode(text)
+            unread = any("\ud800" <= x <= "\udfff" for x in text)
+            for encoding in ("utf-8", "latin-1") if unread else ("utf-8",):
+                with contextlib.suppress(UnicodeError):
+                    readings.insert(len(readings) - unread, content.decode(encoding))
+    return readings
+
+
+def _rows(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> list[int]:
+    """Return row or column numbers of ids as they are written on the command line."""
+    rows, unknown = [], []
+    for text in wanted:
+        if ids is None and not INTEGER.fullmatch(text):
+            raise ValueError(f"this model has no {kind} ids, so that {kind}s must be integers, got {text!r}")
+        if ids is None:
+            rows.append(int(text))
+        elif (row := _row(kind, ids, translate, text)) is None:
+            unknown.append(text)
+        else:
+            rows.append(row)
+    if unknown:
+        names = _listed(list(map(repr, unknown)))
+        raise ValueError(
+            f"{kind} id{'s' if len(unknown) > 1 else ''} {names} {'are' if len(unknown) > 1 else 'is'} "
+            "not in the model"
+        )
+    return rows
+
+
+def _row(kind: str, ids: Any, translate: Any, text: str) -> int | None:
+    """Return the row or column number of an id; None if the model has no such id."""
+    integers = ids.dtype.kind in "iu"
+    if integers and not INTEGER.fullmatch(text):
+        raise ValueError(f"{kind} ids of this model are integers, got {text!r}")
+    for reading in [text] if integers else _readings(text):
+        with contextlib.suppress(KeyError, OverflowError):
+            wanted = np.array([int(text)], ids.dtype) if integers else [reading]
+            return int(translate(wanted)[0])
+    return None
+
+
+def _alike(ids: Any, model_ids: Any) -> list[Any]:
+    """Return ids of a file as the model would have them: it may be the only one with ids that are words."""
+    names: list[Any] = ids.tolist()
+    if model_ids.dtype.kind not in "iu":
+        return list(map(str, names))
+    return [int(x) if INTEGER.fullmatch(str(x)) else x for x in names]
+
+
+def _of_known_items(model: mf.Factors, ratings: mf.Ratings, path: Path) -> mf.Ratings:
+    """Leave out ratings of items that the model does not know, and say so."""
+    if ratings.item_ids is None or model.item_ids is None:
+        return ratings
+    ids, vocabulary = _alike(ratings.item_ids, model.item_ids), set(model.item_ids.tolist())
+    known = np.array([x in vocabulary for x in ids], np.bool_)
+    unknown = _listed([x for x in ids if x not in vocabulary])
+    if not known.any():
+        raise ValueError(f"{path}: none of its items is in the model: {unknown}")
+    kept = known[ratings.items]
+    has_any = np.bincount(ratings.users[kept], minlength=ratings.n_users) > 0
+    if not known.all():
+        _say(
+            f"left out {_count(ratings.nnz - int(kept.sum()), 'rating')} of "
+            f"{_count(int((~known).sum()), 'item')} that the model does not know: {unknown}"
+        )
+    names = np.arange(ratings.n_users) if ratings.user_ids is None else ratings.user_ids
+    if not has_any.all():
+        without = names[~has_any].tolist()
+        _say(f"left out {_count(len(without), 'user')} who rated no other items: {_listed(without)}")
+    rows, columns = np.cumsum(has_any) - 1, np.cumsum(known) - 1
+    return mf.Ratings(
+        (
+            rows[ratings.users[kept]],
+            columns[ratings.items[kept]],
+            ratings.values[kept],
+            (int(has_any.sum()), int(known.sum())),
+        ),
+        dtype=ratings.dtype,
+        user_ids=names[has_any],
+        item_ids=[x for x in ids if x in vocabulary],
+    )
+
+
+# output
+
+
+def _shown(name: object) -> str:
+    """Return an id or a path as one line of characters that the terminal can show, and would not obey."""
+    text = UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(name))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _name(ids: Any, number: int) -> str:
+    return _shown(number if ids is None else ids[number])
+
+
+def _listed(names: Sequence[object]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(map(_shown, names[:MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _figure(number: float | None) -> str:
+    """Return a number of any size with at least four significant digits."""
+    if number is None or number == 0:
+        return "0" if number == 0 else ""
+    return f"{number:.4f}" if 0.1 <= abs(number) < 10 else f"{float(number):#.5g}".removesuffix(".")
+
+
+def _share(number: float | None) -> str:
+    """Return a number from 0 to 1."""
+    return "0.0000" if number == 0 else _figure(number)
+
+
+def _print_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
+    """Print columns, aligned on the right but for those in ``left``, that never run into each other."""
+    widths = [
+        max(0 if n in left else LEAST_WIDTH, *map(len, column))
+        for n, column in enumerate(zip(*rows, strict=True))
+    ]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if n in left else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _print_rankings(model: mf.Factors, test: mf.Ratings | None) -> None:
+    """Print how well held-out items are ranked, or without such how far the objective fell."""
+    if test is None:
+        print(f"objective {model.history[-1].loss:.6g} after {len(model.history)} epochs; --test ranks")
+        return
+    figures = [mf.metrics.ranking(model, test, n) for n in (20, 100)]
+    rows = [[name, *(_share(figure[name]) for figure in figures)] for name in ("recall", "ndcg")]
+    _print_table([[f"{model.k} factors, of the best", "20", "100"], *rows])
+
+
+def _print_errors(model: mf.Factors, train: mf.Ratings, test: mf.Ratings | None) -> None:
+    """Print the errors of the factors beside those of the mean."""
+    ratings = [part for part in (train, test) if part is not None]
+    parts = [targets(part, model.settings) for part in ratings]
+    mean = parts[0].mean
+    of_mean = [math.hypot(part.std, part.mean - mean) for part in parts]
+    name = f"{model.k} factors{' and biases' if model.settings.biases else ''}"
+    _print_table(
+        [
+            ["RMSE", *("train", "test")[: len(parts)]],
+            ["predicting the mean", *map(_figure, of_mean)],
+            [name, *(_figure(model.rmse(part)) for part in ratings)],
+        ]
+    )
+
+
+def _print_found(kind: str, names: Sequence[str], found: mf.Recommendations, ids: Any, score: str) -> None:
+    """Print a row for each that was found; where nothing is left, numbers are masked, or -1."""
+    rows = [["for", score, kind]]
+    for name, items, scores in zip(names, found.items, found.scores, strict=True):
+        left = ~np.ma.getmaskarray(items) & (np.ma.getdata(items) >= 0)
+        for number, value in zip(np.ma.getdata(items)[left], np.ma.getdata(scores)[left], strict=True):
+            rows.append([name, _figure(value), _name(ids, number)])
+        if not left.any():
+            _say(f"there is no {kind} left for {name}")
+    _print_table(rows, left=(0, 2))

@@ -12,6 +12,7 @@ import stat
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,17 +62,22 @@ def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | 
         if array.dtype.hasobject:
             raise TypeError(f"{name} must be an array of numbers or text, got dtype {array.dtype}")
     target = Path(os.path.realpath(path))
-    try:
+    with _naming(path):
         old = _file_to_replace(path, target)
         _remove_abandoned_drafts(target)
         for nameless in (True, False):
             if _write(target, old, header, kept, nameless):
                 break
         _sync_folder(target.parent)
-    except OSError as error:
-        if error.errno is None:
-            raise OSError(f"{os.fspath(path)} cannot be saved: {error}") from error
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def check(path: Path_) -> None:
+    """Raise what :func:`write` would raise of the place, before the work that would be lost."""
+    target = Path(os.path.realpath(path))
+    with _naming(path):
+        _file_to_replace(path, target)
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
@@ -115,6 +121,17 @@ def _refuse_special(path: Path_, status: os.stat_result) -> None:
 
 
 # writing
+
+
+@contextlib.contextmanager
+def _naming(path: Path_) -> Iterator[None]:
+    """Let errors of the system name the path that the user knows, not a draft or a folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{os.fspath(path)} cannot be saved: {error}") from error
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _file_to_replace(path: Path_, target: Path) -> os.stat_result | None:

@@ -1,5 +1,8 @@
 """The program: what it prints, where, what it saves, and how it ends."""
 
+import argparse
+import itertools
+import json
 import os
 import re
 import signal
@@ -14,6 +17,7 @@ import pytest
 from scipy import sparse
 
 import mfkernel as mf
+from mfkernel import cli
 from mfkernel.cli import main
 
 ORIGINAL = [[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]
@@ -283,7 +287,7 @@ def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
             seconds = time.perf_counter() - start
         finally:
             run.kill()
-    assert code != 0
+    assert code == 130
     assert seconds < 1
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "mfkernel: interrupted"
@@ -355,3 +359,402 @@ def test_questions__end_with_a_line_if_they_cannot_be_answered(capsys, saved, ar
     command, *rest = arguments
     with pytest.raises(SystemExit, match=f"mfkernel: .*{message}"):
         main([command, str(saved), *rest])
+
+
+def program(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "mfkernel", *map(str, arguments)],
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+# numbers
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e7, 1e12])
+def test_program__shows_significant_digits_whatever_the_unit(capsys, tmp_path, ratings, scale):
+    path, saved_here = tmp_path / "ratings.csv", tmp_path / "model.npz"
+    rated = zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True)
+    path.write_text("".join(f"{u},{i},{r * scale!r}\n" for u, i, r in rated))
+    options = ["-k", 2, "--biases", "--seed", 0, "--test", 0.2, "--dtype", "float64", "--epochs", 5]
+    lines = asked(capsys, "factorize", path, *options, "-q", "-o", saved_here)
+    train, test = mf.train_test_split(mf.read_ratings(path), 0.2, rng=0)
+    model, values = mf.load(saved_here), train.values.astype(np.float64)
+    of_mean = [
+        np.sqrt(np.mean((part.values.astype(np.float64) - values.mean()) ** 2)) for part in (train, test)
+    ]
+    of_model = [model.rmse(part) for part in (train, test)]
+    shown = [[float(x) for x in line[-2:]] for line in lines[2:4]]
+    np.testing.assert_allclose(shown, [of_mean, of_model], rtol=5e-4)
+
+    _, *lines = asked(capsys, "recommend", saved_here, 1, "-n", 3)
+    row = model.user_rows(np.array([1]))[0]
+    np.testing.assert_allclose([float(line[1]) for line in lines], model.recommend(row, 3).scores, rtol=5e-4)
+
+    lines = asked(capsys, "explain", saved_here, 1, ratings.items[0], "-n", 3)
+    parts = model.explain(int(row), int(model.item_columns(np.array([int(ratings.items[0])]))[0]), 3)
+    expected = [parts.score, parts.mean, parts.user_bias, parts.item_bias, *parts.contributions, parts.rest]
+    np.testing.assert_allclose([float(line[0]) for line in lines], expected, rtol=5e-4, atol=1e-12 * scale)
+
+    head, *lines, _ = asked(capsys, "select-rank", path, "-k", 2, 3, "--folds", 2, "--epochs", 2, "--seed", 0)
+    assert head == ["k", "train", "test", "std", "error", "seconds"]
+    found = mf.select_rank(mf.read_ratings(path), [2, 3], 2, rng=0, epochs=2, dtype="float32")
+    expected = np.array([found.train_rmse.mean(axis=1), found.mean, found.standard_error]).T
+    np.testing.assert_allclose(np.array(lines, float)[:, 1:4], expected, rtol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        *(
+            (0, "0"),
+            (-0.0, "0"),
+            (1, "1.0000"),
+            (0.5, "0.5000"),
+            (0.05, "0.050000"),
+            (12345, "12345"),
+            (-123456, "-1.2346e+05"),
+        ),
+        *((1e-7, "1.0000e-07"), (99999.6, "1.0000e+05"), (np.nan, "nan"), (np.inf, "inf")),
+        *((np.float32(3.3), "3.3000"), (1e300, "1.0000e+300")),
+    ],
+)
+def test_figure__has_four_significant_digits_or_more(number, text):
+    assert cli._figure(number) == text
+
+
+def test_tables__have_columns_that_stay_apart(capsys):
+    cli._print_table([["a", "b", "c"], ["name", "-1.2346e+305", "1"]], left=(0,))
+    assert capsys.readouterr().out == "a                b         c\nname  -1.2346e+305         1\n"
+
+
+# how it ends
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError("user id 'x' is not in the model"), "user id 'x' is not in the model"),
+        (RuntimeError("a thread could not be started"), "a thread could not be started"),
+        (ImportError("to_frame needs pandas"), "to_frame needs pandas"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"), "'utf-8' codec can't decode.*"),
+        (RecursionError("too deep"), "too deep"),
+        (OSError(2, "No such file", "x.csv"), r"\[Errno 2\] No such file: 'x.csv'"),
+        (ValueError("one line\nand\r\nanother"), "one line and another"),
+        (MemoryError(), "there is not enough memory"),
+        (MemoryError("training needs 9 GiB"), "training needs 9 GiB"),
+        (AssertionError(), "AssertionError; MFKERNEL_TRACEBACK=1 shows where"),
+        (AttributeError("no such thing"), "AttributeError: no such thing; MFKERNEL_TRACEBACK=1 shows where"),
+        (Exception("strange"), "Exception: strange; MFKERNEL_TRACEBACK=1 shows where"),
+    ],
+)
+def test_program__ends_with_one_line_whatever_goes_wrong(monkeypatch, tmp_path, error, message):
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(mf, "load", fail)
+    with pytest.raises(SystemExit, match=rf"^mfkernel: {message}$"):
+        main(["recommend", str(tmp_path / "model.npz"), "1"])
+    monkeypatch.setenv("MFKERNEL_TRACEBACK", "1")
+    with pytest.raises(type(error)) as caught:
+        main(["recommend", str(tmp_path / "model.npz"), "1"])
+    assert caught.value is error
+
+
+def test_program__has_the_usual_exit_status(monkeypatch, capsys, saved):
+    assert program("recommend", saved, "nobody").returncode == 1
+    assert program("recommend").returncode == 2
+    assert program("recommend", saved, "u3").returncode == 0
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mf, "load", interrupt)
+    with pytest.raises(SystemExit) as end:
+        main(["recommend", str(saved), "u3"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "mfkernel: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe breaks in another way there")
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    # argparse makes nothing of help that nobody reads
+    [(["recommend", "MODEL", "u3"], (141,)), (["factorize"], (141,)), (["--help"], (0, 141))],
+)
+def test_program__is_quiet_if_nobody_reads_on(saved, arguments, status):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "mfkernel", *(str(saved) if x == "MODEL" else x for x in arguments)]
+    with open(writing, "wb") as pipe:  # noqa: PTH123 (a number)
+        run = subprocess.run(command, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.PIPE, check=False)
+    assert run.stderr == b""
+    assert run.returncode in status
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_program__says_that_its_output_cannot_be_written(saved):
+    command = [sys.executable, "-m", "mfkernel", "recommend", str(saved), "u3"]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert re.fullmatch(rb"mfkernel: .*No space left on device\n", run.stderr)
+    assert run.returncode == 1
+
+
+# ids
+
+
+@pytest.fixture(scope="module")
+def worldly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of users whose names are of the world, and of items some of which are numbers."""
+    users = ["José", "日本", "\x1b[31mred", "a b", "7", "-7"]
+    items = ["7", "0042", "B00X", "Ångström", "9"]
+    path = tmp_path_factory.mktemp("worldly") / "model.npz"
+    rows, columns = np.divmod(np.arange(30), 5)
+    R = mf.Ratings((rows, columns, 1.0 + (rows * columns) % 5), user_ids=users, item_ids=items)
+    mf.factorize(R, 1, rng=0, epochs=2).save(path)
+    return path
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
+@pytest.mark.parametrize("name", ["José", "日本"])
+@pytest.mark.parametrize("environment", [{}, ASCII], ids=["utf-8", "ascii"])
+def test_program__reads_ids_in_any_locale(worldly, name, environment):
+    run = program("recommend", worldly, name, "-n", 1, "--include-seen", **environment)
+    assert run.stderr == ""
+    shown = name.encode("ascii", "backslashreplace").decode() if environment else name
+    assert run.stdout.splitlines()[1].split()[0] == shown
+    assert "?" not in run.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
+def test_program__reads_ids_of_a_latin_1_terminal(worldly):
+    for name, shown in ((b"Jos\xe9", "José"), ("José".encode(), "José")):
+        command = [os.fsencode(sys.executable), b"-m", b"mfkernel", b"recommend", os.fsencode(worldly), name]
+        run = subprocess.run(
+            [*command, b"--include-seen"], env=ENVIRONMENT, capture_output=True, encoding="utf-8", check=False
+        )
+        assert run.stdout.splitlines()[1].split()[0] == shown, run.stderr
+
+
+def test_readings__prefer_what_the_locale_reads(monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1", "surrogateescape"))
+    assert cli._readings("plain") == ["plain"]
+    assert cli._readings("José") == ["José"]
+    assert cli._readings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+    assert cli._readings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
+    assert cli._readings("Jos\udce9") == ["José", "Jos\udce9"]
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("latin-1", r"\u65e5\u672c"), ("utf-8", "日本")])
+def test_program__never_shows_a_question_mark_for_what_a_terminal_cannot(worldly, encoding, shown):
+    command = [sys.executable, "-m", "mfkernel", "recommend", str(worldly), "日本", "José", "--include-seen"]
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
+    run = subprocess.run(command, env=environment, capture_output=True, encoding=encoding, check=False)
+    _, *lines = run.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [shown] * 5 + ["José"] * 5
+    assert "Ångström" in {line.split()[2] for line in lines}
+    assert len({line.index(line.split()[1]) for line in lines}) == 1  # aligned
+
+
+def test_program__shows_no_character_that_a_terminal_obeys(capsys, worldly):
+    lines = asked(capsys, "recommend", worldly, "\x1b[31mred", "-n", 1, "--include-seen")
+    assert lines[1][0] == r"\x1b[31mred"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recommend", "u3", "nobody", "u1"], "user id 'nobody' is not in the model"),
+        (["recommend", "x", "u3", "y"], "user ids 'x', 'y' are not in the model"),
+        (["recommend", *"abcdefg"], "user ids 'a', 'b', 'c', 'd', 'e' and 2 more are not in the model"),
+        (["similar", "12"], "item id '12' is not in the model"),
+        (["similar", str(2**70)], f"item id '{2**70}' is not in the model"),
+        (["similar", "012"], "item ids of this model are integers, got '012'"),
+        (["similar", "1_0"], "item ids of this model are integers, got '1_0'"),
+        (["explain", "u0", "١"], "item ids of this model are integers, got '١'"),
+        (["similar", "--users", "u"], "user id 'u' is not in the model"),
+    ],
+)
+def test_questions__name_the_ids_that_are_unknown(saved, arguments, message):
+    command, *rest = arguments
+    with pytest.raises(SystemExit, match=f"^mfkernel: {re.escape(message)}$"):
+        main([command, str(saved), *rest])
+
+
+def test_questions__take_numbers_where_there_are_no_ids(capsys, tmp_path):
+    path = tmp_path / "model.npz"
+    mf.factorize([[5, 3, 0], [4, 0, 1], [1, 1, 5]], 1, rng=0, epochs=2).save(path)
+    assert [line[2] for line in asked(capsys, "recommend", path, "0")[1:]] == ["2"]
+    for user, message in (("x", "no user ids.*integers, got 'x'"), ("9", "9.*n_users = 3"), ("-1", "-1")):
+        with pytest.raises(SystemExit, match=f"^mfkernel: .*{message}"):
+            main(["recommend", str(path), user])
+
+
+def test_recommend__says_for_whom_nothing_is_left(capsys, tmp_path):
+    path = tmp_path / "model.npz"
+    R = mf.Ratings(([0, 0, 1], [0, 1, 0], [1.0, 2.0, 3.0]), user_ids=["all", "one"])
+    mf.factorize(R, 1, rng=0, epochs=2).save(path)
+    main(["recommend", str(path), "all", "one"])
+    out, err = capsys.readouterr()
+    assert [line.split()[::2] for line in out.splitlines()[1:]] == [["one", "1"]]
+    assert err == "mfkernel: there is no item left for all\n"
+
+
+def test_recommend__leaves_out_ratings_of_unknown_items_and_says_so(capsys, saved, tmp_path):
+    model, file = mf.load(saved), tmp_path / "new.csv"
+    known = model.item_ids.tolist()
+    file.write_text(
+        f"user,item,rating\nann,{known[4]},5\nann,12345,4\nbob,999,1\nbob,12345,2\ncid,{known[2]},3\n"
+    )
+    main(["recommend", str(saved), "--ratings", str(file), "-n", "3"])
+    out, err = capsys.readouterr()
+    assert err == (
+        "mfkernel: left out 3 ratings of 2 items that the model does not know: 999, 12345\n"
+        "mfkernel: left out 1 user who rated no other items: bob\n"
+    )
+    lines = [line.split() for line in out.splitlines()[1:]]
+    assert [line[0] for line in lines] == ["ann"] * 3 + ["cid"] * 3
+    expected = [known[i] for rated in ({4: 5.0}, {2: 3.0}) for i in model.recommend(rated, 3).items]
+    assert [int(line[2]) for line in lines] == expected
+
+    file.write_text("user,item,rating\nann,12345,4\n")
+    with pytest.raises(SystemExit, match="new.csv: none of its items is in the model: 12345"):
+        main(["recommend", str(saved), "--ratings", str(file)])
+
+
+def test_recommend__knows_ids_that_only_look_like_numbers(capsys, worldly, tmp_path):
+    model, file = mf.load(worldly), tmp_path / "new.csv"
+    file.write_text("user,item,rating\n1,7,5\n1,9,2\n")  # all integers here, but not in the model
+    main(["recommend", str(worldly), "--ratings", str(file), "-n", "2"])
+    out, err = capsys.readouterr()
+    assert err == ""
+    columns = [model.item_ids.tolist().index(x) for x in ("7", "9")]
+    expected = model.recommend(dict(zip(columns, (5.0, 2.0), strict=True)), 2).items
+    assert [line.split()[2] for line in out.splitlines()[1:]] == [model.item_ids[i] for i in expected]
+
+    updated = tmp_path / "updated.npz"
+    asked(capsys, "update", worldly, file, "-o", updated)
+    assert mf.load(updated).shape == (7, 5)
+    assert mf.load(updated).user_ids.tolist()[-1] == "1"
+
+
+def test_recommend__knows_numbers_beside_words(capsys, saved, tmp_path):
+    model, file = mf.load(saved), tmp_path / "new.csv"
+    file.write_text(f"user,item,rating\nann,{model.item_ids[4]},5\nann,word,4\n")
+    main(["recommend", str(saved), "--ratings", str(file), "-n", "3"])
+    out, err = capsys.readouterr()
+    assert err == "mfkernel: left out 1 rating of 1 item that the model does not know: word\n"
+    expected = model.item_ids[model.recommend({4: 5.0}, 3).items].tolist()
+    assert [int(line.split()[2]) for line in out.splitlines()[1:]] == expected
+    with pytest.raises(SystemExit, match=r"new\.csv: item ids must be integers as in the model, got 'word'"):
+        main(["update", str(saved), str(file)])
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["factorize", "--columns", "a", "b", "c"], "--columns needs a FILE"),
+        (["factorize", "--duplicates", "sum"], "--duplicates needs a FILE"),
+        (["factorize", "--encoding", "latin-1"], "--encoding needs a FILE"),
+        (["factorize", "FILE", "--patience", "3"], "--patience needs --validation SHARE"),
+        (["recommend", "MODEL", "u3", "--duplicates", "sum"], "--duplicates needs --ratings FILE"),
+        (["recommend", "MODEL", "u3", "--encoding", "utf-8"], "--encoding needs --ratings FILE"),
+        (["recommend", "MODEL", "u3", "--ratings", "FILE"], "one of both"),
+    ],
+)
+def test_options__are_not_left_unheeded(rating_file, saved, arguments, message):
+    named = {"FILE": str(rating_file), "MODEL": str(saved)}
+    with pytest.raises(SystemExit, match=f"^mfkernel: .*{message}"):
+        main([named.get(x, x) for x in arguments])
+
+
+SGD = "factorize FILE -q -k 2 --epochs 1 --seed 1"
+ALS = "factorize FILE -q -k 2 --epochs 1 --method als"
+RANK = "select-rank FILE -k 2 --folds 2 --epochs 1"
+LINES = [
+    f"{SGD} --method sgd --threads 1 --learning-rate 0.01 --decay constant --biases --time-limit 9",
+    f"{SGD} --regularization 0.1 --loss squared --schedule blocks --dtype float32 -o NEW",
+    f"{SGD} --decay inverse-time --loss huber --schedule sequential --duplicates mean",
+    f"{SGD} --decay linear --loss absolute --l1 0.1 --schedule hogwild --duplicates last",
+    f"{SGD} --decay cosine --nonnegative --columns user item rating --duplicates sum",
+    f"{SGD} --decay adaptive --test 0.1 --duplicates raise",
+    "factorize --quiet --validation 0.2 --patience 2 --dtype float64",
+    "factorize BINARY -q -k 2 --epochs 1 --loss logistic",
+    f"{ALS} --solver cholesky --weighted",
+    f"{ALS} --solver subspace",
+    "factorize FILE -q -k 2 --epochs 1 --method implicit --solver cg --alpha 2 --unobserved-weight 0.5",
+    f"{RANK} --seed 1 --method sgd --threads 1 --learning-rate 0.01 --decay constant --biases",
+    f"{RANK} --decay inverse-time --loss huber --duplicates mean",
+    f"{RANK} --decay linear --loss absolute --l1 0.1 --duplicates last",
+    f"{RANK} --decay cosine --nonnegative --columns user item rating",
+    f"{RANK} --decay adaptive --loss squared --dtype float64 --duplicates sum",
+    "select-rank BINARY -k 2 --folds 2 --epochs 1 --loss logistic --dtype float32 --duplicates raise",
+    f"{RANK} --method als --solver cholesky --weighted --regularization 0.1",
+    f"{RANK} --method als --solver cg",
+    f"{RANK} --method als --solver subspace",
+    "recommend MODEL u3 -n 2 --include-seen",
+    "recommend MODEL --ratings FILE --columns user item rating --duplicates sum",
+    *(f"recommend MODEL --ratings FILE --duplicates {name}" for name in ("raise", "mean", "last")),
+    "similar MODEL ITEM -n 2",
+    "similar MODEL u3 --users",
+    "explain MODEL u3 ITEM -n 2",
+    "update MODEL FILE -o NEW --columns user item rating --duplicates last",
+    *(f"update MODEL FILE --output NEW --duplicates {name}" for name in ("raise", "sum", "mean")),
+]
+
+
+def offered() -> dict[str, set[str]]:
+    """Return all that each command offers: options, by all of their names, and the values of some."""
+    (commands,) = (x for x in cli._parser()._actions if isinstance(x, argparse._SubParsersAction))
+    return {
+        name: {
+            word
+            for action in parser._actions
+            if action.option_strings and action.dest not in ("help", "encoding")
+            for word in ([action.option_strings[-1]] if not action.choices else [])
+            + [f"{action.option_strings[-1]} {value}" for value in action.choices or ()]
+        }
+        for name, parser in commands.choices.items()
+    }
+
+
+RUN_LINES = """
+import json, sys
+from mfkernel.cli import main
+for line in json.loads(sys.argv[1]):
+    print(*line, flush=True)
+    main(line)
+"""
+
+
+def test_options__none_is_always_refused(tmp_path):
+    ratings = mf.datasets.synthetic(12, 10, 60)
+    rated = list(zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True))
+    named = {name: str(tmp_path / name) for name in ("FILE", "BINARY", "MODEL", "NEW")} | {"ITEM": "3"}
+    for name, values in (("FILE", [r for _, _, r in rated]), ("BINARY", [int(r > 3) for _, _, r in rated])):
+        text = "".join(f"u{u},{i},{r}\n" for (u, i, _), r in zip(rated, values, strict=True))
+        Path(named[name]).write_text(f"user,item,rating\n{text}")
+    lines = [f"{SGD} -o MODEL", *LINES]
+    words = [[named.get(x, x) for x in line.split()] for line in lines]
+    # without compilation, which would take longer than all of them
+    command = [sys.executable, "-c", RUN_LINES, json.dumps(words)]
+    environment = ENVIRONMENT | {"NUMBA_DISABLE_JIT": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert run.returncode == 0, run.stdout[-300:] + run.stderr[-300:]
+    left = offered()
+    for line in lines:
+        command, *rest = ({"-q": "--quiet", "-o": "--output"}.get(x, x) for x in line.split())
+        left[command] -= {*rest, *map(" ".join, itertools.pairwise(rest))}
+    assert left == {command: set() for command in left}
