@@ -267,7 +267,8 @@ def _add_fit_options(command: argparse.ArgumentParser, methods: Sequence[str]) -
             metavar="WEIGHT",
             help="implicit: weight of cells without an entry (default: 1)",
         )
-    add("--dtype", choices=("float32", "float64"), help="of the factors (default: float32)")
+    example = "; float64 for the example" if implicit else ""
+    add("--dtype", choices=("float32", "float64"), help=f"of the factors (default: float32{example})")
     add("--seed", type=int, help="the same seed gives the same result, except with schedule hogwild")
 
 
