@@ -1,256 +1,240 @@
 """Lines of text, each a user, an item and a rating: how they are written, and what they say."""
 
-import contextlib
-import csv
 import io
+import math
 import re
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from mfkernel._ids import text_array
+from mfkernel._layout import AS_ARRAY, BY_POSITION, COMMENT, MOST_FIELDS, Layout, splitter
+from mfkernel._lines import SPACE, Lines
 from mfkernel.engine import interruptible
 
-BLOCK = 2**17  # lines parsed by one call, so that Ctrl-C is answered between two
-
-# header names, without case, spaces, underscores and hyphens
-KNOWN_NAMES = (
-    ("user", "userid", "uid", "reviewerid", "customerid"),
-    ("item", "itemid", "iid", "movie", "movieid", "product", "productid", "book", "bookid", "isbn", "asin"),
-    ("rating", "ratings", "score", "stars", "value", "overall", "bookrating"),
-)
-
-LONGEST_ID = 1000  # characters; an array of strings is as wide as its longest
-
-Column = str | int
+LONGEST_ID = 1000  # characters
+COUNTED = 10  # lines from which first fields 1, 2, 3, … are the numbers of the lines
 
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str(int) writes it
+INT64 = np.iinfo(np.int64)
+DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+RATING = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
 
-
-class Layout(NamedTuple):
-    """How the lines are written.
-
-    Attributes
-    ----------
-    separator
-        ``::``, tab, comma, semicolon, or None for any white space.
-    columns
-        Positions of user, item and rating.
-    header
-        Whether the first line that is not blank names the columns.
-    matrix
-        Whether a line must be two integers and a rating, and no more.
-    """
-
-    separator: str | None
-    columns: tuple[int, int, int]
-    header: bool = False
-    matrix: bool = False
+# loadtxt takes some control characters for space, and NUL for an end
+CONTROL = bytes({*range(32)} - {*b"\t\n\v\f"})
+PLAIN = bytes.maketrans(b"\v\f" + CONTROL, b"  " + b"?" * len(CONTROL))
 
 
 class Table(NamedTuple):
     """What the lines say: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
 
     user_ids: NDArray[Any]
-    users: NDArray[np.int64]
+    users: NDArray[Any]
     item_ids: NDArray[Any]
-    items: NDArray[np.int64]
+    items: NDArray[Any]
     values: NDArray[np.float64]
 
 
-class _NotPlainError(ValueError):
+class NotPlainError(ValueError):
     """Some line is not plain integers and a finite rating, so that the lines must be read one by one."""
 
 
-def find_layout(path: object, lines: Iterable[str], columns: Sequence[Column] | None) -> Layout:
-    """Find separator, header and columns from the first line that is not blank."""
-    number, first = next(((n, x) for n, x in enumerate(lines, 1) if x.strip()), (0, ""))
-    if not first:
-        raise ValueError(f"{path} has no ratings")
-    separator = next((s for s in ("::", "\t", ",", ";") if s in first), None)
-    fields = _split(first, separator)
-    if columns is not None:
-        places = _find_columns(fields, columns)
-        if places is None:
-            raise ValueError(f"{path}, line {number}: no three columns {columns!r} in {shown(first)}")
-        named = any(isinstance(column, str) for column in columns)
-        return Layout(separator, places, named or not _is_number(fields[places[2]]))
-    if len(fields) >= 3 and _is_number(fields[2]):
-        return Layout(separator, (0, 1, 2))
-    names = [re.sub(r"[\s_\-]", "", field).lower() for field in fields]
-    found = [next((names.index(x) for x in known if x in names), -1) for known in KNOWN_NAMES]
-    if -1 in found:
-        missing = ("a user", "an item", "a rating")[found.index(-1)]
-        raise ValueError(
-            f"{path}, line {number}: neither 'user item rating' nor a header with {missing} column: "
-            f"{shown(first)}; columns= can name the three"
-        )
-    return Layout(separator, (found[0], found[1], found[2]), header=True)
+class _DecimalError(ValueError):
+    """An id looks like a measured value."""
 
 
-def parse(path: object, layout: Layout, open_lines: Callable[[], Iterator[str]]) -> Table:
-    """Read all lines; the ids of users, and of items, are int64 if all of them are integers, else strings.
+def parse(lines: Lines, layout: Layout) -> Table:
+    """Read all lines; the ids of users, and of items, are int64 if all of them are integers, else text.
+
+    Blank lines, lines whose fields are all empty, and lines that begin with ``#`` and a space are left out.
 
     Raises
     ------
     ValueError
         For the first line that is wrong, with its number and content.
     """
-    try:
-        table = _parse_plain(layout, open_lines())
-    except _NotPlainError:
-        table = _parse_any(path, layout, open_lines())
-    if table.values.size == 0:
-        raise ValueError(f"{path} has no ratings")
+    users, items = _Ids(), _Ids()
+    values: list[NDArray[np.float64]] = []
+    for number, text in lines.blocks():
+        try:
+            block = plain_block(text, RATING, layout.separator, layout.columns)
+        except NotPlainError:
+            values.append(_read_block(lines, layout, number, text, users, items))
+        else:
+            users.add(block["user"])
+            items.add(block["item"])
+            values.append(block["value"].copy())
+    if not any(x.size for x in values):
+        raise ValueError(f"{lines.path} has no ratings")
+    table = interruptible(lambda: Table(*users.numbered(), *items.numbered(), np.concatenate(values)))
+    if layout.guessed == MOST_FIELDS and _count_lines(table):
+        raise ValueError(
+            f"{lines.path} must begin each line with a user, got the numbers of the lines; "
+            "columns=(1, 2, 3) leaves them out"
+        )
     return table
 
 
-def bad_line(path: object, number: int, line: str, expected: str) -> ValueError:
-    """Word the error for a line."""
-    return ValueError(f"{path}, line {number}: expected {expected}, got {shown(line)}")
+def plain_block(
+    text: str, dtype: DTypeLike, separator: str | None = None, columns: tuple[int, ...] | None = None
+) -> NDArray[Any]:
+    """Parse lines of plain integers and finite ratings all at once.
+
+    Raises
+    ------
+    NotPlainError
+        If there may be others, or comments: the lines must be read one by one.
+    """
+    # loadtxt mistakes some characters beyond ASCII for digits, some for space
+    plain = text.encode("ascii", "replace").translate(PLAIN).decode()
+    count = _filled(plain)
+    if count == 0:
+        return np.empty(0, dtype)
+    if OTHER_NUMBER.search(plain) or plain.startswith("#") or "\n#" in plain:
+        raise NotPlainError
+    if separator == "::":
+        if "\t" in plain:
+            raise NotPlainError
+        plain = plain.replace("::", "\t")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # before NumPy 2.4 a float is cut to an integer with a warning
+            table = np.loadtxt(
+                io.StringIO(plain),
+                dtype,
+                delimiter="\t" if separator == "::" else separator,
+                usecols=columns,
+                comments=None,
+                quotechar=None if separator == "::" else '"',
+                ndmin=1,
+            )
+    except (ValueError, Warning) as error:
+        raise NotPlainError from error
+    # an open quote swallows lines
+    if table.size != count or not all(np.isfinite(table[name]).all() for name in table.dtype.names or ()):
+        raise NotPlainError
+    return table
 
 
-def line_of_entry(lines: Iterable[str], entry: int) -> tuple[int, str]:
-    """Return number and content of the line of an entry, counted from 0 over the lines that are not blank."""
-    return next(islice(((n, x) for n, x in enumerate(lines, 1) if x.strip()), entry, None))
-
-
-def _parse_plain(layout: Layout, lines: Iterator[str]) -> Table:
-    """Parse lines of integer ids, a block at a time."""
-    tables = []
-    separator = "\t" if layout.separator == "::" else layout.separator
-    dtype = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
-    for _, block in _blocks(layout, lines):
-        count = sum(not line.isspace() for line in block)
-        if count == 0:
-            continue
-        # loadtxt mistakes some characters beyond ASCII for digits
-        text = "".join(block).encode("ascii", "replace").decode()
-        if OTHER_NUMBER.search(text):
-            raise _NotPlainError
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # before NumPy 2.4 a float is cut to an integer with a warning
-                table = np.loadtxt(
-                    io.StringIO(text.replace("::", "\t") if layout.separator == "::" else text),
-                    dtype,
-                    delimiter=separator,
-                    usecols=None if layout.matrix else layout.columns,
-                    comments=None,
-                    quotechar='"' if separator in (",", ";") else None,
-                    ndmin=1,
-                )
-        except (ValueError, Warning) as error:
-            raise _NotPlainError from error
-        if table.size != count or not np.isfinite(table["value"]).all():
-            raise _NotPlainError
-        tables.append(table)
-
-    def number() -> Table:
-        whole = np.concatenate(tables) if tables else np.empty(0, dtype)
-        user_ids, users = np.unique(whole["user"], return_inverse=True)
-        item_ids, items = np.unique(whole["item"], return_inverse=True)
-        return Table(user_ids, users, item_ids, items, whole["value"])
-
-    return interruptible(number)
-
-
-def _parse_any(path: object, layout: Layout, lines: Iterator[str]) -> Table:
-    """Parse lines with ids of any kind, each checked."""
-    u, i, v = layout.columns
-    user_numbers: dict[str, int] = {}
-    item_numbers: dict[str, int] = {}
-    users, items, values = array("q"), array("q"), array("d")
-    for first, block in _blocks(layout, lines):
-        for number, line in enumerate(block, first):
-            if not line.strip():
-                continue
-            try:
-                fields = _split(line, layout.separator)
-                user, item, value = fields[u], fields[i], _finite(fields[v])
-                if layout.matrix and not (
-                    len(fields) == 3 and INTEGER.fullmatch(user) and INTEGER.fullmatch(item)
-                ):
-                    raise ValueError
-                _check_id(user)
-                _check_id(item)
-            except (IndexError, ValueError, csv.Error):
-                places = zip(("user", "item", "rating"), layout.columns, strict=True)
-                names = ", ".join(f"{name} in column {place + 1}" for name, place in places)
-                raise bad_line(path, number, line, "row column value" if layout.matrix else names) from None
-            users.append(user_numbers.setdefault(user, len(user_numbers)))
-            items.append(item_numbers.setdefault(item, len(item_numbers)))
-            values.append(value)
-    return interruptible(
-        lambda: Table(*_sorted_ids(user_numbers, users), *_sorted_ids(item_numbers, items), np.array(values))
-    )
-
-
-def _sorted_ids(numbers: dict[str, int], codes: "array[int]") -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the distinct ids, sorted, and the place of each code's id among them."""
-    ids = np.array(list(numbers), str)
-    if all(INTEGER.fullmatch(x) for x in numbers):
-        with contextlib.suppress(OverflowError, ValueError):  # integers beyond 64 bits stay strings
-            ids = ids.astype(np.int64)
-    order = np.argsort(ids)
-    places = np.empty(order.size, np.int64)
-    places[order] = np.arange(order.size)
-    return ids[order], places[np.array(codes, np.int64)]
-
-
-def _check_id(text: str) -> None:
-    """Refuse an empty or endless id, and bytes that were not UTF-8."""
-    if not 0 < len(text) <= LONGEST_ID:
-        raise ValueError
-    text.encode()
-
-
-def _blocks(layout: Layout, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Cut the lines after the header into blocks, each with the number of its first line."""
-    first = 1
-    if layout.header:
-        first += next((n for n, line in enumerate(lines, 1) if line.strip()), 0)
-    while block := list(islice(lines, BLOCK)):
-        yield first, block
-        first += len(block)
-
-
-def _find_columns(fields: list[str], columns: Sequence[Column]) -> tuple[int, int, int] | None:
-    """Return the positions of three columns given by name or position; None if they are not there."""
-    places = [fields.index(c) if c in fields else c for c in columns]
-    if len(places) != 3 or not all(isinstance(p, int) and 0 <= p < len(fields) for p in places):
-        return None
-    user, item, rating = (int(p) for p in places)
-    return user, item, rating
-
-
-def _split(line: str, separator: str | None) -> list[str]:
-    if separator in (",", ";") and '"' in line:
-        return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
-    return [field.strip() for field in line.split(separator)]
-
-
-def _finite(field: str) -> float:
+def finite(field: str) -> float:
+    """Read a rating, without what only Python takes for a number, such as ``1_0``."""
     value = float(field)
-    if not np.isfinite(value) or "_" in field:  # Python reads 1_0 as 10
+    if not math.isfinite(value) or "_" in field or not (field.isascii() and field.isprintable()):
         raise ValueError
     return value
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+class _Ids:
+    """The ids of users, or of items, as blocks of lines bring them."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}  # of texts
+        self._keys: list[NDArray[np.int64]] = []  # integers of a block, each once
+        self._codes: list[tuple[int, NDArray[Any]]] = []  # places in these keys; or -1, and numbers of texts
+
+    def add(self, ids: NDArray[np.int64]) -> None:
+        """Add the ids of a block of lines, integers."""
+        keys, codes = np.unique(ids, return_inverse=True)
+        self._codes.append((len(self._keys), codes.astype(np.int32)))
+        self._keys.append(keys)
+
+    def add_codes(self, codes: "array[int]") -> None:
+        """Add the ids of a block of lines, as ``code`` has numbered them."""
+        self._codes.append((-1, np.array(codes, np.int64)))
+
+    def code(self, text: str, guessed: bool) -> int:
+        """Return the number of an id; ``guessed``: nothing but its place says that it is one.
+
+        Raises
+        ------
+        ValueError
+            If it is empty, endless, holds NUL, which arrays would lose, or what could not be decoded.
+        """
+        code = self._numbers.get(text)
+        if code is None:
+            if not 0 < len(text) <= LONGEST_ID or "\0" in text:
+                raise ValueError
+            text.encode()
+            if guessed and DECIMAL.fullmatch(text):
+                raise _DecimalError
+            code = self._numbers[text] = len(self._numbers)
+        return code
+
+    def numbered(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the distinct ids, sorted, and the place of each line's id among them."""
+        texts = list(self._numbers)
+        integers = [int(x) for x in texts if INTEGER.fullmatch(x)]
+        are_integers = len(integers) == len(texts) and all(INT64.min <= x <= INT64.max for x in integers)
+        if are_integers:
+            self._keys.append(np.array(integers, np.int64))
+        ids, places = np.unique(np.concatenate([*self._keys, np.empty(0, np.int64)]), return_inverse=True)
+        bounds = np.cumsum([0, *(keys.size for keys in self._keys)])
+        if are_integers:
+            first_text = int(bounds[-2])
+        else:
+            names = [str(x) for x in ids.tolist()]
+            ordered = sorted({*names, *texts})
+            place = {name: n for n, name in enumerate(ordered)}
+            ids = text_array(ordered)
+            first_text = places.size
+            of_names = np.array([place[x] for x in names], np.int64)
+            places = np.concatenate([of_names[places], np.array([place[x] for x in texts], np.int64)])
+        places = places.astype(np.int32 if ids.size < 2**31 else np.int64)
+        firsts = [first_text if n < 0 else int(bounds[n]) for n, _ in self._codes]
+        codes = [places[first:][part] for first, (_, part) in zip(firsts, self._codes, strict=True)]
+        return ids, np.concatenate(codes)
 
 
-def shown(line: str) -> str:
-    """Quote a line in a message, cut where it is very long."""
-    text = line.rstrip("\r\n")
-    return repr(text if len(text) <= 200 else text[:200] + "…")
+def _read_block(
+    lines: Lines, layout: Layout, first: int, text: str, users: _Ids, items: _Ids
+) -> NDArray[np.float64]:
+    """Parse lines one by one, with ids of any kind, and return the ratings."""
+    u, i, v = layout.columns
+    split = splitter(layout.separator, text)
+    guessed = layout.guessed > 0
+    user_codes, item_codes, values = array("q"), array("q"), array("d")
+    for number, line in enumerate(text.split("\n"), first):
+        if line[:1] == "#" and COMMENT.match(line):
+            continue
+        fields = split(line)
+        try:
+            value = finite(fields[v])
+            user, item = users.code(fields[u], guessed), items.code(fields[i], guessed)
+        except _DecimalError:
+            expected = "a user and an item that are not decimal numbers"
+            raise lines.error(number, line, expected, f"{BY_POSITION}; {AS_ARRAY}") from None
+        except (IndexError, ValueError):
+            if not any(fields):
+                continue
+            places = zip(("user", "item", "rating"), layout.columns, strict=True)
+            expected = ", ".join(f"{name} in column {place + 1}" for name, place in places)
+            raise lines.error(number, line, expected) from None
+        user_codes.append(user)
+        item_codes.append(item)
+        values.append(value)
+    users.add_codes(user_codes)
+    items.add_codes(item_codes)
+    return np.array(values, np.float64)
+
+
+def _filled(text: str) -> int:
+    """Count the lines that are not blank."""
+    if text[:1] not in SPACE + "\n" and not any(x in text for x in ("\n\n", "\n ", "\n\t")):
+        return text.count("\n") + (not text.endswith("\n"))
+    return sum(1 for line in text.split("\n") if line.strip(SPACE))
+
+
+def _count_lines(table: Table) -> bool:
+    """Whether the users are the numbers of the lines."""
+    users = table.user_ids
+    return (
+        users.size == table.users.size >= COUNTED
+        and users.dtype.kind == "i"
+        and int(users[0]) in (0, 1)
+        and int(users[-1]) - int(users[0]) == users.size - 1
+        and bool((table.users == np.arange(users.size)).all())
+    )
