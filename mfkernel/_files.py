@@ -1,11 +1,13 @@
 """Bytes of files: plain, gzipped or in a zip archive, and no more of them than a file may hold."""
 
+import errno
 import gzip
 import os
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -64,6 +66,21 @@ class Stream:
         return data
 
 
+@contextmanager
+def damage(message: str) -> Iterator[None]:
+    """Turn what a parser meets into a ``ValueError`` with this message; errors of the system stay."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        # EINVAL: a wrong number in the file is a place before its start
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + '…'}") from error
+
+
 def opened(path: Path) -> BinaryIO:
     """Open a file, a pipe or a terminal.
 
@@ -89,7 +106,8 @@ def gunzipped(path: Path, packed: Stream) -> Stream:
 
     def read(size: int) -> bytes:
         nonlocal total
-        data = unpacked.read(size)
+        with damage(f"{path} is damaged"):
+            data = unpacked.read(size)
         total += len(data)
         _check_expansion(path, total, packed.count)
         return data
@@ -127,41 +145,34 @@ class Archive:
 
     def __init__(self, path: Path, file: BinaryIO | None, data: Stream) -> None:
         self._path = path
-        self._own = self._spooled(data) if file is None else None
-        source = cast(BinaryIO, self._own or file)
-        self._size = source.seek(0, os.SEEK_END)
-        try:
-            self._zip = zipfile.ZipFile(source)
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # whatever the parser meets
-            raise ValueError(
-                f"{path} begins as a zip archive but is damaged ({error}); unzip it first, or get it again"
-            ) from error
-        infos = [x for x in self._zip.infolist() if not x.is_dir() and not x.filename.startswith("__MACOSX/")]
-        self.members = {x.filename: x for x in infos}
-        _check_expansion(path, sum(x.file_size for x in infos), self._size)
+        with ExitStack() as stack:
+            source = file or stack.enter_context(self._spooled(data))
+            self._size = source.seek(0, os.SEEK_END)
+            with damage(f"{path} begins as a zip archive but is damaged; unzip it first, or get it again"):
+                self._zip = stack.enter_context(zipfile.ZipFile(source))
+                infos = [x for x in self._zip.infolist() if not x.is_dir()]  # fails for an empty name
+            self.members = {x.filename: x for x in infos if not x.filename.startswith("__MACOSX/")}
+            _check_expansion(path, sum(x.file_size for x in infos), self._size)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> "Archive":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._zip.close()
-        if self._own is not None:
-            self._own.close()
+        self._stack.close()
 
-    def _spooled(self, data: Stream) -> BinaryIO:
+    @contextmanager
+    def _spooled(self, data: Stream) -> Iterator[BinaryIO]:
         """Copy what cannot be read in any order to a temporary file."""
-        file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (it is closed with the archive)
-        while chunk := data.read(CHUNK):
-            file.write(chunk)
-            if file.tell() > SPOOL:
-                file.close()
-                raise ValueError(
-                    f"{self._path} must be at most {SPOOL >> 30} GiB, as a zip archive in gzip or from a "
-                    "pipe; save it as a plain file first"
-                )
-        return file
+        with tempfile.TemporaryFile() as file:
+            while chunk := data.read(CHUNK):
+                file.write(chunk)
+                if file.tell() > SPOOL:
+                    raise ValueError(
+                        f"{self._path} must be at most {SPOOL >> 30} GiB, as a zip archive in gzip or from a "
+                        "pipe; save it as a plain file first"
+                    )
+            yield cast(BinaryIO, file)
 
     def open(self, name: str) -> BinaryIO:
         """Open a member; it ends at the latest where its declared size ends."""
@@ -171,12 +182,18 @@ class Archive:
                 f"{self._path} must be stored or deflated and not encrypted, got {name!r} otherwise; "
                 "unzip it first"
             )
-        try:
+        with damage(f"{self._path} is damaged at {name!r}"):
             return cast(BinaryIO, self._zip.open(info))
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # whatever the parser meets
-            raise ValueError(f"{self._path} is damaged at {name!r}: {error}") from error
+
+    def stream(self, name: str) -> Stream:
+        """Open a member to be read from start to end."""
+        member = self.open(name)
+
+        def read(size: int) -> bytes:
+            with damage(f"{self._path} is damaged at {name!r}"):
+                return member.read(size)
+
+        return Stream(read)
 
     def only_member(self) -> str:
         """Return the name of the one file in it.

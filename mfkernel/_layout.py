@@ -20,7 +20,9 @@ MOST_FIELDS = 4  # of a line without a header: user, item, rating, time
 
 Column = str | int
 
-COMMENT = re.compile(rf"#+(?:[{SPACE}]|$)")
+EMPTY = SPACE + ',;:"'  # of lines whose fields are all empty
+EMPTY_LINES = re.compile(rf"(?:[{EMPTY}]*+\n)*+")
+COMMENT = re.compile("#+(?: |$)")
 QUOTED = r'"((?:[^"]++|"")*+)"?'  # without an end, to the end of the line
 CONTROL = re.compile(r"[\x1c-\x1f]")  # str.split takes these for space
 
@@ -76,12 +78,12 @@ def check_columns(columns: Any) -> tuple[Column, ...] | None:
 def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
     """Find separator, header and columns, and take the lines before the first rating."""
     comment: tuple[int, str, list[str]] | None = None  # the last that names columns
-    while (line := lines.peek()) is not None:
+    while (line := _next_filled(lines)) is not None:
         if line.startswith("#") and not _is_rating(line, columns):
-            names = _split(line.lstrip("#"))[1]
-            if _are_named(columns) and _find_columns(names, columns) is not None:
+            names = _split(line.lstrip("#"))[1] if _are_named(columns) and len(line) > 3 else []
+            if len(names) >= 3 and _find_columns(names, columns) is not None:
                 comment = lines.number, line, names
-        elif line.strip(SPACE + ',;:"'):
+        elif line.strip(EMPTY):
             break
         lines.skip()
     else:
@@ -151,6 +153,11 @@ def _split(line: str) -> tuple[str | None, list[str]]:
     return None, splitter(None, line)(line)
 
 
+def _next_filled(lines: Lines) -> str | None:
+    lines.skip_all(EMPTY_LINES)
+    return lines.peek()
+
+
 def _is_rating(line: str, columns: tuple[Column, ...] | None) -> bool:
     """Whether a line that begins with ``#`` is a user, item and rating even so."""
     if COMMENT.match(line) or (columns is not None and _are_named(columns)):
@@ -165,7 +172,7 @@ def _are_named(columns: tuple[Column, ...] | None) -> bool:
 
 def _find_columns(names: list[str], columns: tuple[Column, ...] | None) -> tuple[int, int, int] | None:
     """Return the positions of three columns given by name or position, or of known names; None without."""
-    plain = [_plain(name) for name in names]
+    plain = [_plain(name) for name in names] if _are_named(columns) else []
     if columns is None:
         places = [next((plain.index(x) for x in known if x in plain), -1) for known in KNOWN_NAMES]
     else:
@@ -206,7 +213,7 @@ def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str
 
 def _row_names(lines: Lines, separator: str | None, count: int, rating: int) -> int:
     """Return 1 if the lines below a header of ``count`` names begin with the name of a row, as R's do."""
-    while (line := lines.peek()) is not None:
+    while (line := _next_filled(lines)) is not None:
         fields = splitter(separator, line)(line)
         if any(fields) and not COMMENT.match(line):
             break

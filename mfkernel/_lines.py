@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,7 @@ def check_encoding(encoding: str | None) -> None:
     if not isinstance(encoding, str):
         raise TypeError(f"encoding must be a name, such as 'latin-1', or None, got {encoding!r}")
     try:
-        b"".decode(encoding)
-        codecs.getincrementaldecoder(encoding)
+        io.TextIOWrapper(io.BytesIO(), encoding)
     except (LookupError, ValueError):
         raise ValueError(
             f"encoding must be one of Python's, such as 'latin-1' or 'utf-16', got {encoding!r}"
@@ -46,11 +46,18 @@ class Lines:
 
     def __init__(self, path: Path, data: Stream, encoding: str | None) -> None:
         start = data.start(4)
-        marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
-        self._encoding = codecs.lookup(encoding or marked).name
+        marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+        name = codecs.lookup(encoding or marked or "utf-8").name
         # wrong bytes must not stop us before their line can be named
-        errors = "surrogateescape" if self._encoding == "utf-8" else "mfkernel.bytes"
-        decoder = codecs.getincrementaldecoder(self._encoding)(errors)
+        errors = "surrogateescape" if name == "utf-8" else "mfkernel.bytes"
+        decoder = codecs.getincrementaldecoder(name)(errors)
+        self._undecodable = f"it is not {name.upper()}, " + (
+            "as encoding= says"
+            if encoding
+            else "as its byte-order mark says"
+            if marked
+            else "as texts are by default; pass its encoding, such as encoding='latin-1'"
+        )
         self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
         self._data = data
         self._text, self._at, self._begun, self._ended = "", 0, False, False
@@ -71,6 +78,15 @@ class Lines:
         self._at = len(self._text) if end < 0 else end + 1
         self.number += 1
 
+    def skip_all(self, few: re.Pattern[str]) -> None:
+        """Take lines as long as the pattern, of some whole lines, matches."""
+        while self.peek() is not None:
+            found = few.match(self._text, self._at)
+            if found is None or found.end() == self._at:
+                return
+            self.number += self._text.count("\n", self._at, found.end())
+            self._at = found.end()
+
     def blocks(self) -> Iterator[tuple[int, str]]:
         """Take all other lines, many at a time; with each text the number of its first line."""
         while True:
@@ -88,13 +104,9 @@ class Lines:
     def error(self, number: int, line: str, expected: str, remedy: str = "") -> ValueError:
         """Word the error for a line."""
         if "\0" in line:
-            remedy = (
-                "it has NUL characters, as data that are no text, or UTF-16 without a byte-order mark "
-                "(encoding='utf-16-le' or 'utf-16-be')"
-            )
+            remedy = "NUL is no text; if it is UTF-16 without a byte-order mark, pass encoding='utf-16-le'"
         elif any("\ud800" <= character <= "\udfff" for character in line):
-            name = self._encoding.upper().replace("UTF_", "UTF-")
-            remedy = f"it is not {name}: pass the encoding, such as encoding='latin-1'"
+            remedy = self._undecodable
         shown = repr(line if len(line) <= 200 else line[:200] + "…")
         return ValueError(
             f"{self.path}, line {number}: expected {expected}, got {shown}{'; ' if remedy else ''}{remedy}"
@@ -108,7 +120,7 @@ class Lines:
             text = self._decoder.decode(chunk, final=self._ended)
         except UnicodeError as error:
             raise ValueError(
-                f"{self.path} is not {self._encoding} at line {self.number} or soon after: {error}"
+                f"{self.path}, line {self.number} or below: {self._undecodable} ({error})"
             ) from error
         if text and not self._begun:
             self._begun = True

@@ -1,5 +1,6 @@
 """MatrixMarket files; scipy's reader is not used as it crashes the process on some damaged ones."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ BANNER = "%%matrixmarket"
 LAYOUTS = ("coordinate", "array")
 FIELDS = ("real", "double", "integer", "unsigned-integer", "pattern")
 SYMMETRIES = ("general", "symmetric", "skew-symmetric")
+COMMENTS = re.compile(rf"(?:%[^\n]*+\n|[{SPACE}]*+\n)*+")
 EXPECTED = "the head of a real MatrixMarket file: general, symmetric or skew-symmetric"
 
 
@@ -79,9 +81,9 @@ def _read_head(lines: Lines) -> Head:
     if not known or any(rest) or (layout == "array" and kind == "pattern"):
         raise lines.error(lines.number, line, EXPECTED)
     lines.skip()
-    while (below := lines.peek()) is not None and (not below.strip(SPACE) or below.startswith("%")):
-        lines.skip()
-    if below is None:
+    lines.skip_all(COMMENTS)
+    below = lines.peek() or ""
+    if not below.strip(SPACE) or below.startswith("%"):
         raise ValueError(f"{lines.path} has no ratings: it ends before its size line")
     is_array = layout == "array"
     sizes = below.split()

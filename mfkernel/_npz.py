@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._files import Archive, check_shape
+from mfkernel._files import Archive, check_shape, damage
 
 PARTS = {
     "csr": ("data", "indices", "indptr"),
@@ -32,33 +32,27 @@ def read(path: Path, archive: Archive) -> Any:
     ValueError
         If there is none, or if it is damaged.
     """
-    try:
-        return _read(path, archive)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # whatever NumPy's and SciPy's parsers meet
-        raise ValueError(
-            f"{path} must be a matrix saved by scipy.sparse.save_npz, got other: {error}"
-        ) from error
-
-
-def _read(path: Path, archive: Archive) -> Any:
     from scipy import sparse
 
-    kind = _array(archive, "format").astype(str).item() if "format.npy" in archive.members else "no format"
-    if kind not in PARTS:
-        raise ValueError(kind)
-    m, n = _array(archive, "shape").tolist()
-    data, *places = [_array(archive, name) for name in PARTS[kind]]
+    message = f"{path} must be a matrix saved by scipy.sparse.save_npz, got other"
+    with damage(message):
+        kind = _array(archive, "format").astype(str).item()
+        if kind not in PARTS:
+            raise ValueError(f"the format {kind!r}")
+        shape, data, *places = [_array(archive, name) for name in ("shape", *PARTS[kind])]
+        if any(x.dtype.kind not in "iu" for x in (shape, *places)):
+            raise ValueError("places that are not integers")
+        m, n = shape.tolist()
     check_shape(path, (m, n), max(x.size for x in (data, *places)))
-    if any(x.dtype.kind not in "iu" for x in places):
-        raise ValueError("places that are not integers")
-    stored = (data, tuple(places)) if kind == "coo" else (data, *places)
-    return getattr(sparse, f"{kind}_array")(stored, shape=(m, n))
+    with damage(message):
+        stored = (data, tuple(places)) if kind == "coo" else (data, *places)
+        return getattr(sparse, f"{kind}_array")(stored, shape=(m, n))
 
 
 def _array(archive: Archive, name: str) -> NDArray[Any]:
     """Read an array; its header must say of what size it is."""
+    if f"{name}.npy" not in archive.members:
+        raise ValueError(f"no {name}.npy")
     with archive.open(f"{name}.npy") as file:
         shape, by_columns, dtype = HEADERS[np.lib.format.read_magic(file)](file)
         size = math.prod(shape) * dtype.itemsize
@@ -67,4 +61,5 @@ def _array(archive: Archive, name: str) -> NDArray[Any]:
         content = file.read(size + 1)
     if len(content) != size:
         raise ValueError(f"{name}.npy ends early")
-    return np.ndarray(shape, dtype, content, order="F" if by_columns else "C")
+    array: NDArray[Any] = np.ndarray(shape, dtype, content, order="F" if by_columns else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)

@@ -158,31 +158,32 @@ class _Ids:
         if code is None:
             if not 0 < len(text) <= LONGEST_ID or "\0" in text:
                 raise ValueError
-            text.encode()
-            if guessed and DECIMAL.fullmatch(text):
+            if not text.isascii():
+                text.encode()
+            if guessed and "." in text and DECIMAL.fullmatch(text):
                 raise _DecimalError
             code = self._numbers[text] = len(self._numbers)
         return code
 
     def numbered(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the distinct ids, sorted, and the place of each line's id among them."""
-        texts = list(self._numbers)
-        integers = [int(x) for x in texts if INTEGER.fullmatch(x)]
-        are_integers = len(integers) == len(texts) and all(INT64.min <= x <= INT64.max for x in integers)
+        n_texts = len(self._numbers)
+        are_integers = all(_is_int64(x) for x in self._numbers)
         if are_integers:
-            self._keys.append(np.array(integers, np.int64))
+            self._keys.append(np.fromiter(map(int, self._numbers), np.int64, n_texts))
         ids, places = np.unique(np.concatenate([*self._keys, np.empty(0, np.int64)]), return_inverse=True)
         bounds = np.cumsum([0, *(keys.size for keys in self._keys)])
         if are_integers:
             first_text = int(bounds[-2])
         else:
-            names = [str(x) for x in ids.tolist()]
-            ordered = sorted({*names, *texts})
-            place = {name: n for n, name in enumerate(ordered)}
-            ids = text_array(ordered)
             first_text = places.size
-            of_names = np.array([place[x] for x in names], np.int64)
-            places = np.concatenate([of_names[places], np.array([place[x] for x in texts], np.int64)])
+            names = [self._numbers.setdefault(str(x), len(self._numbers)) for x in ids.tolist()]
+            texts = text_array(list(self._numbers))
+            order = np.argsort(texts)
+            rank = np.empty(order.size, np.int64)
+            rank[order] = np.arange(order.size)
+            ids = texts[order]
+            places = np.concatenate([rank[np.array(names, np.int64)][places], rank[:n_texts]])
         places = places.astype(np.int32 if ids.size < 2**31 else np.int64)
         firsts = [first_text if n < 0 else int(bounds[n]) for n, _ in self._codes]
         codes = [places[first:][part] for first, (_, part) in zip(firsts, self._codes, strict=True)]
@@ -219,6 +220,10 @@ def _read_block(
     users.add_codes(user_codes)
     items.add_codes(item_codes)
     return np.array(values, np.float64)
+
+
+def _is_int64(text: str) -> bool:
+    return INTEGER.fullmatch(text) is not None and INT64.min <= int(text) <= INT64.max
 
 
 def _filled(text: str) -> int:

@@ -1,9 +1,6 @@
 """Ratings from files, recognised by their content."""
 
-import gzip
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -93,24 +90,21 @@ def read_ratings(
     names = _layout.check_columns(columns)
     source = Path(path)
     with ExitStack() as stack:
-        try:
-            file = stack.enter_context(_files.opened(source))
-            raw = data = _files.Stream(file.read)
-            if raw.start(2) == _files.GZIP:
-                data = _files.gunzipped(source, raw)
-            if data.start(4) in _files.ZIP:
-                seekable = file if data is raw and file.seekable() else None
-                archive = stack.enter_context(_files.Archive(source, seekable, data))
-                if _npz.is_matrix(archive):
-                    return _read_npz(source, archive, duplicates)
-                data = _files.Stream(stack.enter_context(archive.open(archive.only_member())).read)
-            _files.refuse_binary(source, data)
-            lines = _lines.Lines(source, data, encoding)
-            if _market.is_market(lines):
-                return _read_market(source, lines, duplicates)
-            return _read_text(source, lines, names, duplicates)
-        except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{source} is damaged: {error}") from error
+        file = stack.enter_context(_files.opened(source))
+        raw = data = _files.Stream(file.read)
+        if raw.start(2) == _files.GZIP:
+            data = _files.gunzipped(source, raw)
+        if data.start(4) in _files.ZIP:
+            seekable = file if data is raw and file.seekable() else None
+            archive = stack.enter_context(_files.Archive(source, seekable, data))
+            if _npz.is_matrix(archive):
+                return _read_npz(source, archive, duplicates)
+            data = archive.stream(archive.only_member())
+        _files.refuse_binary(source, data)
+        lines = _lines.Lines(source, data, encoding)
+        if _market.is_market(lines):
+            return _read_market(source, lines, duplicates)
+        return _read_text(source, lines, names, duplicates)
 
 
 def _read_npz(path: Path, archive: _files.Archive, duplicates: str) -> Ratings:

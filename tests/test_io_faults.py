@@ -1,0 +1,775 @@
+"""Files as the world writes them, and files that no program should have written."""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.io import mmwrite
+
+import mfkernel as mf
+from mfkernel import _files, _layout, _lines, _text
+
+ROOT = Path(mf.__file__).parents[1]
+RATINGS = "user,item,rating\n1,2,3\n"
+MARKET = "%%MatrixMarket matrix coordinate real general\n"
+
+
+def written(folder: Path, content: str | bytes, name: str = "ratings") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def cells(ratings: mf.Ratings) -> dict[tuple[int | str, int | str], float]:
+    """Return the rating of each pair of ids."""
+    assert ratings.user_ids is not None
+    assert ratings.item_ids is not None
+    users, items = ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist()
+    return dict(zip(zip(users, items, strict=True), ratings.values.tolist(), strict=True))
+
+
+def zipped(members: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def saved(matrix: sparse.sparray, compressed: bool = True) -> bytes:
+    file = io.BytesIO()
+    sparse.save_npz(file, matrix, compressed)
+    return file.getvalue()
+
+
+def npy(array: np.ndarray, shape: tuple[int, ...] | None = None) -> bytes:
+    """Return an array as numpy.save writes it, with another shape in its header."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file,
+        {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape if shape is None else shape},
+    )
+    return file.getvalue() + array.tobytes()
+
+
+# what is in a text: content, options, ratings by user and item
+TEXTS = {
+    "rows that a spreadsheet left empty": (
+        "User-ID,ISBN,Book-Rating\n1,A1,5\n,,\n2,A2,3\n,,\n , ,\n",
+        {},
+        {(1, "A1"): 5.0, (2, "A2"): 3.0},
+    ),
+    "empty rows first": (";;\nuser;item;rating\n;;\n1;2;3\n", {}, {(1, 2): 3.0}),
+    "empty rows, quoted": ('"user","item","rating"\n"","",""\n1,2,3\n', {}, {(1, 2): 3.0}),
+    "Latin-1": (
+        "user;item;rating\nJosé;1;5\n".encode("latin-1"),
+        {"encoding": "latin-1"},
+        {("José", 1): 5.0},
+    ),
+    "Shift JIS": ("user;item;rating\n太郎;1;5\n".encode("cp932"), {"encoding": "cp932"}, {("太郎", 1): 5.0}),
+    "UTF-16": ("user,item,rating\nJosé,2,3\n".encode("utf-16"), {}, {("José", 2): 3.0}),
+    "UTF-16, big end first": (("\ufeff" + RATINGS).encode("utf-16-be"), {}, {(1, 2): 3.0}),
+    "UTF-32": (RATINGS.encode("utf-32"), {}, {(1, 2): 3.0}),
+    "UTF-16 without a mark": (RATINGS.encode("utf-16-le"), {"encoding": "utf-16-le"}, {(1, 2): 3.0}),
+    "a mark beside encoding=": (RATINGS.encode("utf-8-sig"), {"encoding": "utf-8"}, {(1, 2): 3.0}),
+    "bytes of other encodings elsewhere": (b"1,2,3,caf\xe9\n", {}, {(1, 2): 3.0}),
+    "# header": ("# user item rating\n1 2 3\n", {}, {(1, 2): 3.0}),
+    "# header in another order": ("#item\tuser\trating\n1\t2\t3\n", {}, {(2, 1): 3.0}),
+    "# header, named": ("# wer was sterne\n1 2 3\n", {"columns": ("was", "wer", "sterne")}, {(2, 1): 3.0}),
+    "# comments": ("# by hand\n#\n1 2 3\n# 7 8 9\n# end", {}, {(1, 2): 3.0}),
+    "# in a header below a comment": ("# user, item, rating\nitem,user,rating\n1,2,3\n", {}, {(2, 1): 3.0}),
+    "# before a tab": ("#\t1\t5\n##\t1\t4\n", {}, {("#", 1): 5.0, ("##", 1): 4.0}),
+    "# in ids": ("#ann,#1,5\nbob,#2,4\n", {}, {("#ann", "#1"): 5.0, ("bob", "#2"): 4.0}),
+    "RecBole": ("user_id:token\titem_id:token\trating:float\n196\t242\t3\n", {}, {(196, 242): 3.0}),
+    "RecBole, named": (
+        "item_id:token\tuser_id:token\trating:float\n196\t242\t3\n",
+        {"columns": ("user_id", "item_id", "rating")},
+        {(242, 196): 3.0},
+    ),
+    "header in capitals": ("USER ID,Item.ID,RATING\n1,2,3\n", {}, {(1, 2): 3.0}),
+    "header in capitals, named": ("WER,WAS,WIE\n1,2,3\n", {"columns": ("wer", "was", "wie")}, {(1, 2): 3.0}),
+    "quoted header, white space": ('"user" "item" "rating"\n1 2 3\n', {}, {(1, 2): 3.0}),
+    "quoted, white space": ('"a b" 7 5\n"c ""d""" 8 3\n', {}, {("a b", 7): 5.0, ('c "d"', 8): 3.0}),
+    "quoted, white space and commas": ('"b, a, c" 7 5\n', {}, {("b, a, c", 7): 5.0}),
+    "quoted, tabs": ('"a\tb"\t7\t5\n', {}, {("a\tb", 7): 5.0}),
+    "quoted beyond the limit of csv": (
+        f'user,item,rating,text\n1,2,3,"{"x, " * 50_000}"\n',
+        {},
+        {(1, 2): 3.0},
+    ),
+    "R with row names": (
+        '"user" "item" "rating"\n"1" "a b" 7 5\n"2" "c d" 8 3\n',
+        {},
+        {("a b", 7): 5.0, ("c d", 8): 3.0},
+    ),
+    "R with row names, text": ('"user"\t"item"\t"rating"\n"r1"\t"a"\t"b"\t5\n', {}, {("a", "b"): 5.0}),
+    "separators at the end": ("1,2,3,,,\n", {}, {(1, 2): 3.0}),
+    "a no-break space": ("u\u00a01 7 5\nu\u00a02 7 3\n", {}, {("u\u00a01", 7): 5.0, ("u\u00a02", 7): 3.0}),
+    "separators that only Unicode knows": (
+        "a\x85b 1 5\nc\u2028d 1 4\ne\x1cf 1 3\ng\x1eh 1 2\n",
+        {},
+        {("a\x85b", 1): 5.0, ("c\u2028d", 1): 4.0, ("e\x1cf", 1): 3.0, ("g\x1eh", 1): 2.0},
+    ),
+    "form feeds": ("1\f2\v3\n", {}, {(1, 2): 3.0}),
+    "decimal ids that were named": ("1.5,2.5,3\n", {"columns": (0, 1, 2)}, {("1.5", "2.5"): 3.0}),
+    "decimal ids below a header": ("user,item,rating\n1.5,2.5,3\n", {}, {("1.5", "2.5"): 3.0}),
+    "wide, named": ("1,2,3,4,5,6\n", {"columns": (5, 4, 3)}, {(6, 5): 4.0}),
+    "numbered lines, named": (
+        "".join(f"{n},7{n},8,{n}\n" for n in range(12)),
+        {"columns": (1, 2, 3)},
+        {(int(f"7{n}"), 8): float(n) for n in range(12)},
+    ),
+    "zip": (zipped({"ratings.csv": RATINGS}), {}, {(1, 2): 3.0}),
+    "zip of a Mac": (
+        zipped({"a/": "", "a/b.csv": RATINGS, "__MACOSX/a/._b.csv": b"\0\5"}),
+        {},
+        {(1, 2): 3.0},
+    ),
+    "zip in gzip": (gzip.compress(zipped({"ratings.csv": RATINGS})), {}, {(1, 2): 3.0}),
+}
+
+
+@pytest.mark.parametrize(("content", "options", "expected"), TEXTS.values(), ids=TEXTS)
+def test_read_ratings__takes_text_of_the_world(tmp_path, content, options, expected):
+    assert cells(mf.read_ratings(written(tmp_path, content), **options)) == expected
+
+
+@pytest.mark.parametrize("kind", [np.array, list, lambda x: [np.int64(n) for n in x]])
+def test_read_ratings__takes_columns_of_any_sequence(tmp_path, kind):
+    assert cells(mf.read_ratings(written(tmp_path, "9,1,2,3\n"), columns=kind([2, 1, 3]))) == {(2, 1): 3.0}
+
+
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ("abc", ValueError),
+        ((0, 1, 1), ValueError),
+        ((0, 1, -1), ValueError),
+        ((0, 1, True), TypeError),
+        (7, TypeError),
+    ],
+)
+def test_read_ratings__refuses_columns_that_are_not_three(tmp_path, columns, error):
+    with pytest.raises(error, match="columns must be three"):
+        mf.read_ratings(written(tmp_path, "a,b,c\n1,2,3\n"), columns=columns)
+
+
+def test_read_ratings__refuses_a_column_name_that_occurs_twice(tmp_path):
+    with pytest.raises(ValueError, match="once"):
+        mf.read_ratings(written(tmp_path, "a,a,c,d\n1,2,3,4\n"), columns=("a", "c", "d"))
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "undefined", ""])
+def test_read_ratings__refuses_encodings_that_give_no_text(tmp_path, encoding):
+    with pytest.raises(ValueError, match="encoding"):
+        mf.read_ratings(written(tmp_path, RATINGS), encoding=encoding)
+
+
+JOKES = "4,-7.82,8.79,-9.66,-8.16\n3,4.08,-0.29,99,4.37\n"
+
+# what is refused: content, options, words of the message
+REFUSED = {
+    "wide table": (JOKES, {}, ["line 1", "5 fields", "columns=", "array"]),
+    "wide table of four": ("4,3,8.79,-9.66\n3,-4.08,-0.29,99\n", {}, ["line 2", "-4.08", "columns="]),
+    "wide table of three": ("4 -7.82 8.79\n", {}, ["line 1", "decimal", "columns="]),
+    "date and time": ("1 2 3 2001-01-01 12:00:00\n", {}, ["line 1", "columns=(0, 1, 2)"]),
+    "decimal far down": ("1 2 3\n" * 200_000 + "1 .5 3\n", {}, ["line 200001", "1 .5 3"]),
+    "numbers of the lines": (
+        "".join(f'"{n}" {n * 7 % 31} 3 4\n' for n in range(1, 13)),
+        {},
+        ["numbers of the lines", "columns=(1, 2, 3)"],
+    ),
+    "row names or a time": ("user item rating\n1 2 3 8812\n", {}, ["line 2", "3 fields", "columns="]),
+    "# header that does not fit": ("# item user rating time\n1 2 3\n", {}, ["line 1", "columns="]),
+    "Latin-1": ("user;item;rating\nJosé;1;5\n".encode("latin-1"), {}, ["line 2", "not UTF-8", "encoding="]),
+    "Latin-1 header": (
+        "usér;item;rating\nA;1;5\n".encode("latin-1"),
+        {},
+        ["line 1", "not UTF-8", "encoding="],
+    ),
+    "UTF-8 is not ASCII": ("é 1 5\n", {"encoding": "ascii"}, ["line 1", "not ASCII", "encoding="]),
+    "UTF-16, cut": (RATINGS.encode("utf-16")[:-1], {}, ["line 2", "UTF-16", "mark"]),
+    "UTF-16 without a mark": (RATINGS.encode("utf-16-le"), {}, ["line 1", "NUL", "encoding='utf-16-le'"]),
+    "NUL in an id": ("a 1 3\na\0b 2 3\n", {}, ["line 2", "NUL"]),
+    "NUL at the end of an id": ("a 1 3\na\0 2 3\n", {}, ["line 2", "NUL"]),
+    "NUL beside a number": ("1 1 3\n1\0 2 3\n", {}, ["line 2", "NUL"]),
+    "a no-break space in a rating": (
+        "1 2 \u00a03\n",
+        {"columns": (1, 0, 2)},
+        ["line 1", "rating in column 3"],
+    ),
+    "digits of other scripts": ("1 2 3\n1 3 ٣\n", {}, ["line 2"]),
+    "line without end": ("1 2 3\n" + "x" * 2_000_000, {}, ["line 2", "1,048,576"]),
+    "long line": ("1 2 3\n" + "x" * 1_048_577 + "\n1 3 4\n", {}, ["line 2", "1,048,576"]),
+    "zip of two": (zipped({"a.csv": RATINGS, "b.csv": RATINGS}), {}, ["2 files", "a.csv", "unzip"]),
+    "zip of none": (zipped({}), {}, ["0 files"]),
+    "zip, broken": (b"PK\x03\x04 and so on", {}, ["damaged", "unzip it first"]),
+    "zip, without a name": (zipped({"abc": RATINGS}).replace(b"abcPK", b"\0\0\0PK"), {}, ["damaged"]),
+    "zip with a password": (
+        zipped({"a": RATINGS}).replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+        {},
+        ["encrypted", "unzip"],
+    ),
+    "zip, LZMA": (zipped({"a": RATINGS}, zipfile.ZIP_LZMA), {}, ["deflated", "unzip"]),
+    "zip of gzip": (zipped({"a.gz": gzip.compress(b"1 2 3\n")}), {}, ["gzip", "unpack"]),
+    "Excel": (zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}), {}, ["Office", "CSV"]),
+    "bzip2": (b"BZh91AY&SY\0\0\0", {}, ["bzip2"]),
+    "Parquet": (b"PAR1\x15\x04\x15", {}, ["Parquet"]),
+    "NumPy": (npy(np.ones((3, 3))), {}, ["NumPy"]),
+    "complex": ("%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 1\n", {}, ["line 1", "real"]),
+    "hermitian": (
+        "%%MatrixMarket matrix coordinate complex hermitian\n1 1 1\n1 1 1 1\n",
+        {},
+        ["line 1", "real"],
+    ),
+    "skew diagonal": (
+        "%%MatrixMarket matrix coordinate real skew-symmetric\n2 2 1\n1 1 1\n",
+        {},
+        ["line 3", "diagonal"],
+    ),
+    "symmetric, not square": (
+        "%%MatrixMarket matrix array real symmetric\n2 3\n1\n",
+        {},
+        ["line 2", "as many"],
+    ),
+    "more entries than declared": (MARKET + "3 3 1\n1 1 1\n2 2 2\n", {}, ["more entries"]),
+    "fewer entries than declared": (MARKET + "3 3 9\n1 1 1\n2 2 2\n", {}, ["2 entries", "9 by its head"]),
+    "quoted MatrixMarket": (MARKET + '3 3 1\n"1" 1 1\n', {}, ["line 3"]),
+}
+
+
+@pytest.mark.parametrize(("content", "options", "words"), REFUSED.values(), ids=REFUSED)
+def test_read_ratings__says_what_is_wrong_and_what_to_do(tmp_path, content, options, words):
+    path = written(tmp_path, content, "stars.txt")
+    with pytest.raises(ValueError, match="stars.txt") as error:
+        mf.read_ratings(path, **{"duplicates": "last"} | options)
+    assert [word for word in words if word not in str(error.value)] == []
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 900
+
+
+@pytest.mark.parametrize("separator", [",", "\t", "::"])
+def test_read_ratings__takes_integers_and_text_far_apart(tmp_path, separator):
+    """Ids of early lines, read as numbers, and those of late ones, read as text, are the same ids."""
+    lines = [f"{n % 900}{separator}{n // 900}{separator}1\n" for n in range(200_000)]
+    lines += [f"7{separator}{n}x{separator}2\n" for n in range(3)]
+    ratings = mf.read_ratings(written(tmp_path, "".join(lines)))
+    assert ratings.user_ids.tolist() == list(range(900))
+    expected = {(n % 900, str(n // 900)): 1.0 for n in range(200_000)} | {(7, f"{n}x"): 2.0 for n in range(3)}
+    assert cells(ratings) == expected
+
+
+@pytest.mark.parametrize("last", [f"{2**63}", "+7", "007"])
+def test_read_ratings__one_id_that_is_no_int64_makes_all_text(tmp_path, last):
+    ratings = mf.read_ratings(written(tmp_path, f"7 1 1\n9 1 2\n{last} 1 3\n"))
+    assert cells(ratings) == {("7", 1): 1.0, ("9", 1): 2.0, (last, 1): 3.0}
+
+
+SQUARE = np.array([[0, 2, 0.0, 1], [2, 4, 5, 0], [0, 5, 0, 3], [1, 0, 3, 6]])
+SKEW = np.tril(SQUARE, -1) - np.tril(SQUARE, -1).T
+MATRICES = {"general": np.triu(SQUARE)[:3], "symmetric": SQUARE, "skew-symmetric": SKEW}
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.coo_array], ids=["array", "coordinate"])
+@pytest.mark.parametrize("field", ["real", "double", "integer", "unsigned-integer", "pattern"])
+@pytest.mark.parametrize("symmetry", MATRICES)
+def test_read_ratings__reads_what_scipy_writes(tmp_path, make, field, symmetry):
+    matrix = MATRICES[symmetry]
+    file = io.BytesIO()
+    mmwrite(file, make(matrix), field="real" if field == "double" else field, symmetry=symmetry)
+    head, _, rest = file.getvalue().partition(b"\n")
+    if field == "double":  # of other programs
+        head = head.replace(b"real", b"double")
+    ratings = mf.read_ratings(written(tmp_path, head + b"\n" + rest))
+    assert symmetry.encode() in head
+    assert ratings.nnz == np.count_nonzero(matrix)
+    expected = np.sign(matrix) if b"pattern" in head else matrix
+    np.testing.assert_array_equal(ratings.to_scipy().toarray(), expected)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u4"])
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
+def test_read_ratings__reads_each_format_of_npz(tmp_path, kind, dtype, compressed):
+    matrix = sparse.coo_array(np.array([[0, 2, 0], [3, 0, 0], [0, 0, 4], [0, 5, 0]], dtype))
+    path = written(tmp_path, saved(matrix.asformat(kind), compressed))
+    np.testing.assert_array_equal(mf.read_ratings(path).to_scipy().toarray(), matrix.toarray())
+
+
+def test_read_ratings__reads_an_old_npz(tmp_path):
+    """Before SciPy 1.0 the format was text and ``_is_array`` was not there."""
+    file = io.BytesIO()
+    np.savez(file, format="coo", shape=(2, 3), row=[0, 1], col=[2, 0], data=[4.5, 2.0])
+    path = written(tmp_path, file.getvalue())
+    assert mf.read_ratings(path).to_scipy().toarray().tolist() == [[0, 0, 4.5], [2, 0, 0]]
+
+
+COO = {
+    "format.npy": npy(np.array(b"coo")),
+    "shape.npy": npy(np.array([2, 3])),
+    "row.npy": npy(np.array([0, 1])),
+    "col.npy": npy(np.array([2, 0])),
+    "data.npy": npy(np.array([4.5, 2.0])),
+}
+CSR = COO | {
+    "format.npy": npy(np.array(b"csr")),
+    "indices.npy": npy(np.array([2, 0])),
+    "indptr.npy": npy(np.array([0, 1, 2])),
+}
+
+
+def test_read_ratings__reads_an_npz_of_foreign_byte_order(tmp_path):
+    foreign = {
+        "row.npy": npy(np.array([0, 1], ">i8")),
+        "col.npy": npy(np.array([2, 0], ">i4")),
+        "data.npy": npy(np.array([4.5, 2.0], ">f8")),
+    }
+    path = written(tmp_path, zipped(COO | foreign))
+    assert mf.read_ratings(path).to_scipy().toarray().tolist() == [[0, 0, 4.5], [2, 0, 0]]
+
+
+def with_sizes(archive: bytes, stored: bytes, declared: int) -> bytes:
+    """Declare another size of the first member, in both places where a zip archive has it."""
+    changed = archive
+    for signature, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        start = changed.index(signature) + at
+        assert changed[start : start + 4] == struct.pack("<I", len(stored))
+        changed = changed[:start] + struct.pack("<I", declared) + changed[start + 4 :]
+    return changed
+
+
+def deep(depth: int) -> bytes:
+    """Return an array whose header is an expression of some depth."""
+    header = ("{'descr': " + "(" * depth + "'<f8'" + ")" * depth + ", }").encode().ljust(3000)
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+
+
+# archives that lie, or cost far more than their size
+BAD_ARCHIVES = {
+    "shape in the header": COO | {"data.npy": npy(np.array([4.5, 2.0]), (2 * 10**9,))},
+    "shape beyond any": COO | {"data.npy": npy(np.array([4.5, 2.0]), (2**62, 2**62))},
+    "no entries, endless": COO | {"data.npy": npy(np.empty(0), (0, 2**62))},
+    "header without end": COO | {"data.npy": b"\x93NUMPY\x02\x00\xff\xff\xff\xff{"},
+    "deep header": COO | {"data.npy": deep(1000)},
+    "objects": COO | {"data.npy": npy(np.array([4.5, 2.0])).replace(b"<f8", b"|O8")},
+    "too few bytes": COO | {"data.npy": npy(np.array([4.5, 2.0]))[:-3]},
+    "bytes left over": COO | {"data.npy": npy(np.array([4.5, 2.0])) + b"abc"},
+    "rows": COO | {"shape.npy": npy(np.array([4 * 10**8, 3]))},
+    "columns": CSR | {"shape.npy": npy(np.array([2, 10**12]))},
+    "negative": COO | {"shape.npy": npy(np.array([-2, 3]))},
+    "three dimensions": COO | {"shape.npy": npy(np.array([2, 3, 4]))},
+    "decimal places": COO | {"row.npy": npy(np.array([0.0, 1.0]))},
+    "places outside": COO | {"row.npy": npy(np.array([0, 9]))},
+    "indptr beyond": CSR | {"indptr.npy": npy(np.array([0, 10**12, 2]))},
+    "indptr beyond, blocks": CSR
+    | {
+        "format.npy": npy(np.array(b"bsr")),
+        "data.npy": npy(np.ones((2, 1, 1))),
+        "indptr.npy": npy(np.array([0, 10**10, 2])),
+    },
+    "unknown format": COO | {"format.npy": npy(np.array(b"lil"))},
+    "complex": COO | {"data.npy": npy(np.array([4j, 2.0]))},
+    "text": COO | {"data.npy": npy(np.array(["a", "b"]))},
+    "no data": {name: content for name, content in COO.items() if name != "data.npy"},
+    "zeros": COO | {"data.npy": npy(np.zeros(2), (10**7,)) + bytes(8 * 10**7 - 16)},
+    "zeros as text": {"ratings.csv": b"1 2 3\n" + bytes(3 * 10**7)},
+    "a rating again and again": {"ratings.csv": b"1 2 3\n" * 5 * 10**6},
+}
+
+
+def bad_markets() -> dict[str, str]:
+    return {
+        "rows": f"{MARKET}400000000 3 1\n1 1 1\n",
+        "columns": f"{MARKET}3 400000000 1\n1 1 1\n",
+        "endless rows": f"{MARKET}{10**17} 3 1\n1 1 1\n",
+        "rows beyond any number": f"{MARKET}{10**30} 3 1\n1 1 1\n",
+        "entries that are not there": f"{MARKET}400000000 3 400000000\n1 1 1\n",
+        "array": MARKET.replace("coordinate", "array") + "400000000 400000000\n1\n",
+        "array of no columns": MARKET.replace("coordinate", "array") + "400000000 0\n",
+        "symmetric array": "%%MatrixMarket matrix array real symmetric\n400000000 400000000\n1\n",
+        "pattern": "%%MatrixMarket matrix coordinate pattern general\n400000000 3 1\n1 1\n",
+        "comment without end": MARKET + "%" * 3_000_000,
+    }
+
+
+def bombs() -> dict[str, bytes]:
+    """Return gzip files that unpack to a GiB or more."""
+    # members one after the other unpack one after the other
+    kinds = {
+        "line": b"1" * 2**24,
+        "NUL": bytes(2**24),
+        "blank lines": b"\n" * 2**24,
+        "spaces": b" " * 2**24,
+        "ratings": b"1 2 3\n" * (2**24 // 6),
+        "comments": (b"# " + b"a" * 125 + b"\n") * 2**17,
+        "empty rows": b",,\n" * (2**24 // 3),
+    }
+    heads = {
+        "gzip: market comments": MARKET.encode() + b"%\n" * 2**20,
+        "gzip: market blank lines": MARKET.encode() + b"3 3 1\n" + b"\n" * 2**20,
+    }
+    zipped = {f"gzip: {name}": gzip.compress(content) * 64 for name, content in kinds.items()}
+    return zipped | {name: gzip.compress(x) + gzip.compress(b"\n" * 2**24) * 64 for name, x in heads.items()}
+
+
+COSTS = """if True:
+    import json, sys, time
+    import mfkernel as mf
+    from pathlib import Path
+    def peak():
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    folder = Path(sys.argv[1])
+    (folder / "first").write_text("1 2 3")
+    mf.read_ratings(folder / "first")  # what is loaded and compiled, once
+    found = {}
+    for path in sorted(folder.iterdir()):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
+        before, start = peak(), time.process_time()
+        try:
+            message = str(mf.read_ratings(path, duplicates="last"))
+        except ValueError as error:
+            message = f"ValueError: {error}"
+        found[path.name] = message, peak() - before, time.process_time() - start
+    print(json.dumps(found))
+"""
+
+
+def test_read_ratings__a_small_file_costs_little(tmp_path):
+    """Memory grows by less than 100 MiB; without bounds, each of these takes gigabytes, or minutes."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell the peak of memory in the same way")
+    files: dict[str, str | bytes] = {f"npz: {name}": zipped(x) for name, x in BAD_ARCHIVES.items()}
+    files |= {f"mtx: {name}": text for name, text in bad_markets().items()} | bombs()
+    content = zipped({"a": bytes(10**7)})
+    files["zip: size declared less"] = with_sizes(content, bytes(10**7), 1000)
+    files["zip: size declared more"] = with_sizes(content, bytes(10**7), 2**32 - 2)
+    for name, content in files.items():
+        written(tmp_path, content, name)
+        assert len(content) < 4_000_000
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", COSTS, str(tmp_path)]
+    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found.pop("first")[0].startswith("Ratings(1 ")
+    assert {name: x[0] for name, x in found.items() if not x[0].startswith("ValueError: ")} == {}
+    assert {name: x[0] for name, x in found.items() if name not in x[0]} == {}  # it names the file
+    assert {name: x[1] for name, x in found.items() if x[1] > 100} == {}
+
+
+def test_read_ratings__one_long_id_costs_little(tmp_path):
+    """Not all ids are as wide as the longest."""
+    lines = "".join(f"u{n % 1000}\titem {n}\t{n % 5 + 1}\n" for n in range(20_000))
+    tables = []
+    for last in ("", "u1\t" + "x" * 1000 + "\t3\n"):
+        path = written(tmp_path, lines + last)
+        with path.open("rb") as file:
+            text = _lines.Lines(path, _files.Stream(file.read), None)
+            tables.append(_text.parse(text, _layout.find_layout(text, None)))
+    assert tables[1].item_ids.size == tables[0].item_ids.size + 1
+    assert tables[1].item_ids.tolist()[-1] == "x" * 1000
+    assert tables[1].item_ids.nbytes < 2 * tables[0].item_ids.nbytes
+
+
+def test_read_ratings__keeps_a_large_empty_matrix(tmp_path):
+    """Rows and columns without ratings are kept, up to ten million."""
+    ratings = mf.read_ratings(written(tmp_path, f"{MARKET}1000000 30000 2\n999999 7 5\n3 29999 1\n"))
+    assert ratings.shape == (1_000_000, 30_000)
+    assert ratings.nnz == 2
+    matrix = sparse.coo_array(([5.0], ([999], [7])), shape=(1_000_000, 30_000))
+    for kind in ("coo", "csr", "csc"):
+        assert mf.read_ratings(written(tmp_path, saved(matrix.asformat(kind)))).shape == matrix.shape
+
+
+PIPED = {
+    "text": b"1 2 3\n4 5 6\n",
+    "gzip": gzip.compress(b"1 2 3\n4 5 6\n"),
+    "zip": zipped({"a": b"1 2 3\n4 5 6\n"}),
+    "UTF-16": "1 2 3\n4 5 6\n".encode("utf-16"),
+}
+
+
+def fed(path: Path, chunks: list[bytes]) -> threading.Thread:
+    """Write chunks to a pipe until all are read or nobody reads on."""
+
+    def feed() -> None:
+        try:
+            with path.open("wb", buffering=0) as pipe:
+                for chunk in chunks:
+                    pipe.write(chunk)
+        except BrokenPipeError:
+            pass
+
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("size", [1, 3, 10**6])
+@pytest.mark.parametrize("kind", PIPED)
+def test_read_ratings__reads_a_pipe_once(tmp_path, kind, size):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = PIPED[kind]
+    thread = fed(pipe, [content[n : n + size] for n in range(0, len(content), size)])
+    assert cells(mf.read_ratings(pipe)) == {(1, 2): 3.0, (4, 5): 6.0}
+    thread.join(10)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("kind", ["matrix", "MatrixMarket"])
+def test_read_ratings__reads_a_matrix_from_a_pipe(tmp_path, kind):
+    matrix = sparse.coo_array(([3, 3.5, 1], ([3, 0, 3], [1, 2, 2])), shape=(5, 4))
+    content = saved(matrix)
+    if kind == "MatrixMarket":
+        file = io.BytesIO()
+        mmwrite(file, matrix)
+        content = file.getvalue()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = fed(pipe, [content])
+    assert (mf.read_ratings(pipe).to_scipy() != matrix).nnz == 0
+    thread.join(10)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("start", [b"", b"1 2 3\n", MARKET.encode(), MARKET.encode() + b"%"])
+def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = fed(pipe, [start] + [b"\1" * 2**16] * 2**20)  # 64 GiB, if they were read
+    with pytest.raises(ValueError, match="1,048,576"):
+        mf.read_ratings(pipe)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_read_ratings__bounds_an_archive_from_a_pipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "SPOOL", 2**20)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = fed(pipe, [b"PK\x03\x04"] + [bytes(2**16)] * 2**20)
+    with pytest.raises(ValueError, match="plain file"):
+        mf.read_ratings(pipe)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "/dev/urandom", "/dev/full"])
+def test_read_ratings__refuses_devices(tmp_path, name):
+    if not Path(name).is_char_device():
+        pytest.skip(f"no {name} on this system")
+    (tmp_path / "link").symlink_to(name)
+    for path in (Path(name), tmp_path / "link"):
+        with pytest.raises(ValueError, match=f"{path} must be a file or a pipe, got a device"):
+            mf.read_ratings(path)
+
+
+MANY_LINES = {
+    "blank lines": ("\n" * 1_000_000, {}),
+    "blank lines in all": ("1 2 3\n" + "\n" * 1_000_000 + "1 3 3\n", {}),
+    "comments": ("#\n" * 500_000 + "1 2 3\n", {}),
+    "comments between": ("1 2 3\n" + "# \n" * 500_000, {}),
+    "empty rows": (",,\n" * 200_000 + "1,2,3\n" + ",,\n" * 200_000, {}),
+    "quotes": ('"' * 1_000_000 + " 2 3\n", {}),
+    "pairs of quotes": ('","' * 300_000 + "\n", {}),
+    "quoted fields": ('"a""b,' * 100_000 + ",1,2\n", {}),
+    "fields": ("1 2 " + "3 " * 500_000 + "\n", {"columns": (0, 1, 2)}),
+    "spaces": (" " * 1_000_000 + "1 2 3\n", {}),
+    "digits": ("1" * 1_000_000 + " 2 3\n", {}),
+    "digits of a rating": ("1 2 " + "3" * 1_000_000 + "\n", {}),
+    "comments of MatrixMarket": (MARKET + "%\n" * 500_000 + "1 1 1\n1 1 1\n", {}),
+    "blank lines in MatrixMarket": (MARKET + "\n" * 500_000 + "1 1 1\n" + "\n" * 500_000 + "1 1 1\n", {}),
+}
+
+
+@pytest.mark.parametrize(("content", "options"), MANY_LINES.values(), ids=MANY_LINES)
+def test_read_ratings__takes_time_in_proportion(tmp_path, content, options):
+    """A megabyte of what would take minutes, were each line or field searched for among those before it."""
+    path = written(tmp_path, content)
+    with contextlib.suppress(ValueError):
+        assert mf.read_ratings(path, **options).nnz in (1, 2)
+
+
+FIELDS = st.one_of(
+    st.integers(-3, 30).map(str),
+    st.sampled_from(
+        [
+            *(
+                "007",
+                "+5",
+                "-0",
+                "1.5",
+                "1e3",
+                ".5",
+                "5.",
+                "1_0",
+                "nan",
+                "inf",
+                "1e999",
+                "",
+                " ",
+                "3 ",
+                "\u00a03",
+            ),
+            *(
+                "٣",
+                "x",
+                "a b",
+                '"',
+                '""',
+                '"5"',
+                '"a b"',
+                '" 5"',
+                '"5"6',
+                '"a""b"',
+                '"a,b"',
+                'x"y',
+                "#",
+                "# 1",
+            ),
+            *(
+                f"{2**63}",
+                f"{-(2**63)}",
+                "9" * 30,
+                "\0",
+                "1\0",
+                "5\x1c",
+                "\x1f5",
+                "5\x85",
+                "a\u2028b",
+                "\ufeff",
+            ),
+            *("5\f", "\v5", "5\x7f", "\ud800"),
+        ]
+    ),
+    st.text(' \t\v\f\r\0\x1c\x85\xa0\u2028,;:"#0123456789.eE+-_xé', max_size=5),
+)
+ENDS = st.sampled_from(
+    ["\n"] * 8 + ["\r\n", "\r", "\n\n", "\n \n", "\n\x1c\n", "\n,,\n", "\n# \n", "\x0b", ""]
+)
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> tuple[str, str | None]:
+    """Draw lines, most of them of three or four plain fields, and what separates these."""
+    separator = draw(st.sampled_from([None, ",", ";", "\t", "::"]))
+    lines = []
+    for _ in range(draw(st.integers(1, 6))):
+        plain = [str(draw(st.integers(0, 30))) for _ in range(draw(st.integers(3, 4)))]
+        if draw(st.booleans()):
+            plain[draw(st.integers(0, len(plain) - 1))] = draw(FIELDS)
+        lines.append((separator or draw(st.sampled_from([" ", "\t", "  ", " \f"]))).join(plain) + draw(ENDS))
+    return "".join(lines), separator
+
+
+def parsed(text: str, separator: str | None, columns: tuple[int, int, int]) -> object:
+    data = io.BytesIO(text.encode("utf-8", "surrogatepass"))
+    lines = _lines.Lines(Path("any"), _files.Stream(data.read), None)
+    try:
+        table = _text.parse(lines, _layout.Layout(separator, columns))
+    except ValueError as error:
+        return str(error)
+    return [x.tolist() for x in table] + [table.user_ids.dtype.kind, table.item_ids.dtype.kind]
+
+
+def read_one_by_one(*_: object) -> None:
+    raise _text.NotPlainError
+
+
+@settings(max_examples=500)
+@given(drawn=texts(), columns=st.sampled_from([(0, 1, 2), (0, 1, 2), (2, 1, 0), (1, 2, 3)]))
+@example(drawn=("1\x1c2 3 4\n", None), columns=(0, 1, 2))
+@example(drawn=("1 2 3\x1c\n", None), columns=(0, 1, 2))
+@example(drawn=("1\t2::3::4\n", "::"), columns=(0, 1, 2))
+@example(drawn=("# 1 2 3\n1 2 3 4\n", None), columns=(1, 2, 3))
+@example(drawn=('1,2,3,"\n\n', ","), columns=(0, 1, 2))
+@example(drawn=('"1"2 3 4\n', None), columns=(0, 1, 2))
+def test_parse__both_parsers_say_the_same(drawn, columns):
+    """The one for plain lines, which takes them all at once, and the one that takes each by itself."""
+    text, separator = drawn
+    at_once = parsed(text, separator, columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_text, "plain_block", read_one_by_one)
+        assert parsed(text, separator, columns) == at_once
+
+
+@settings(max_examples=100)
+@given(texts=st.lists(texts(), min_size=1, max_size=3), size=st.integers(1, 20))
+def test_lines__do_not_depend_on_the_blocks(texts, size):
+    """Bytes that come in small pieces give the same lines."""
+    text = "".join(x for x, _ in texts)
+    data = text.encode("utf-8", "surrogatepass")
+
+    def blocks(step: int) -> tuple[str, int]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_lines, "CHUNK", step)
+            lines = _lines.Lines(Path("any"), _files.Stream(io.BytesIO(data).read), None)
+            found = list(lines.blocks())
+        assert [n for n, _ in found] == [
+            1 + sum(x.count("\n") for _, x in found[:n]) for n in range(len(found))
+        ]
+        return "".join(x for _, x in found), lines.number
+
+    assert blocks(size) == blocks(2**20)
+
+
+VALID = [x if isinstance(x, bytes) else x.encode() for x, *_ in TEXTS.values() if len(x) < 1000]
+VALID += [x if isinstance(x, bytes) else x.encode() for x, *_ in REFUSED.values() if len(x) < 1000]
+VALID += [x.encode() for x in bad_markets().values() if len(x) < 1000]
+VALID += [
+    zipped(BAD_ARCHIVES[name], zipfile.ZIP_STORED) for name in ("rows", "indptr beyond", "places outside")
+]
+VALID += [zipped(x, zipfile.ZIP_STORED) for x in (COO, CSR)]
+VALID += [
+    saved(sparse.coo_array(np.diag([1.0, 2.0])).asformat(kind), compressed)
+    for kind in ("csr", "csc", "coo", "bsr", "dia")
+    for compressed in (True, False)
+]
+VALID += [gzip.compress(x, mtime=0) for x in VALID]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """Draw a file of any format with some bytes put in place of others."""
+    data = bytearray(draw(st.sampled_from(VALID)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=4))
+    return bytes(data)
+
+
+@settings(max_examples=500)
+@given(data=mutated() | st.binary(max_size=80))
+def test_read_ratings__yields_ratings_or_a_plain_error_at_little_cost(tmp_path_factory, data):
+    path = written(tmp_path_factory.getbasetemp(), data, "any")
+    message = str(path)
+    tracemalloc.start()
+    try:
+        ratings = mf.read_ratings(path, duplicates="last")
+        assert np.isfinite(ratings.values).all()
+    except ValueError as error:
+        message = str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert str(path) in message
+    assert len(message) < 3000
+    assert peak < 600 * 2**20  # a matrix of few entries may have ten million rows
