@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from mfkernel._machine import available_memory
+
 GZIP = b"\x1f\x8b"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second begins an archive without members
 CHUNK = 2**20  # bytes read by one call
@@ -18,6 +20,8 @@ CHUNK = 2**20  # bytes read by one call
 FREE = 2**24  # bytes that any packed file may hold
 EXPANSION = 100  # bytes that it may hold for each of its own: long constant columns of text reach 90
 SPOOL = 2**30  # bytes of a zip archive that comes through a pipe or gzipped
+
+PER_ENTRY = 100  # bytes to turn a rating that has been read into one of Ratings
 
 FREE_SHAPE = 10**7  # rows and columns that any file may name, and as many again
 SHAPE_PER_ENTRY = 100  # for each of its entries
@@ -228,6 +232,22 @@ def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
         raise ValueError(
             f"{path} must have at most {most:,} rows and columns for {entries:,} entries, got "
             f"{shape[0]:,} × {shape[1]:,}; as text 'user item rating', only those with ratings count"
+        )
+
+
+def check_memory(path: Path, entries: int) -> None:
+    """Refuse to read on where the entries so far can only just be made ratings, as of a pipe without end.
+
+    Raises
+    ------
+    MemoryError
+        Before memory runs out, which would end the process.
+    """
+    free = available_memory()
+    if free is not None and PER_ENTRY * entries > free:
+        raise MemoryError(
+            f"{path} must hold fewer ratings: the {entries:,} read so far take "
+            f"{PER_ENTRY * entries / 2**30:,.1f} GiB more, but only {free / 2**30:,.1f} GiB is free"
         )
 
 

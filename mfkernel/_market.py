@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._files import check_shape
+from mfkernel._files import check_memory, check_shape
 from mfkernel._layout import splitter
 from mfkernel._lines import SPACE, Lines
 from mfkernel._text import NotPlainError, finite, plain_block
@@ -116,6 +116,7 @@ def _read_entries(lines: Lines, head: Head) -> NDArray[Any]:
             raise lines.error(number, line, expected)
         blocks.append(block)
         count += block.size
+        check_memory(lines.path, count)
         if count > head.stored:
             raise ValueError(f"{lines.path} has more entries than the {head.stored:,} of its head")
     return np.concatenate(blocks)

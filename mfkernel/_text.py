@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mfkernel._files import check_memory
 from mfkernel._ids import text_array
 from mfkernel._layout import AS_ARRAY, BY_POSITION, COMMENT, MOST_FIELDS, Layout, splitter
 from mfkernel._lines import SPACE, Lines
@@ -59,6 +60,7 @@ def parse(lines: Lines, layout: Layout) -> Table:
     """
     users, items = _Ids(), _Ids()
     values: list[NDArray[np.float64]] = []
+    count = 0
     for number, text in lines.blocks():
         try:
             block = plain_block(text, RATING, layout.separator, layout.columns)
@@ -68,7 +70,9 @@ def parse(lines: Lines, layout: Layout) -> Table:
             users.add(block["user"])
             items.add(block["item"])
             values.append(block["value"].copy())
-    if not any(x.size for x in values):
+        count += values[-1].size
+        check_memory(lines.path, count)
+    if count == 0:
         raise ValueError(f"{lines.path} has no ratings")
     table = interruptible(lambda: Table(*users.numbered(), *items.numbered(), np.concatenate(values)))
     if layout.guessed == MOST_FIELDS and _count_lines(table):

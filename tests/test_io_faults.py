@@ -561,6 +561,19 @@ def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("head", [b"", MARKET.encode() + b"9 9 %d\n" % 10**12])
+def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch, head):
+    monkeypatch.setattr(_files, "available_memory", lambda: 10**8)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = fed(pipe, [head] + [b"1 2 3\n" * 10_000] * 10**6)
+    with pytest.raises(MemoryError, match=r"pipe must hold fewer ratings: the 1,\d+,\d+ read so far"):
+        mf.read_ratings(pipe)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_read_ratings__bounds_an_archive_from_a_pipe(tmp_path, monkeypatch):
     monkeypatch.setattr(_files, "SPOOL", 2**20)
     pipe = tmp_path / "pipe"
