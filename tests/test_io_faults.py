@@ -707,7 +707,7 @@ def read_one_by_one(*_: object) -> None:
     raise _text.NotPlainError
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(drawn=texts(), columns=st.sampled_from([(0, 1, 2), (0, 1, 2), (2, 1, 0), (1, 2, 3)]))
 @example(drawn=("1\x1c2 3 4\n", None), columns=(0, 1, 2))
 @example(drawn=("1 2 3\x1c\n", None), columns=(0, 1, 2))
@@ -769,7 +769,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(data=mutated() | st.binary(max_size=80))
 def test_read_ratings__yields_ratings_or_a_plain_error_at_little_cost(tmp_path_factory, data):
     path = written(tmp_path_factory.getbasetemp(), data, "any")
