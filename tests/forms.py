@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy import sparse
 
 import mfkernel as mf
@@ -13,6 +14,19 @@ from mfkernel import reference
 
 ROOT = Path(__file__).parent.parent
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
+
+
+def quick(values, *chosen):
+    """Return parameters of which those that are not chosen are slow: what plain runs leave out."""
+    values = list(values)
+    assert all(value in values for value in chosen)
+    return [
+        value if value in chosen else pytest.param(*_parts(value), marks=pytest.mark.slow) for value in values
+    ]
+
+
+def _parts(value):
+    return value if isinstance(value, tuple) else (value,)
 
 
 def fit(R, k=2, **options):

@@ -20,13 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfkernel as mf
-from tests.forms import ROOT, assert_same, python
+from tests.forms import assert_same, python, quick
+from tests.interrupts import AT_ONCE, answers
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
 FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 DECAYS = ("constant", "inverse-time", "linear", "cosine", "adaptive")
 THREADS = (2, 3, 7, None)
 SHAPES = ("square", "tall", "wide", "heavy item", "one user")
+SOME_SHAPES = (("tall", "cosine"), ("heavy item", "cosine"))
 
 
 def uniform(m, n, nnz, rng=0):
@@ -100,7 +102,7 @@ def stopped_after(last, R, **options):
 
 @pytest.mark.parametrize(
     ("shape", "decay"),
-    [*((shape, "cosine") for shape in SHAPES), ("many blocks", "adaptive")],
+    quick([*((shape, "cosine") for shape in SHAPES), ("many blocks", "adaptive")], *SOME_SHAPES),
 )
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_shape(shape, decay):
     expected = bits(fit(table(shape), decay=decay, n_threads=1))
@@ -110,7 +112,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_shape(shape, decay):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("k", [1, 8, 20, 64, 200])
+@pytest.mark.parametrize("k", quick([1, 8, 20, 64, 200], 20))
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_rank(k, dtype):
     expected = fit(table("square"), k, dtype=dtype, epochs=2, n_threads=1)
     assert expected.P.dtype == expected.Q.dtype == dtype
@@ -119,7 +121,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_rank(k, dtype):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("decay", quick(DECAYS, "adaptive"))
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_decay(decay, shuffle):
     options = {"decay": decay, "shuffle": shuffle, "epochs": 4}
     expected = bits(fit(table("square"), 20, n_threads=1, **options))
@@ -127,6 +129,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_decay(decay, shuffle)
         assert bits(fit(table("square"), 20, n_threads=n, **options)) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     st.sampled_from([(700, 900), (100_000, 40), (40, 100_000), (2000, 2000)]),
@@ -143,6 +146,7 @@ def test_blocks__bits_do_not_depend_on_the_threads(shape, k, decay, dtype, shuff
     assert bits(fit(R, k, n_threads=n_threads, **options)) == bits(fit(R, k, n_threads=1, **options))
 
 
+@pytest.mark.slow
 def test_blocks__bits_do_not_depend_on_the_run():
     expected = bits(fit(table("many blocks"), n_threads=1, epochs=2))
     for _ in range(5):
@@ -170,7 +174,7 @@ def test_blocks__rng_alone_orders_the_blocks(rng):
     assert (one.P != two.P).any()
 
 
-@pytest.mark.parametrize("shape", ["square", "many blocks"])
+@pytest.mark.parametrize("shape", quick(["square", "many blocks"], "square"))
 def test_blocks__shuffle_changes_the_result(shape):
     fits = [
         [fit(table(shape), rng=seed, shuffle=shuffle) for shuffle in (True, False)]
@@ -208,7 +212,10 @@ print(*(test_blocks.bits(test_blocks.fit(R, 20, n_threads=n, decay=decay))
         pytest.param(
             "os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])",
             {},
-            marks=pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity"),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity"),
+            ],
         ),
     ],
     ids=["other environment", "one core"],
@@ -274,7 +281,8 @@ def train_without_locks(stop):
         mf.factorize(table("heavy item"), 8, epochs=2, schedule="hogwild", n_threads=2)
 
 
-@pytest.mark.parametrize("load", [spin, train_without_locks])
+@pytest.mark.slow
+@pytest.mark.parametrize("load", quick([spin, train_without_locks], train_without_locks))
 def test_blocks__same_bits_under_load(load):
     table("heavy item")
     expected, stop = bits(fit(table("square"), 20, n_threads=1)), threading.Event()
@@ -341,9 +349,16 @@ MOMENTS = (0.4, 0.02)  # seconds after the first epoch; a quarter of a second ma
 @pytest.mark.parametrize(
     ("R", "options"),
     [
-        ("uniform(6000, 4000, 1_000_000)", "{'k': 32}"),
-        ("uniform(1, 300_000, 200_000)", "{'k': 64, 'n_threads': 2, 'regularization': 1}"),
-        ("uniform(200_000, 50, 1_000_000)", "{'k': 4, 'n_threads': 7, 'decay': 'adaptive'}"),
+        ("uniform(6000, 4000, 1_000_000)", {"k": 32, "n_threads": 2}),
+        pytest.param(
+            "uniform(1, 300_000, 200_000)",
+            {"k": 64, "n_threads": 2, "regularization": 1},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("uniform(200_000, 50, 1_000_000)", {"k": 4, "n_threads": 7, "decay": "adaptive"}),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["million", "one user", "many users"],
 )
@@ -373,8 +388,19 @@ def test_blocks__ctrl_c_is_answered_at_once_with_the_model_of_a_whole_epoch(R, o
     assert min(delays) <= 0.2
 
 
-def ctrl_c_in_a_fit(R, last, seconds, **options):
-    """Send SIGINT some seconds after epoch ``last``; return what is raised, and how long after the signal."""
+@POSIX
+@pytest.mark.slow
+def test_blocks__ctrl_c_is_answered_at_once_while_large_factors_are_kept():
+    """A copy of the factors is made where a quarter of a second has gone by since the last one."""
+    options = {"k": 64, "n_threads": 2, "learning_rate": 1e-3, "regularization": 0}
+    R, moments = "uniform(1, 800_000, 300_000)", (0.5, 0.8)
+    for seconds, model in answers(INTERRUPTED.format(R=R, options=options, moments=moments), moments):
+        assert seconds <= AT_ONCE
+        assert model == "finite same"
+
+
+def ctrl_c_in_a_fit(R, last, after, **options):
+    """Send SIGINT some seconds after epoch ``last``; return what is raised, and CPU seconds until then."""
     sent = []
 
     def send():
@@ -497,7 +523,7 @@ def interrupted_at(line, R, **options):
 
 @POSIX
 @pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("keep_after", [0, 1000], ids=["kept each epoch", "kept never"])
+@pytest.mark.parametrize("keep_after", quick([0, 1000], 0), ids=["kept each epoch", "kept never"])
 def test_blocks__ctrl_c_on_any_line_leaves_a_whole_epoch(keep_after, n_threads, monkeypatch):
     monkeypatch.setattr("mfkernel.methods.KEEP_AFTER", keep_after)
     R, options = mf.datasets.synthetic(60, 50, 900), {"n_threads": n_threads, "epochs": 3, "k": 4}
@@ -525,7 +551,7 @@ def split():
     return mf.train_test_split(table("square"), 0.1, rng=0)
 
 
-@pytest.mark.parametrize("decay", ["cosine", "adaptive"])
+@pytest.mark.parametrize("decay", quick(["cosine", "adaptive"], "cosine"))
 def test_blocks__float32_is_as_accurate_as_float64(decay, split, rng):
     train, test = split
     m, n = train.shape
@@ -556,7 +582,7 @@ def test_blocks__is_as_accurate_as_sequential_on_a_small_set():
     assert blocks == pytest.approx(sequential, rel=0.005)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", quick(SHAPES, "tall", "heavy item"))
 @pytest.mark.parametrize("decay", ["linear", "adaptive"])
 def test_blocks__learns_the_training_ratings_of_any_shape(shape, decay):
     R = table(shape)
@@ -581,7 +607,7 @@ def test_blocks__learns_a_transposed_matrix_as_well():
 # every rating once an epoch, in the row and the column where it belongs
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, "many blocks"])
+@pytest.mark.parametrize("shape", quick([*SHAPES, "many blocks"], "wide", "heavy item"))
 @pytest.mark.parametrize(("n_threads", "shuffle"), [(1, True), (3, True), (3, False)])
 def test_blocks__each_rating_moves_its_row_and_its_column_once_an_epoch(shape, n_threads, shuffle):
     """With tiny steps from p = 0 and q = 1, p is the sum of its ratings times the step, and the other way."""
@@ -598,8 +624,8 @@ def test_blocks__each_rating_moves_its_row_and_its_column_once_an_epoch(shape, n
     np.testing.assert_allclose(moved / (rate * epochs), sums, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float32))
+@pytest.mark.parametrize("shape", quick(SHAPES, "square", "one user"))
 @pytest.mark.parametrize("decay", ["cosine", "adaptive"])
 def test_blocks__steps_too_small_to_matter_leave_the_start(shape, decay, dtype, rng):
     R, k = table(shape), 5
@@ -668,7 +694,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", quick(ODD, "1 × 1", "1 × n", "n × 2", "3 × 4", "every cell", "diagonal"))
 def test_blocks__odd_shapes_are_fitted_without_a_hang(name):
     R = ODD[name]()
     for decay in ("cosine", "adaptive"):
@@ -680,7 +706,7 @@ def test_blocks__odd_shapes_are_fitted_without_a_hang(name):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (3, 4), (40, 50)])
-@pytest.mark.parametrize("k", [1, 9, 200])
+@pytest.mark.parametrize("k", quick([1, 9, 200], 9))
 def test_blocks__small_tables_are_fitted_with_the_defaults(shape, k):
     R = uniform(*shape, math.ceil(shape[0] * shape[1] / 3))
     expected = within(60, fit, R, k, epochs=None, n_threads=1)

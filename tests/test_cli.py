@@ -19,6 +19,8 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel import cli
 from mfkernel.cli import main
+from tests.forms import quick
+from tests.interrupts import AT_ONCE, interrupt
 
 ORIGINAL = [[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]
 RECONSTRUCTED = [
@@ -269,14 +271,15 @@ def test_main__helps(capsys, arguments):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process")
-@pytest.mark.parametrize("schedule", [["blocks"], ["sequential"], ["hogwild", "--threads", "3"]])
+@pytest.mark.parametrize("schedule", quick(["blocks", "sequential", "hogwild"], "blocks"))
 def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
     matrix = mf.datasets.synthetic(3000, 2000, 600_000).to_scipy()
     sparse.save_npz(tmp_path / "large.npz", matrix, compressed=False)
-    options = ["-k", "100", "--epochs", "100000", "-o", "model.npz", "--schedule", *schedule]
-    command = [*PROGRAM, "large.npz", *options]
-    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
+    options = ["-k", "100", "--epochs", "100000", "-o", "model.npz", "--schedule", schedule]
+    threads = [] if schedule == "sequential" else ["--threads", "2"]
+    command = [sys.executable, "-c", INTERRUPTED, "factorize", "large.npz", *options, *threads]
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes) as run:
         try:
             assert "epoch" in run.stderr.readline()
             time.sleep(0.05)
@@ -317,6 +320,7 @@ def test_recommend__prints_what_the_model_says(capsys, saved):
     assert [int(line[2]) for line in lines] == expected.tolist()
 
 
+@pytest.mark.slow
 def test_recommend__serves_new_users(capsys, saved, tmp_path):
     model, file = mf.load(saved), tmp_path / "new.csv"
     file.write_text(f"user,item,rating\nstranger,{model.item_ids[2]},5\n")
@@ -334,6 +338,7 @@ def test_similar_and_explain__print_what_the_model_says(capsys, saved):
     assert sum(float(line[0]) for line in lines[1:]) == pytest.approx(float(lines[0][0]), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_update__learns_new_users(capsys, saved, tmp_path):
     model, file, updated = mf.load(saved), tmp_path / "new.csv", tmp_path / "updated.npz"
     file.write_text(f"user,item,rating\nnewcomer,{model.item_ids[2]},5\n")

@@ -12,7 +12,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel import metrics, reference
 from mfkernel.cli import main
-from tests.forms import assert_same
+from tests.forms import assert_same, quick
 
 RANKS = (1, 3, 7, 9, 17, 33)
 SOLVERS = ("cholesky", "cg", "subspace")
@@ -155,6 +155,7 @@ def test_items__solve_their_normal_equations(
     assert_never_rises(model, 1e-12)
 
 
+@pytest.mark.slow
 def test_items__solve_their_normal_equations_in_float32(ratings):
     for k in (5, 40):
         model = fit(ratings, k, dtype=np.float32, solver="cholesky")
@@ -213,7 +214,7 @@ def assert_conditions(model):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
 def test_result__is_the_same_on_any_number_of_threads(solver, monkeypatch):
     monkeypatch.setattr("mfkernel.ridge.WORK", 3000)
     monkeypatch.setattr("mfkernel.ridge.GRAM_ROWS", 4)
@@ -229,7 +230,7 @@ def test_result__is_the_same_on_any_number_of_threads(solver, monkeypatch):
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
 def test_loss__is_the_objective_over_all_cells(solver, weighted, monkeypatch):
     monkeypatch.setattr("mfkernel.ridge.BLOCK", 8)
     model = fit(
@@ -244,6 +245,7 @@ def test_loss__is_the_objective_over_all_cells(solver, weighted, monkeypatch):
     assert (model.mean, model.stop_reason) == (0, "epochs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [7, 33])
 def test_loss__is_the_objective_in_float32(k, ratings):
     for solver in ("cholesky", "subspace"):
@@ -252,6 +254,7 @@ def test_loss__is_the_objective_in_float32(k, ratings):
         assert_never_rises(model, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reg", "tolerance"), [(1.0, 1e-5), (0.01, 1e-4)])
 def test_loss__is_the_objective_where_all_is_fitted_in_float32(reg, tolerance):
     """What the stored cells take back from the sum over all of them is nearly all of it."""
@@ -260,6 +263,7 @@ def test_loss__is_the_objective_where_all_is_fitted_in_float32(reg, tolerance):
     assert losses(model)[-1] == pytest.approx(objective(model), rel=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.kernel
 def test_conjugate_gradients__are_exact_of_as_many_coordinates_as_steps():
     options = {"regularization": 0.3, "alpha": 2.0, "unobserved_weight": 0.5, "epochs": 2}
@@ -267,6 +271,7 @@ def test_conjugate_gradients__are_exact_of_as_many_coordinates_as_steps():
     np.testing.assert_allclose(found.P, exact.P, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [16, 48, 80])
 def test_solvers__are_near_cholesky_in_half_as_many_epochs_more(k):
     R = clusters()
@@ -290,6 +295,7 @@ def test_training__does_not_take_strengths_for_the_scale_of_residuals(strength):
     assert abs(held.reconstruct()).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_solver__is_chosen_by_k():
     R = feedback(40, 35)
     for k, name, other in ((32, "cholesky", "cg"), (33, "cg", "cholesky")):
@@ -533,6 +539,7 @@ def test_questions__are_answered_by_scores():
     assert model.rmse(R) == pytest.approx(math.sqrt(np.mean(of_known**2)), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_save__keeps_all(tmp_path):
     options = {"alpha": 2.0, "unobserved_weight": 0.25, "solver": "cg", "weighted": True}
     users, items = [f"u{n}" for n in range(8)], np.arange(7) * 10
@@ -549,7 +556,7 @@ def test_save__keeps_all(tmp_path):
     assert loaded.explain(0, 1)[0] == model.explain(0, 1)[0]
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
 def test_init__goes_on_from_a_model_as_if_it_had_not_ended(solver):
     R = feedback(14, 10, 0.12)
     assert 0 in R.user_counts()
@@ -573,6 +580,7 @@ def test_ids__of_a_model_are_found():
 # quality and the program
 
 
+@pytest.mark.slow
 def test_quality__is_above_that_of_popularity():
     train, test = mf.train_test_split(clusters(), 0.2, rng=0)
     model = mf.factorize(train, 16, method="implicit", rng=0)
@@ -604,6 +612,7 @@ def test_program__ranks_what_is_held_out(capsys, tmp_path):
     assert f"loss {expected.history[-1].loss:.8g} " in captured.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_program__without_test_says_the_objective(capsys, tmp_path):
     R = clusters(80, 60, 4, 12)
     path = write(tmp_path / "clicks.txt", R)
@@ -612,6 +621,7 @@ def test_program__without_test_says_the_objective(capsys, tmp_path):
     assert f"{model.history[-1].loss:.6g}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_program__names_the_best_epoch_also_of_a_perfect_ranking(capsys, tmp_path):
     R = np.kron(np.eye(3), np.ones((8, 6)))
     path = write(tmp_path / "clicks.txt", mf.Ratings(R))

@@ -14,7 +14,7 @@ from mfkernel._simd import vectors_of
 from mfkernel.kernels.csr import band_bounds, count, group, transpose
 from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_tiles
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
-from tests.forms import reference_epoch
+from tests.forms import quick, reference_epoch
 
 pytestmark = pytest.mark.kernel
 
@@ -145,7 +145,7 @@ def some_tiles(dtype, n_users, n_items, seed=0):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("unrolled", [True, False])
-@pytest.mark.parametrize("k", [1, 8, 9, 16, 24, 33, 64, 128, 190, 200])
+@pytest.mark.parametrize("k", quick([1, 8, 9, 16, 24, 33, 64, 128, 190, 200], 9, 200))
 def test_sgd_tiles__matches_reference(k, unrolled, dtype):
     tiles = some_tiles(dtype, 20, 12)
     P, Q = factors(20, 12, k, dtype)
@@ -178,7 +178,7 @@ def test_sgd_tiles__gives_the_same_bits_however_it_is_interrupted(budget):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("k", [1, 8, 30, 70, 200])
+@pytest.mark.parametrize("k", quick([1, 8, 30, 70, 200], 30))
 def test_adaptive_steps__match_the_gradients_of_the_reference(k, dtype):
     """The kernel has the norms of all gradients from ‖p‖², ‖q‖² and p·q; the reference computes gradients."""
     tiles = some_tiles(dtype, 20, 12)

@@ -10,7 +10,7 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel.objective import Settings
-from tests.forms import DENSE, assert_same, fit
+from tests.forms import DENSE, assert_same, fit, quick
 
 pytestmark = pytest.mark.kernel
 
@@ -130,7 +130,7 @@ FORMS = ["dict", "pair", "pair of lists", "dense", "csr", "csr matrix", "coo", "
          "triplets with shape", "Ratings"]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float64))
 @BOTH
 @pytest.mark.parametrize("form", FORMS)
 def test_fold_in__solves_the_normal_equations_for_every_form(form, biases, dtype):
@@ -158,7 +158,7 @@ def test_fold_in__solves_each_row_of_several(biases):
 
 @BOTH
 def test_fold_in__serves_a_trained_model(biases):
-    model = fit(DENSE, biases=biases)
+    model = fit(DENSE, biases=biases, dtype=np.float64)
     folded = model.fold_in({0: 5, 2: 1})
     reg, bias_reg = model.settings.regularization[0], model.settings.bias_regularization
     assert_row(folded, 0, model, [0, 2], [5, 1], reg, bias_reg)
@@ -176,6 +176,7 @@ def test_fold_in__finds_items_by_id(biases):
     assert sorted(folded.ratings.indices[:2]) == [0, 4]
 
 
+@pytest.mark.slow
 def test_fold_in__takes_weights_along_with_ids():
     model, w = made(True, ids=True), np.array([2.0, 0.5, 1.0])
     R = mf.Ratings((np.zeros(3, int), [0, 1, 2], VALUES), item_ids=[50, 30, 60], sample_weight=w)
@@ -193,7 +194,7 @@ def test_fold_in__predicts_a_stranger_without_ratings_by_the_mean(form):
     np.testing.assert_allclose(biased.fold_in(R).predict(0, np.arange(N)), expected)
 
 
-@pytest.mark.parametrize("why", ["unknown item", "no weight"])
+@pytest.mark.parametrize("why", quick(["unknown item", "no weight"], "unknown item"))
 def test_fold_in__predicts_by_the_mean_who_says_nothing(why):
     model = made(known_items=np.arange(N) != 3)
     R = np.zeros((2, N))
@@ -272,6 +273,7 @@ def test_fold_in__names_a_wrong_option(options, error, message):
         made().fold_in({0: 1.0}, **options)
 
 
+@pytest.mark.slow
 @BOTH
 def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
     model = made(biases, settings=REG._replace(loss="logistic"))
@@ -293,6 +295,7 @@ def test_fold_in__asks_for_the_regularization_if_the_model_has_none():
     assert_row(model.fold_in((ITEMS, VALUES), regularization=0.3), 0, model, ITEMS, VALUES, 0.3)
 
 
+@pytest.mark.slow
 @BOTH
 def test_fold_in__gives_the_same_bits_on_any_number_of_threads(biases, rng, monkeypatch):
     monkeypatch.setattr("mfkernel.ridge.WORK", 300)
@@ -350,9 +353,10 @@ def test_partial_fit__lets_new_ratings_replace_old(biases):
     assert found[1, 2] == 5
 
 
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float64))
 @BOTH
-def test_partial_fit__leaves_other_rows_alone(biases):
-    model, before = made(biases, dtype=np.float32), made(biases, dtype=np.float32)
+def test_partial_fit__leaves_other_rows_alone(biases, dtype):
+    model, before = made(biases, dtype=dtype), made(biases, dtype=dtype)
     model.partial_fit(triplets(NEW))
     users, items = [2, 4], [4, 5]
     np.testing.assert_array_equal(model.P[users], before.P[users])
@@ -362,7 +366,7 @@ def test_partial_fit__leaves_other_rows_alone(biases):
         np.testing.assert_array_equal(model.item_bias[items], before.item_bias[items])
     assert (model.P[[0, 1, 3]] != before.P[[0, 1, 3]]).any(axis=1).all()
     assert (model.Q[:, :4] != before.Q[:, :4]).any(axis=0).all()
-    assert (model.mean, model.settings, model.P.dtype) == (before.mean, before.settings, np.float32)
+    assert (model.mean, model.settings, model.P.dtype) == (before.mean, before.settings, dtype)
 
 
 def test_partial_fit__leaves_the_old_arrays_alone():
@@ -373,6 +377,7 @@ def test_partial_fit__leaves_the_old_arrays_alone():
     np.testing.assert_array_equal(Q, before.Q)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("ids", [False, True], ids=["numbers", "ids"])
 def test_partial_fit__predicts_the_new_ratings_better(biases, ids):
@@ -504,7 +509,7 @@ def test_partial_fit__applies_missing_and_duplicates():
 
 @BOTH
 def test_partial_fit__goes_on_from_a_file(biases, tmp_path):
-    model = fit(DENSE, biases=biases)
+    model = fit(DENSE, biases=biases, dtype=np.float64)
     model.save(tmp_path / "model.npz")
     loaded = mf.load(tmp_path / "model.npz")
     for one in (model, loaded):
@@ -551,6 +556,7 @@ def test_partial_fit__changes_what_is_recommended(biases):
     assert set(model.recommend(5, 7).items.tolist()) == {1, 2, 3, 4, 5, -1}
 
 
+@pytest.mark.slow
 def test_partial_fit__takes_logistic_ratings():
     logistic = REG._replace(loss="logistic")
     known = mf.Ratings((*triplets(OLD)[:2], np.tile([0.0, 1], 6)))
@@ -573,6 +579,7 @@ def test_partial_fit__goes_by_the_ids_of_the_model():
     assert model.item_ids.tolist() == ITEM_IDS
 
 
+@pytest.mark.slow
 def test_partial_fit__unites_weights():
     model = made(True, ratings=mf.Ratings(triplets(OLD), sample_weight=np.full(12, 2.0)))
     R = mf.Ratings(([0], [0], [1.0]), sample_weight=[3.0])
@@ -763,6 +770,7 @@ def test_save__keeps_all_of_a_trained_model(biases, tmp_path):
     assert isinstance(loaded.settings.regularization, tuple)
 
 
+@pytest.mark.slow
 @BOTH
 def test_save__keeps_a_model_that_has_gone_on(biases, tmp_path):
     model = made(biases, dtype=np.float32).partial_fit(triplets(NEW))

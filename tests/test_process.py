@@ -23,10 +23,9 @@ def test_import__loads_neither_numba_nor_scipy():
 
 
 def test_import__is_quick():
-    code = (
-        "import time, numpy; start = time.perf_counter(); import mfkernel; print(time.perf_counter() - start)"
-    )
-    assert min(float(python(code)) for _ in range(3)) <= 0.3
+    """In CPU seconds, on which other processes have little influence."""
+    code = "import time, numpy; t = time.process_time(); import mfkernel; print(time.process_time() - t)"
+    assert any(float(python(code)) <= 0.3 for _ in range(3))
 
 
 def test_first_call__is_quick_with_a_warm_cache():
@@ -36,7 +35,7 @@ def test_first_call__is_quick_with_a_warm_cache():
         "mf.factorize(R, 2); print(time.perf_counter() - start)"
     )
     python(code)
-    assert min(float(python(code)) for _ in range(3)) <= 1.5
+    assert any(float(python(code)) <= 1.5 for _ in range(3))
 
 
 def test_factorize__runs_where_no_cache_can_be_written(tmp_path):
@@ -79,15 +78,27 @@ try:
 except KeyboardInterrupt:
     print(time.monotonic(), flush=True)
 """
+MOMENTS = (0.3, 0.8)  # CPU seconds after the beginning
 # both kernels are compiled: LLVM calls back into Python, where Numba turns a Ctrl-C into another error
 LARGE_RUN = (
-    "R = mf.datasets.synthetic(6040, 3706, 1_000_000);"
-    "[mf.factorize(R, 32, epochs=1, schedule=schedule) for schedule in ('blocks', 'sequential')]"
+    "R = mf.datasets.synthetic(6040, 3706, 1_000_000); mf.factorize(R, 32, epochs=1)",
+    "mf.factorize(R, 32, epochs=10**6, n_threads=2)",
+)
+OTHER_SCHEDULES = (
+    "R = mf.datasets.synthetic(6040, 3706, 1_000_000);mf.factorize(R, 2048, epochs=1, schedule='sequential')",
+    "mf.factorize(R, 32, epochs=10**6, n_threads=1)",
+    "mf.factorize(R, 2048, epochs=10**6, schedule='sequential')",
+    "mf.factorize(R, 2048, epochs=10**6, schedule='hogwild', n_threads=2)",
+)
+ONE_LONG_ROW = (
+    "R = np.full((1, 3_000_000), 3.0, np.float32); mf.factorize(R[:, :9], 64, epochs=1)",
+    "mf.factorize(R, 64, epochs=10**6, regularization=1, n_threads=2)",
 )
 ONE_LONG_ROW = "R = np.full((1, 3_000_000), 3.0, np.float32); mf.factorize(R[:, :9], 64, epochs=1)"
 MANY_TRIPLETS = (
     "n = 20_000_000; users, items = np.divmod(np.random.default_rng(0).permutation(n), 5000);"
-    "values = np.ones(n, np.float32); mf.factorize((users[:9], items[:9], values[:9]), 8, epochs=1)"
+    "R = users, items, np.ones(n, np.float32); mf.factorize(tuple(x[:9] for x in R), 8, epochs=1)",
+    "[mf.factorize(R, 8, epochs=1, n_threads=2) for _ in range(99)]",
 )
 MANY_ROWS = (
     "users = np.arange(6_000_000); values = np.ones(users.size, np.float32);"
@@ -100,22 +111,14 @@ MANY_ROWS = (
 @pytest.mark.parametrize(
     ("setup", "call"),
     [
-        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6)"),
-        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, n_threads=1)"),
-        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, schedule='sequential')"),
-        (LARGE_RUN, "mf.factorize(R, 32, epochs=10**6, schedule='hogwild', n_threads=2)"),
-        (ONE_LONG_ROW, "mf.factorize(R, 64, epochs=10**6, regularization=1)"),
-        (MANY_TRIPLETS, "[mf.factorize((users, items, values), 8, epochs=1) for _ in range(99)]"),
-        (MANY_TRIPLETS, "[mf.Ratings((users, items, values)) for _ in range(99)]"),
-        (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6)"),
-        (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6, schedule='sequential')"),
-        (MANY_ROWS, "mf.factorize(R, 4, epochs=10**6, schedule='hogwild', n_threads=2)"),
-        (MANY_ROWS, "[mf.factorize(R, 4, epochs=1) for _ in range(99)]"),
-    ],
-    ids=[
-        *("blocks", "blocks, one thread", "sequential", "hogwild"),
-        *("one long row", "factorize triplets", "Ratings"),
-        *("many rows", "many rows, sequential", "many rows, hogwild", "many rows, start and end"),
+        pytest.param(LARGE_RUN, id="large"),
+        pytest.param(OTHER_SCHEDULES, id="other schedules", marks=pytest.mark.slow),
+        pytest.param(ONE_LONG_ROW, id="one long row"),
+        pytest.param(MANY_TRIPLETS, id="triplets"),
+        pytest.param(
+            (MANY_TRIPLETS[0], "[mf.Ratings(R) for _ in range(99)]"), id="Ratings", marks=pytest.mark.slow
+        ),
+        pytest.param(MANY_ROWS, id="many rows", marks=pytest.mark.slow),
     ],
 )
 def test_factorize__ctrl_c_returns_within_a_fifth_of_a_second(setup, call):
@@ -173,6 +176,7 @@ def test_factorize__runs_in_a_child_process(method, ratings):
     assert rmse < ratings.std
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_factorize__a_child_forked_during_a_fit_is_not_stuck(ratings):
@@ -223,6 +227,7 @@ print(interrupts, threading.active_count())
 """
 
 
+@pytest.mark.slow
 @POSIX
 def test_factorize__no_moment_of_an_interrupt_leaves_it_hanging():
     """Of locks that Python code takes, one time in some hundred one was never given back."""

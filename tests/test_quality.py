@@ -81,6 +81,7 @@ def test_factorize__beats_the_mean_on_thin_ratings(size):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("l1", [0.0003, 0.001, 0.003])
 def test_factorize__a_small_l1_leaves_factors_that_tell_something(l1, biases, split):
@@ -129,6 +130,7 @@ def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
     assert mf.factorize(train, 32, biases=True, rng=0).rmse(test) < 0.97 * bias_rmse(train, test)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_factorize__beats_the_means_on_ml_1m_and_all_schedules_are_as_good(data_folder):
     ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")
@@ -141,6 +143,7 @@ def test_factorize__beats_the_means_on_ml_1m_and_all_schedules_are_as_good(data_
     assert hogwild == pytest.approx(sequential, rel=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_factorize__with_biases_is_as_accurate_on_ml_1m_as_the_best_peers_are_when_tuned(data_folder):
     ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")

@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from mfkernel.engine import ThreadEngine
 from mfkernel.ridge import Penalty, solve_rows, spans
+from tests.forms import quick
 
 pytestmark = pytest.mark.kernel
 
@@ -80,8 +81,13 @@ def gradient(function, x, h=1e-5):
     return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("weighted", "dtype"),
+    quick(
+        [(weighted, dtype) for weighted in (False, True) for dtype in (np.float32, np.float64)],
+        (False, np.float64),
+    ),
+)
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("k", [1, 2, 7, 8, 64, 65])
 def test_squared__solves_the_normal_equations(k, biased, weighted, dtype):
@@ -97,6 +103,7 @@ def test_squared__solves_the_normal_equations(k, biased, weighted, dtype):
     assert biased or not bias.any()
 
 
+@pytest.mark.slow
 def test_squared__counts_a_rating_of_weight_two_twice():
     once, penalty = Problem([5], 3), Penalty(0.1, 0.1)
     X, bias = once.solve(penalty, weights=np.array([1.0, 2, 1, 0, 1]), biased=True)
@@ -113,6 +120,7 @@ def test_no_ratings__give_zeros(counts):
     assert not bias.any()
 
 
+@pytest.mark.slow
 def test_rows_without_weight__are_zero():
     problem = Problem([5, 5], 3)
     X, bias = problem.solve(Penalty(0.0), weights=np.repeat([0.0, 1.0], 5), biased=True)
@@ -122,7 +130,7 @@ def test_rows_without_weight__are_zero():
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", quick(LOSSES, "squared"))
 def test_no_penalty__leaves_the_fit_of_least_norm(loss, biased):
     problem = Problem([2, 30, 1], 6, loss=loss)
     X, bias = problem.solve(Penalty(0.0), biased=biased)
@@ -137,6 +145,7 @@ def test_no_penalty__leaves_the_fit_of_least_norm(loss, biased):
         np.testing.assert_allclose(X[1], np.linalg.lstsq(y, r - base)[0], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic"])
 def test_solution__has_no_gradient(loss, biased):
@@ -149,6 +158,7 @@ def test_solution__has_no_gradient(loss, biased):
         np.testing.assert_allclose(slope, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k", "reg"), [(12, 4, 0.05), (12, 4, 0.0), (3, 5, 0.02)])
 def test_absolute__is_not_above_what_scipy_finds(n, k, reg):
     problem, penalty = Problem([n], k, loss="absolute"), Penalty(reg, reg)
@@ -163,6 +173,7 @@ def test_absolute__is_not_above_what_scipy_finds(n, k, reg):
     assert found <= best * (1 + 1e-4) + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize("l1", [0.0, 0.1])
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic"])
@@ -182,7 +193,7 @@ def test_l1_and_nonnegative__meet_the_conditions_of_a_minimum(loss, l1, nonnegat
         assert nonnegative or (slope[:-1][X[u] == 0] <= size + 1e-6).all()
 
 
-@pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
+@pytest.mark.parametrize("loss", quick(["squared", "absolute", "huber"], "squared"))
 def test_perfect_base__leaves_nothing_to_add(loss):
     problem = Problem([6], 3, loss=loss)
     problem.values = problem.base[problem.indices]
@@ -191,6 +202,7 @@ def test_perfect_base__leaves_nothing_to_add(loss):
     assert not bias.any()
 
 
+@pytest.mark.slow
 def test_logistic__stays_finite_if_a_score_separates():
     problem = Problem([20], 3, loss="logistic")
     problem.values = (problem.Y[problem.indices, 0] > 0).astype(np.float64)
@@ -201,7 +213,7 @@ def test_logistic__stays_finite_if_a_score_separates():
         assert reg > 1e-3 or (((base + y @ X[0]) > 0) == (r == 1)).all()
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", quick(LOSSES, "squared"))
 def test_result__is_the_same_on_any_number_of_threads(loss, monkeypatch):
     monkeypatch.setattr("mfkernel.ridge.WORK", 300)
     problem = Problem([3, 9, 0, 7, 12, 2, 8, 5], 3, np.float32, loss)
@@ -210,6 +222,7 @@ def test_result__is_the_same_on_any_number_of_threads(loss, monkeypatch):
     np.testing.assert_array_equal(one[1], three[1])
 
 
+@pytest.mark.slow
 def test_layout__does_not_matter():
     problem, penalty = Problem([9, 4], 4), Penalty(0.1)
     expected, _ = problem.solve(penalty)
@@ -235,6 +248,7 @@ def test_spans__cover_all_rows_once(counts, a_rating, a_row, passes):
     assert all(first < last for first, last in found)
 
 
+@pytest.mark.parametrize("loss", quick(LOSSES, "squared"))
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=3),
     k=st.integers(1, 5),
@@ -244,10 +258,9 @@ def test_spans__cover_all_rows_once(counts, a_rating, a_row, passes):
     l1=st.sampled_from([0.0, 0.1]),
     nonnegative=st.booleans(),
     biased=st.booleans(),
-    loss=st.sampled_from(LOSSES),
 )
 def test_solution__is_finite_and_not_worse_than_zero(
-    counts, k, seed, scale, reg, l1, nonnegative, biased, loss
+    loss, counts, k, seed, scale, reg, l1, nonnegative, biased
 ):
     problem, penalty = Problem(counts, k, loss=loss, seed=seed, n_items=6), Penalty(reg, reg, l1, nonnegative)
     problem.Y *= scale

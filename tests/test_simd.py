@@ -15,6 +15,7 @@ from mfkernel import _simd
 from mfkernel._jit import jit
 from mfkernel._rows import PADDING, aligned_rows
 from mfkernel._simd import LONGEST, dot, prefetch, step, vectors_of
+from tests.forms import python, quick
 
 pytestmark = pytest.mark.kernel
 
@@ -35,9 +36,9 @@ def test_vectors__are_as_many_as_a_padded_row_has_and_none_for_long_rows():
     assert [len(vectors_of(k)) for k in (8, 24, LONGEST, LONGEST + 8, 512)] == [1, 3, LONGEST // 8, 0, 0]
 
 
-@pytest.mark.parametrize("number", [np.int32, np.int64, np.uint16])
+@pytest.mark.parametrize("number", quick([np.int32, np.int64, np.uint16], np.uint16))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("k", RANKS)
+@pytest.mark.parametrize("k", quick(RANKS, 24, 200))
 def test_dot_and_step__do_what_their_python_says(k, dtype, number):
     rng = np.random.default_rng(k)
     P, Q = aligned_rows(3, k, np.dtype(dtype)), aligned_rows(4, k, np.dtype(dtype))
@@ -54,8 +55,26 @@ def test_dot_and_step__do_what_their_python_says(k, dtype, number):
     np.testing.assert_allclose(Q, Q_ref, **tolerance)
 
 
-def loops(lines):
-    """Return (first, last) line of every backward jump and its target."""
+# of each kind the second unrolls loops over short rows
+PROCESSORS = {"haswell": "AVX2", "znver3": "AVX2", "skylake-avx512": "AVX-512", "sapphirerapids": "AVX-512"}
+FEW, MORE = (8,), (16, 24, 32, 48, 64, 128, 192, 256)  # ranks
+COMPILE = """
+import json
+from benchmarks.cases import assembly
+print(json.dumps([[k, adaptive, assembly(k, adaptive)] for k in {ranks} for adaptive in (False, True)]))
+"""
+
+
+@functools.cache
+def compiled_for(processor, ranks):
+    """Return the code of the walk over tiles by rank and kind, for a processor that need not be this one."""
+    environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "", "NUMBA_BOUNDSCHECK": "0"}
+    answers = json.loads(python(COMPILE.format(ranks=ranks), **environment))
+    return {(k, adaptive): lines for k, adaptive, lines in answers}
+
+
+def innermost_loops(lines):
+    """Return the lines' numbers from the target of a backward jump to the jump, where no other is inside."""
     labels = {line.split(":")[0]: n for n, line in enumerate(lines) if re.match(r"\.?\w+:", line)}
     jumps = [(n, re.fullmatch(r"\s+j\w+\s+(\.\w+)", line)) for n, line in enumerate(lines)]
     targets = [(labels[jump[1]], n) for n, jump in jumps if jump]
@@ -84,6 +103,7 @@ def test_assembly__hot_loop_is_packed_fma_without_float64(k, adaptive):
 
 
 @compiled
+@pytest.mark.slow
 def test_kernels__are_right_on_a_processor_without_avx():
     """The widest vectors are split into SSE registers, and there is no FMA."""
     if platform.machine() not in ("x86_64", "AMD64"):

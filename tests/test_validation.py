@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.baseline import bias_baseline
+from tests.forms import quick
 
 SCHEDULES = ["blocks", "sequential", "hogwild"]
 WARNING = r"validation RMSE of .* is above the .* of the mean and biases alone"
@@ -150,7 +151,7 @@ def test_factorize__holds_out_at_least_one_and_not_all(share):
 # what is recorded, and what comes back
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float32))
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("biases", [False, True])
 def test_factorize__the_factors_of_the_best_epoch_come_back(biases, schedule, dtype, split):
@@ -170,14 +171,18 @@ def test_factorize__the_factors_of_the_best_epoch_come_back(biases, schedule, dt
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"loss": "absolute"},
+    quick(
+        [
+            {"loss": "absolute"},
+            {"loss": "huber", "biases": True},
+            {"nonnegative": True},
+            {"l1": 0.01},
+            {"decay": "adaptive"},
+            {"sample_weight": True},
+        ],
         {"loss": "huber", "biases": True},
-        {"nonnegative": True},
-        {"l1": 0.01},
         {"decay": "adaptive"},
-        {"sample_weight": True},
-    ],
+    ),
     ids=lambda options: "-".join(options),
 )
 def test_factorize__the_best_epoch_comes_back_under_any_settings(options, split):
