@@ -1,16 +1,25 @@
-"""Is this working tree slower, larger or less accurate than a commit? ``python -m benchmarks.gate BASE``.
+"""Is this working tree slower, larger or less accurate than a commit? ``python -m benchmarks.gate [BASE]``.
 
 Both are copied into folders of their own, with the benchmarks of the working tree, and each gets a process.
 These take turns, A B A B, within each case, so that whatever else the machine does hits both alike (errors,
 scores and counts, which nothing hits, they find at once); and there are several rounds of new processes, as
 where code and data happen to lie in memory differs between processes, too. The ratio of the minima is
-compared, with a bootstrap interval over rounds and samples. A case fails only if its whole interval lies
-above the tolerance, and still does after being repeated.
+compared, with a bootstrap interval over rounds and samples, and the tolerance decides:
+
+=========  ============================================================================================
+WORSE      the whole interval lies above it, also after as many rounds again: the gate fails
+suspect    the whole interval lies above it, but the base failed before that was confirmed: the gate fails
+doubtful   a part of the interval lies above it: measured again while ``--minutes`` allow, then it passes
+same       no part of it does; better, if all of it lies below 1 / tolerance
+=========  ============================================================================================
+
+The regular rounds, and those that confirm, take place whatever ``--minutes`` says.
 
 A change that is worth its price names the case in its commit's message: ``Gate-Accepts: signatures``.
 
-Exit status: 0 if nothing is worse, or there is no BASE to compare with; 1 if something is; 2 if BASE is not
-known, or no case runs on it.
+Exit status: 0 if nothing is worse, or HEAD is the first commit; 1 if something is worse; 2 if an argument is
+wrong; 3 if there was nothing to compare with: the clone is shallow, the history too short, there is no
+repository, or no case runs on BASE.
 """
 
 import argparse
@@ -30,12 +39,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import cases, probes, results
+from benchmarks.progress import show
 
 # patterns of the cases of the short suite
 SHORT = """
@@ -69,6 +79,12 @@ SHORT = """
     allocations: *
     bytes: *
 """.strip().splitlines()
+RULE = """\
+WORSE: the whole interval lies above the tolerance, also after as many rounds again; the gate fails.
+doubtful: a part of the interval lies above it; the case passes. A quieter machine, or more --minutes, tells.\
+"""
+NO_BASE = 3  # exit status
+BACK = 10  # commits from HEAD to the default base: so far that small losses add up
 TOLERANCES = {cases.SECONDS: 1.25, cases.MIB: 1.10, cases.RMSE: 1.005}  # of counts, none
 TOLERANCES |= {cases.SCORE: 1.02, "M ratings/s": 1.25, "% of the limit": 1.25, "epochs": 1.25}
 UNDISTURBED = {cases.RMSE, cases.SCORE, cases.COUNT, "packed FMA"}  # by another process on the same machine
@@ -85,33 +101,49 @@ LONGEST = 120  # seconds that an answer may take
 Samples = list[list[float]]  # round by round
 
 
-def main() -> None:
+class NoBaseError(Exception):
+    """There is no commit to compare with; the message names the remedy."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table and write a JSON file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__.split("\n\n")[0])
-    parser.add_argument("base", metavar="BASE", nargs="?", help="the commit to compare with")
+    parser.add_argument(
+        "base",
+        metavar="BASE",
+        nargs="?",
+        help=f"the commit to compare with (default: {BACK} commits back, or the first if there are fewer)",
+    )
     parser.add_argument(
         "--only", action="append", metavar="PATTERN", help="cases, for those of the short suite"
     )
-    parser.add_argument("--minutes", type=float, default=6, help="begin no round that may not end in time")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=6,
+        help="measure doubtful cases again as long as that may end in time (default: %(default)s)",
+    )
     parser.add_argument(
         "--json", type=Path, default=results.ROOT / ".asv" / "gate.json", help="default %(default)s"
     )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # what a child process does
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.serve:
         serve()
         return
-    if options.base is None:
-        parser.error("the following arguments are required: BASE")
-    base, reason = find_base(options.base)
-    if base is None:
-        print(f"nothing to compare with: {reason}")
-        return
-    if not base:
-        parser.error(reason)
     names = select(options.only or SHORT)
     if not names:
         parser.error(f"no case matches {', '.join(options.only)}")
+    try:
+        base = find_base(options.base)
+    except ValueError as error:
+        parser.error(str(error))
+    except NoBaseError as error:
+        fail(f"cannot compare with {options.base or 'an earlier commit'}: {error}")
+    if base is None:
+        print("nothing to compare with: this is the first commit")
+        return
+    asked = options.base or f"{base[:8]} ({BACK} commits back, or the first)"
     trailers = "--format=%(trailers:key=Gate-Accepts,valueonly)"
     accepted = results.git("log", trailers, f"{base}..HEAD").splitlines()
     with tempfile.TemporaryDirectory() as folder:
@@ -122,40 +154,76 @@ def main() -> None:
         verdict.accepted = matches(verdict.case, accepted)
     print("\n".join(table(verdicts)))
     bad = [verdict.case for verdict in verdicts if verdict.is_bad]
-    result = {"base": base, "machine": probes.machine(), "bad": bad, "cases": [v.record() for v in verdicts]}
+    doubtful = [verdict.case for verdict in verdicts if verdict.word == "doubtful"]
+    result: dict[str, Any] = {
+        "base": base,
+        "machine": probes.machine(),
+        "rule": RULE.splitlines(),
+        "bad": bad,
+    }
+    result |= {"doubtful": doubtful, "cases": [verdict.record() for verdict in verdicts]}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{probes.machine()} All samples are in {options.json}.")
+    print(f"\n{RULE}\n{probes.machine()} All samples are in {options.json}.")
     compared = [verdict for verdict in verdicts if verdict.base and verdict.head]
-    print(f"{len(compared)} of {len(verdicts)} cases compared with {options.base}.")
+    print(f"{len(compared)} of {len(verdicts)} cases compared with {asked}; {len(doubtful)} doubtful.")
     if bad:
-        sys.exit(f"worse than {options.base}: {'; '.join(bad)}")
+        sys.exit(f"worse than {asked}: {'; '.join(bad)}")
     if not compared and any(verdict.word == "new" for verdict in verdicts):
-        print("nothing could be compared", file=sys.stderr)
-        sys.exit(2)
+        fail(f"nothing could be compared: no case runs on {asked}; name a later commit, or other cases")
+
+
+def fail(message: str) -> NoReturn:
+    """End because nothing could be compared."""
+    print(f"python -m benchmarks.gate: {message}", file=sys.stderr)
+    sys.exit(NO_BASE)
 
 
 # The two sides
 
 
-def find_base(name: str) -> tuple[str | None, str]:
-    """Return the commit of a name; None, with the reason, if there can be none, or "" if it is unknown."""
+def find_base(name: str | None) -> str | None:
+    """Return the commit of a name, or the default one; None if HEAD is the first commit, which has none.
+
+    Raises
+    ------
+    NoBaseError
+        If there is a reason why the commit is not there.
+    ValueError
+        If the name is none of a commit.
+    """
+    git = results.git
     if not (results.ROOT / ".git").exists():
-        return None, f"{results.ROOT} is no git repository"
-    if not results.git("rev-parse", "--git-dir"):
-        return "", "git is not installed, or refuses this repository"
-    if commit := results.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
-        if results.git("ls-tree", commit, "mfkernel"):
-            return commit, ""
-        return None, f"{name} has no package mfkernel"
-    if results.git("rev-parse", "--is-shallow-repository") == "true":
-        return None, f"this clone is shallow and does not hold {name}"
-    if not results.git("rev-parse", "--verify", "--quiet", "HEAD"):
-        return None, "there is no commit yet"
+        raise NoBaseError(f"{results.ROOT} is no git repository; clone the project with git")
+    if shutil.which("git") is None or not git("rev-parse", "--git-dir"):
+        raise NoBaseError("git is not installed, or refuses this repository: see what git status says")
+    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
+        raise NoBaseError("there is no commit yet; make one")
+    is_shallow = git("rev-parse", "--is-shallow-repository") == "true"
+    is_first = not is_shallow and not git("rev-parse", "--verify", "--quiet", "HEAD^")
+    history = git("rev-list", "--first-parent", f"--max-count={BACK + 1}", "HEAD").split()
+    if name is None:
+        if is_first:
+            return None
+        commit = history[-1] if len(history) > BACK or not is_shallow else ""
+    else:
+        commit = git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if commit:
+        if not git("ls-tree", commit, "mfkernel"):
+            raise NoBaseError(f"{commit[:8]} has no package mfkernel; name a commit that has")
+        return commit
+    if is_shallow:
+        remedy = "run git fetch --unshallow, or give actions/checkout fetch-depth: 0 in a workflow"
+        raise NoBaseError(f"this clone is shallow; {remedy}")
+    assert name is not None
     stem = re.sub(r"([~^]\d*)+$", "", name)
-    if stem != name and results.git("rev-parse", "--verify", "--quiet", stem):
-        return None, f"the history does not reach back to {name}"
-    return "", f"{name!r} names no commit"
+    if stem != name and git("rev-parse", "--verify", "--quiet", f"{stem}^{{commit}}"):
+        if is_first:
+            return None
+        raise NoBaseError(f"the history does not reach back so far; the first commit is {history[-1][:8]}")
+    if re.fullmatch(r"[0-9a-f]{7,64}", name):
+        raise NoBaseError(f"this repository does not hold that commit; run git fetch origin {name}")
+    raise ValueError(f"{name!r} names no commit")
 
 
 def lay_out(base: str, base_side: Path, head_side: Path) -> None:
@@ -285,8 +353,8 @@ class Verdict:
         if base_error:
             return "new"
         _, low, high = self.interval
-        if low > self.tolerance and self.is_confirmed:
-            return "accepted" if self.accepted else "WORSE"
+        if low > self.tolerance:
+            return "suspect" if not self.is_confirmed else "accepted" if self.accepted else "WORSE"
         if high > self.tolerance:
             return "doubtful"
         return "better" if high < 1 / self.tolerance else "same"
@@ -294,7 +362,7 @@ class Verdict:
     @property
     def is_bad(self) -> bool:
         """Whether it shuts the gate."""
-        return self.word in ("WORSE", "FAILS")
+        return self.word in ("WORSE", "suspect", "FAILS")
 
     @property
     def is_confirmed(self) -> bool:
@@ -304,9 +372,13 @@ class Verdict:
 
     def wants_more(self, n_rounds: int) -> bool:
         """Whether another round might change the judgement."""
+        return self.needs_more(n_rounds) or (not any(self.errors) and self.word == "doubtful")
+
+    def needs_more(self, n_rounds: int) -> bool:
+        """Whether the rule asks for another round, however long that takes."""
         if any(self.errors) or self.unit not in TOLERANCES:
             return False
-        return n_rounds < ROUNDS or self.word == "doubtful"
+        return n_rounds < ROUNDS or self.word == "suspect"
 
     def best(self, side: Samples) -> float:
         """Return the best sample of a side."""
@@ -323,23 +395,31 @@ class Verdict:
 
 
 def compare(sides: Sequence[Path], names: list[str], seconds: float) -> list[Verdict]:
-    """Measure cases on both sides, in rounds; then the doubtful ones again, as long as there is time."""
+    """Measure cases on both sides, in rounds; then suspects again, and doubtful cases while there is time."""
     verdicts = [Verdict(name) for name in names]
     start = time.monotonic()
     for n in range(ROUNDS * (1 + REPEATS)):
         chosen = [v for v in verdicts if n == 0 or v.wants_more(n)]
         begun = time.monotonic()
-        if not chosen or (n and begun + sum(v.took for v in chosen) > start + seconds):
+        if n and begun + sum(v.took for v in chosen) > start + seconds:
+            chosen = [v for v in chosen if v.needs_more(n)]
+        if not chosen:
             break
         with ExitStack() as stack:
             workers = [Worker(side) for side in sides]
             for worker in workers:
                 stack.callback(worker.stop)
-            for verdict in chosen:
+            for place, verdict in enumerate(chosen, 1):
                 before = time.monotonic()
+                show(f"round {n + 1}: case {place} of {len(chosen)}, {before - start:.0f} s")
                 measure(verdict, workers, head_first=bool(n % 2))
                 verdict.took = time.monotonic() - before
-        print(f"round {n + 1}: {len(chosen)} cases, {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        words = [v.word for v in verdicts]
+        show(
+            f"round {n + 1}: {len(chosen)} cases, {time.monotonic() - begun:.0f} s; "
+            f"{words.count('suspect')} suspect, {words.count('doubtful')} doubtful",
+            keep=True,
+        )
     return verdicts
 
 

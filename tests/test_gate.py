@@ -1,5 +1,6 @@
 """The gate: shut by a slower, larger or less accurate tree, and not by a machine that is busy."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +57,7 @@ def run(tree, base, *patterns):
     return done.returncode, done.stdout + done.stderr, verdicts
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_needless_work_in_a_kernel(tree):
     update = "e = residual(loss, r, score(biases, u, i, pq))\n"
@@ -67,6 +71,7 @@ def test_gate__fails_on_needless_work_in_a_kernel(tree):
     assert verdicts["bytes: blocks"]["verdict"] == "same"
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_loss_of_quality_unless_the_commit_accepts_it(tree):
     replace(tree / "mfkernel" / "defaults.py", "else 0.07\n", "else 0.02\n")
@@ -89,6 +94,7 @@ def test_gate__fails_on_any_increase_of_a_count(tree):
     assert verdicts["bytes: blocks"]["head"][0][0] == verdicts["bytes: blocks"]["base"][0][0] + 8
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_case_that_does_not_run_any_more(tree):
     replace(tree / "mfkernel" / "factors.py", "    def reconstruct(", "    def rebuild(")
@@ -98,6 +104,7 @@ def test_gate__fails_on_a_case_that_does_not_run_any_more(tree):
     assert "AttributeError" in printed
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__passes_a_case_that_the_base_does_not_know(tree):
     replace(tree / "mfkernel" / "factors.py", "    def reconstruct(", "    def rebuild(")
@@ -108,9 +115,10 @@ def test_gate__passes_a_case_that_the_base_does_not_know(tree):
     assert status == 0, printed
     assert "1 of 2 cases compared" in printed
     assert verdicts[name]["verdict"] == "new"
-    assert run(tree, "HEAD", name)[0] == 2  # nothing at all is compared
+    assert run(tree, "HEAD", name)[0] == 3  # nothing at all is compared
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__fails_where_the_process_of_the_tree_dies(tree):
     old = "self._shuffle, self._seed = shuffle, seed\n"
@@ -142,6 +150,7 @@ def burn():
         np.tanh(x, out=x)
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__passes_no_change_while_every_core_is_busy(tree, monkeypatch):
     monkeypatch.setattr(results, "ROOT", tree)
@@ -155,41 +164,219 @@ def test_gate__passes_no_change_while_every_core_is_busy(tree, monkeypatch):
             assert [v.case for v in verdicts if v.is_bad] == [], "\n".join(gate.table(verdicts))
 
 
-@NO_GIT
-@pytest.mark.parametrize(
-    ("base", "reason"),
-    [("HEAD~1", "the history does not reach back"), ("HEAD^", "the history does not reach back")],
-)
-def test_gate__passes_and_says_so_where_there_is_no_base(tree, base, reason):
-    status, printed, _ = run(tree, base)
-    assert (status, "nothing to compare with" in printed, reason in printed) == (0, True, True)
+# What there is to compare with
+
+
+@pytest.fixture
+def history(tmp_path):
+    """A small repository of three commits, in which the package is one empty file."""
+    folder = tmp_path / "history"
+    (folder / "mfkernel").mkdir(parents=True)
+    (folder / "mfkernel" / "__init__.py").touch()
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    for subject in ("First", "Second", "Third"):
+        git(folder, "commit", "-q", "--allow-empty", "-m", subject)
+    return folder
+
+
+def commits_of(folder):
+    return subprocess.check_output(["git", "rev-list", "HEAD"], cwd=folder, text=True).split()
+
+
+def gate_of(folder, monkeypatch, capsys, *arguments):
+    """Run the gate on a folder without measuring; return its exit status and what it printed."""
+    monkeypatch.setattr(results, "ROOT", folder)
+    monkeypatch.setattr(gate, "lay_out", lambda *_: None)
+    monkeypatch.setattr(gate, "compare", lambda *_: [])
+    try:
+        gate.main([*arguments, "--json", str(folder / "gate.json")])
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
 
 
 @NO_GIT
-def test_gate__passes_and_says_so_in_a_shallow_clone(tree, tmp_path_factory):
-    git(tree, "commit", "-q", "--allow-empty", "-m", "Newer")
-    clone = tmp_path_factory.mktemp("clone") / "tree"
-    git(tree, "clone", "-q", "--depth", "1", tree.as_uri(), str(clone))
-    base = subprocess.check_output(["git", "rev-parse", "HEAD~1"], cwd=tree, text=True).strip()
-    status, printed, _ = run(clone, base)
+def test_base__is_found_by_any_name(history, monkeypatch):
+    monkeypatch.setattr(results, "ROOT", history)
+    third, second, first = commits_of(history)
+    names = {"HEAD": third, "HEAD~1": second, "HEAD^^": first, second: second, first[:9]: first}
+    assert {name: gate.find_base(name) for name in names} == names
+
+
+@NO_GIT
+def test_base__is_ten_commits_back_by_default_or_the_first(history, monkeypatch):
+    monkeypatch.setattr(results, "ROOT", history)
+    assert gate.find_base(None) == commits_of(history)[-1]
+    for n in range(12):
+        git(history, "commit", "-q", "--allow-empty", "-m", f"More {n}")
+    assert gate.find_base(None) == commits_of(history)[10]
+
+
+@NO_GIT
+@pytest.mark.parametrize("base", [(), ("HEAD~1",), ("HEAD^",), ("HEAD~10",)])
+def test_gate__passes_the_first_commit(base, history, monkeypatch, capsys):
+    git(history, "checkout", "-q", commits_of(history)[-1])
+    status, printed = gate_of(history, monkeypatch, capsys, *base)
     assert status == 0
-    assert "this clone is shallow" in printed
+    assert "nothing to compare with: this is the first commit" in printed
+
+
+def fails(status, printed, *words):
+    assert status == gate.NO_BASE == 3, printed
+    for word in ("cannot compare with", *words):
+        assert word in printed
 
 
 @NO_GIT
-def test_gate__passes_and_says_so_without_a_repository(tree, tmp_path_factory):
-    (tree / ".git").rename(tmp_path_factory.mktemp("away") / "git")
-    status, printed, _ = run(tree, "HEAD")
-    assert status == 0
-    assert "no git repository" in printed
+@pytest.mark.parametrize("base", ["HEAD~3", "HEAD~10", "HEAD^^^"])
+def test_gate__fails_where_the_history_is_too_short(base, history, monkeypatch, capsys):
+    answer = gate_of(history, monkeypatch, capsys, base)
+    fails(*answer, base, "does not reach back so far", f"the first commit is {commits_of(history)[-1][:8]}")
 
 
 @NO_GIT
-@pytest.mark.parametrize("arguments", [("mistyped",), ("HEAD2",), ("HEAD", "no such case"), ()])
-def test_gate__refuses_what_it_does_not_know(tree, arguments):
-    status, printed, _ = run(tree, *arguments) if arguments else run(tree, "--minutes=1")
+@pytest.mark.parametrize("base", [(), ("HEAD~1",), ("HEAD~10",), ("mistyped",)])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_gate__fails_in_a_shallow_clone(base, depth, history, tmp_path, monkeypatch, capsys):
+    clone = tmp_path / "clone"
+    git(history, "clone", "-q", f"--depth={depth}", history.as_uri(), str(clone))
+    if depth == 2 and base == ("HEAD~1",):
+        assert gate_of(clone, monkeypatch, capsys, *base)[0] == 0
+        base = (commits_of(history)[-1],)
+    answer = gate_of(clone, monkeypatch, capsys, *base)
+    fails(*answer, "this clone is shallow", "git fetch --unshallow", "fetch-depth: 0")
+
+
+@NO_GIT
+def test_gate__of_a_clone_of_a_shallow_clone_fails(history, tmp_path, monkeypatch, capsys):
+    """As ``.ci/run`` makes one of what the checkout action leaves."""
+    clone, copy = tmp_path / "clone", tmp_path / "copy"
+    git(history, "clone", "-q", "--depth=1", history.as_uri(), str(clone))
+    git(clone, "clone", "-q", str(clone), str(copy))
+    fails(*gate_of(copy, monkeypatch, capsys), "this clone is shallow")
+
+
+@NO_GIT
+def test_gate__fails_without_a_repository(history, tmp_path, monkeypatch, capsys):
+    (history / ".git").rename(tmp_path / "git")
+    fails(*gate_of(history, monkeypatch, capsys, "HEAD"), "no git repository")
+
+
+@NO_GIT
+def test_gate__fails_without_git(history, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    fails(*gate_of(history, monkeypatch, capsys, "HEAD"), "git is not installed")
+
+
+@NO_GIT
+def test_gate__fails_before_there_is_a_commit(history, monkeypatch, capsys):
+    git(history, "checkout", "-q", "--orphan", "new")
+    fails(*gate_of(history, monkeypatch, capsys, "HEAD"), "there is no commit yet")
+
+
+@NO_GIT
+def test_gate__fails_where_the_base_has_no_package(history, monkeypatch, capsys):
+    git(history, "mv", "mfkernel", "other")
+    git(history, "commit", "-q", "-m", "Without")
+    fails(*gate_of(history, monkeypatch, capsys, "HEAD"), "has no package mfkernel")
+
+
+@NO_GIT
+def test_gate__fails_where_the_commit_is_elsewhere(history, monkeypatch, capsys):
+    fails(*gate_of(history, monkeypatch, capsys, 40 * "1"), "git fetch origin 1111")
+
+
+@NO_GIT
+@pytest.mark.parametrize("arguments", [("mistyped",), ("HEAD2",), ("HEAD", "--only", "no such case")])
+def test_gate__refuses_what_it_does_not_know(arguments, history, monkeypatch, capsys):
+    status, printed = gate_of(history, monkeypatch, capsys, *arguments)
     assert status == 2
     assert "error:" in printed
+
+
+def test_gate__says_that_a_base_is_optional(capsys):
+    with pytest.raises(SystemExit):
+        gate.main(["--help"])
+    printed = capsys.readouterr().out
+    assert "[BASE]" in printed
+    assert "default: 10 commits back" in printed
+
+
+@NO_GIT
+def test_gate__is_a_program_with_these_statuses(tree, tmp_path_factory):
+    (tree / ".git").rename(tmp_path_factory.mktemp("away") / "git")
+    status, printed, _ = run(tree, "HEAD")
+    assert (status, "no git repository" in printed) == (3, True)
+
+
+# What decides
+
+
+def measured(monkeypatch, figures, seconds=0.0, fails_in=None):
+    """Run the rounds with given figures instead of measurements; return the verdict and its rounds."""
+    rounds = itertools.count()
+
+    def measure(verdict, workers, head_first):
+        n = next(rounds)
+        if n == fails_in:
+            return
+        base, head = figures(n)
+        verdict.base.append(base)
+        verdict.head.append(head)
+
+    monkeypatch.setattr(gate, "measure", measure)
+    monkeypatch.setattr(gate, "Worker", lambda side: SimpleNamespace(stop=lambda: None))
+    (verdict,) = gate.compare((Path("base"), Path("head")), [FAST], seconds)
+    return verdict, next(rounds)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_rule__confirms_what_is_wholly_above_the_tolerance_whatever_the_time(seconds, monkeypatch):
+    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1]), seconds)
+    assert (verdict.word, rounds) == ("WORSE", 6)
+
+
+def test_rule__what_is_not_confirmed_is_doubtful(monkeypatch):
+    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1] if n < 3 else [1.0, 1.1]))
+    assert (verdict.word, rounds) == ("doubtful", 4)
+    assert not verdict.is_bad
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 3), (60.0, 9)])
+def test_rule__doubtful_cases_are_measured_again_while_there_is_time(seconds, expected, monkeypatch):
+    verdict, rounds = measured(monkeypatch, lambda n: ([1.0], [1.0 if n == 1 else 2.0]), seconds)
+    assert (verdict.word, rounds, verdict.is_bad) == ("doubtful", expected, False)
+
+
+@pytest.mark.parametrize(("time", "expected"), [(0.0, 3), (60.0, 3)])
+def test_rule__the_regular_rounds_take_place_whatever_the_time(time, expected, monkeypatch):
+    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [1.0, 1.1]), time)
+    assert (verdict.word, rounds) == ("same", expected)
+
+
+def test_rule__a_suspect_that_cannot_be_confirmed_shuts_the_gate(monkeypatch):
+    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1]), fails_in=4)
+    assert (verdict.word, rounds) == ("WORSE", 7)  # a round more
+    verdict = gate.Verdict(FAST, 3 * [[1.0, 1.1]], 3 * [[2.0, 2.1]])
+    assert (verdict.word, verdict.is_bad) == ("suspect", True)
+
+
+@NO_GIT
+def test_gate__states_the_rule_and_counts_the_doubtful(history, monkeypatch, capsys):
+    doubtful = gate.Verdict(FAST, [[1.0], [1.0]], [[1.0], [2.0]])
+    monkeypatch.setattr(results, "ROOT", history)
+    monkeypatch.setattr(gate, "lay_out", lambda *_: None)
+    monkeypatch.setattr(gate, "compare", lambda *_: [doubtful])
+    gate.main(["HEAD", "--json", str(history / "gate.json")])
+    printed = capsys.readouterr().out
+    assert gate.RULE in printed
+    assert "1 of 1 cases compared with HEAD; 1 doubtful." in printed
+    written = json.loads((history / "gate.json").read_text(encoding="utf-8"))
+    assert written["doubtful"] == [FAST]
+    assert written["rule"] == gate.RULE.splitlines()
 
 
 # The arithmetic
@@ -230,7 +417,7 @@ def verdict(base, head, case=FAST):
 def test_verdict__words():
     assert verdict([[1.0, 1.1]], [[1.0, 1.2]]) == "same"
     assert verdict(6 * [[1.0, 1.1]], 6 * [[2.0, 2.1]]) == "WORSE"
-    assert verdict(3 * [[1.0, 1.1]], 3 * [[2.0, 2.1]]) == "doubtful"  # not confirmed yet
+    assert verdict(3 * [[1.0, 1.1]], 3 * [[2.0, 2.1]]) == "suspect"  # not confirmed yet
     assert verdict([[2.0, 2.1]], [[1.0, 1.1]]) == "better"
     assert verdict([[1.0], [1.0]], [[1.0], [2.0]]) == "doubtful"
     assert verdict([[23.0]], [[22.0]], "packed FMA: 8") == "WORSE"
@@ -246,6 +433,7 @@ def test_verdict__of_errors():
     assert gate.Verdict(FAST, errors=(skip, skip)).word == "not here"
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_figure_that_is_no_number(tree):
     wrong = "    def rmse(self, *_):\n        return np.nan\n\n    def old(self, R"
