@@ -11,7 +11,7 @@ import tomllib
 import pytest
 
 import mfkernel as mf
-from tests.forms import ROOT
+from tests.forms import ROOT, quick
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mf.__path__, "mfkernel.") if "__main__" not in name]
 
@@ -34,7 +34,7 @@ def test_imports__every_module_has_its_layer():
     assert {".".join(name.split(".")[:2]) for name in MODULES} <= layered
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", quick(MODULES, *(name for name in MODULES if name != "mfkernel.splits")))
 def test_docstrings__examples_are_true(name):
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
@@ -45,6 +45,7 @@ def test_public_names__are_sorted_and_documented():
     assert all(getattr(mf, name).__doc__ for name in mf.__all__)
 
 
+@pytest.mark.slow
 def test_readme__python_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -61,12 +62,71 @@ def test_sources__compile_options_live_in_one_place():
             assert not re.search(r"\b(njit|prange|fastmath|import numba|from numba)\b", text), path
 
 
+WORKFLOWS = {
+    path.name: path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")
+}
+# what a job may change; none of these runs code of the project or of its dependencies
+WRITERS = {("page.yml", "keep"): {"contents"}, ("page.yml", "deploy"): {"pages", "id-token"}}
+
+
+def jobs():
+    """Yield the name of the workflow, the name and the text of each job."""
+    for workflow, text in WORKFLOWS.items():
+        _, found = text.split("\njobs:\n")
+        for job in re.split(r"^(?=  [\w-]+:\n)", found, flags=re.MULTILINE):
+            if job.strip():
+                yield workflow, job.split(":")[0].strip(), job
+
+
 def test_workflows__call_steps_that_there_are():
     steps = set(re.findall(r"^    (\w+)\)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE))
-    called = []
-    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
-        called += re.findall(r"\.ci/run ([\w ]+)", workflow.read_text(encoding="utf-8"))
+    called = re.findall(r"\.ci/run ([\w ]+)", "".join(WORKFLOWS.values()))
     assert steps == {step for line in called for step in line.split()}
+
+
+def test_workflows__pin_each_action_to_a_commit():
+    used = re.findall(r"uses: *(.*)", "".join(WORKFLOWS.values()))
+    assert len(used) > 9
+    for line in used:
+        assert re.fullmatch(r"[\w-]+/[\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line), line
+    by_name = {line.split("@")[0]: line for line in used}
+    assert set(used) == set(by_name.values()), "one version of each"
+
+
+def test_workflows__leave_no_credentials_in_a_checkout():
+    for workflow, name, job in jobs():
+        checkouts = re.findall(r"uses: actions/checkout@.*\n(.*)", job)
+        assert all(re.search(r"with: \{.*persist-credentials: false\}", line) for line in checkouts), (
+            workflow,
+            name,
+        )
+
+
+def test_workflows__give_each_job_the_least_permissions():
+    assert len(list(jobs())) > 9
+    for text in WORKFLOWS.values():
+        assert re.findall(r"^permissions:.*", text, re.MULTILINE) == ["permissions: {}"]
+    for workflow, name, job in jobs():
+        (given,) = re.findall(r"^    permissions:\n((?:      [\w-]+: \w+\n)+)", job, re.MULTILINE)
+        permissions = dict(line.strip().split(": ") for line in given.splitlines())
+        writes = {what for what, how in permissions.items() if how != "read"}
+        assert writes == WRITERS.get((workflow, name), set()), (workflow, name)
+        assert set(permissions) - writes <= {"contents"}
+        assert not writes or ".ci/" not in job
+        assert re.search(r"^    timeout-minutes: \d+$", job, re.MULTILINE), (workflow, name)
+
+
+def test_workflows__put_nothing_from_outside_into_a_script():
+    for workflow, name, job in jobs():
+        scripts = re.findall(r"- run: (\|\n(?:          .*\n)+|.*\n)", job)
+        assert len(scripts) == job.count("run: ")
+        assert "${{" not in "".join(scripts), (workflow, name)
+
+
+def test_workflows__fetch_the_history_for_the_gate():
+    (gate,) = (job for workflow, name, job in jobs() if name == "gate")
+    assert "fetch-depth: 0" in gate
+    assert "MFKERNEL_BASE:" in gate
 
 
 def test_oldest_versions__are_those_of_the_package():
