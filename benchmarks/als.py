@@ -1,4 +1,4 @@
-"""How fast are alternating least squares? ``python -m benchmarks.als [--set NAME] [--store]``.
+"""How fast are alternating least squares? ``python -m benchmarks.als [--data FOLDER] [--set NAME]``.
 
 Seconds of an epoch by method, solver and rank, on one thread and on two, which take turns; and the share of
 the multiply-adds that a core does in registers, of those that the solver needs at least.
@@ -6,14 +6,14 @@ the multiply-adds that a core does in registers, of those that the solver needs 
 
 import argparse
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
 import mfkernel as mf
-from benchmarks import generated, probes, results
+from benchmarks import generated, probes, real, results
 from benchmarks.generated import Case
+from benchmarks.progress import show
 
 RANKS = (32, 64, 128)
 SOLVERS = ("cholesky", "cg", "subspace")
@@ -24,17 +24,19 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 EPOCHS = 3  # of a fit, of which the first is not counted
 GENERATED_10M = (70_000, 10_000, 10_000_000)
+SETS = (*generated.SIZES, *real.FILES, "generated 10M")
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.als", description=__doc__)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
-    parser.add_argument("--set", action="append", choices=["ml-1m-like", "ML-1M", "generated 10M"])
+    real.add_data(parser)
+    parser.add_argument("--set", action="append", choices=SETS, help="may be given repeatedly")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     options = parser.parse_args()
     names = options.set or ["ml-1m-like"]
+    real.check(parser, options.data, names)
     rows = [row for name in names for row in measure(name, options.data, options.repeats)]
     sets = " ".join(f"--set {name!r}" for name in names)
     command = f"python -m benchmarks.als --data FOLDER {sets} --store"
@@ -46,8 +48,9 @@ def main() -> None:
 
 def measure(name: str, data: Path | None, repeats: int) -> list[dict[str, Any]]:
     """Return seconds and shares of each method, solver and rank."""
-    if name == "ML-1M":
-        R = mf.read_ratings(Path(data or "") / "ml-1m" / "ratings.csv.gz")
+    if name in real.FILES:
+        assert data is not None
+        R = real.read(name, data)
     else:
         R = generated.ratings(name) if name in generated.SIZES else mf.datasets.synthetic(*GENERATED_10M)
     rows = []
@@ -58,7 +61,8 @@ def measure(name: str, data: Path | None, repeats: int) -> list[dict[str, Any]]:
                     continue
                 seconds: dict[int, list[float]] = {1: [], 2: []}
                 peaks = []
-                for _ in range(repeats):
+                for repeat in range(repeats):
+                    show(f"{name}: {method}, k = {k}, {solver}, fits {repeat + 1} of {repeats}")
                     for threads, times in seconds.items():
                         times.append(seconds_of_epoch(R, k, method, solver, threads))
                     run, work = probes.arithmetic_probe()
@@ -69,6 +73,7 @@ def measure(name: str, data: Path | None, repeats: int) -> list[dict[str, Any]]:
                     {"set": name, "method": method, "solver": solver, "k": k}
                     | {"seconds": one, "seconds, 2 threads": two, "share": share}
                 )
+    show("")
     return rows
 
 

@@ -6,7 +6,6 @@ against the means.
 """
 
 import argparse
-import os
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mfkernel as mf
-from benchmarks import cases, generated, probes, results
+from benchmarks import cases, generated, probes, real, results
+from benchmarks.progress import show
+from benchmarks.real import read_ml_100k
 
 Predictor = Callable[[mf.Ratings, mf.Ratings, int], float]
 Split = tuple[mf.Ratings, mf.Ratings]
@@ -30,11 +31,13 @@ CALLS = 5  # of an engine in its turn
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
+    real.add_data(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--store", action="store_true", help="keep the results, for benchmarks.report")
     options = parser.parse_args()
-    data = None if options.data is None else Path(options.data)
+    data: Path | None = options.data
+    if data is not None:
+        real.check(parser, data, real.FILES, *real.FOLDS)
     if options.store and data is None:
         parser.error("--store needs --data: README.md shows real ratings, too")
     stored = {"speed": measure_speed(data, options.repeats)}
@@ -53,28 +56,30 @@ def measure_speed(data: Path | None, repeats: int) -> results.Stored:
     """Measure the median seconds of an epoch by each engine."""
     sets = {size: generated.ratings(size) for size in generated.SIZES}
     if data is not None:
-        sets |= {"ML-100K": read_ml_100k(data), "ML-1M": mf.read_ratings(data / "ml-1m" / "ratings.csv.gz")}
+        sets |= {name: real.read(name, data) for name in ("ML-100K", "ML-1M")}
     rows = [
-        {"ratings": name, "nnz": R.nnz, "k": int(k), "seconds": seconds_per_epoch(R, int(k), repeats)}
+        {"ratings": name, "nnz": R.nnz, "k": int(k), "seconds": seconds_per_epoch(name, R, int(k), repeats)}
         for name, R in sets.items()
         for k in cases.RANKS
     ]
     return results.described("python -m benchmarks.compare --data FOLDER --store", rows, repeats=repeats)
 
 
-def seconds_per_epoch(R: mf.Ratings, k: int, repeats: int) -> dict[str, float]:
+def seconds_per_epoch(name: str, R: mf.Ratings, k: int, repeats: int) -> dict[str, float]:
     """Return the median time of an epoch by each engine that is fast enough."""
     engines = {
-        name: build(R, k) for name, build in cases.ENGINES.items() if cases.is_fast_enough(name, R.nnz)
+        engine: build(R, k) for engine, build in cases.ENGINES.items() if cases.is_fast_enough(engine, R.nnz)
     }
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    seconds: dict[str, list[float]] = {engine: [] for engine in engines}
     for repeat in range(repeats):
-        for name, epoch in engines.items():
-            if name not in cases.SLOW_ENGINES:
-                seconds[name] += [probes.clock(epoch) for _ in range(CALLS)]
+        for engine, epoch in engines.items():
+            show(f"speed: {name}, k = {k}, round {repeat + 1} of {repeats}: {engine}")
+            if engine not in cases.SLOW_ENGINES:
+                seconds[engine] += [probes.clock(epoch) for _ in range(CALLS)]
             elif repeat < MAX_SLOW_REPEATS:
-                seconds[name].append(probes.clock(epoch))
-    return {name: statistics.median(times) for name, times in seconds.items()}
+                seconds[engine].append(probes.clock(epoch))
+    show("")
+    return {engine: statistics.median(times) for engine, times in seconds.items()}
 
 
 def speed_table(stored: results.Stored) -> str:
@@ -104,11 +109,11 @@ def speed_table(stored: results.Stored) -> str:
 
 def measure_accuracy(data: Path) -> results.Stored:
     """Measure the held-out RMSE of fits with their own defaults, and of the means, for each split."""
-    ml_100k = read_ml_100k(data)
+    ml_100k = real.read("ML-100K", data)
     folds = [ml_100k_fold(data, n) for n in range(5)]
     tenths: dict[str, mf.Ratings] = {
-        "ML-1M": mf.read_ratings(data / "ml-1m" / "ratings.csv.gz"),
-        "ml-latest-small": mf.read_ratings(data / "ml-latest-small" / "ratings.csv"),
+        "ML-1M": real.read("ML-1M", data),
+        "ml-latest-small": real.read("ml-latest-small", data),
         "ML-100K": ml_100k,
     }
     scales: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -139,10 +144,13 @@ def errors(splits: list[Split]) -> dict[str, list[float]]:
         "ALS": partial(_test_rmse, method="als"),
         "ALS with biases": partial(_test_rmse, method="als", biases=True),
     }
-    return {
-        name: [predictor(train, test, seed) for seed, (train, test) in enumerate(splits)]
-        for name, predictor in predictors.items()
-    }
+    found: dict[str, list[float]] = {name: [] for name in predictors}
+    for name, predictor in predictors.items():
+        for seed, (train, test) in enumerate(splits):
+            show(f"accuracy: {train.nnz:,} ratings, split {seed + 1} of {len(splits)}: {name}")
+            found[name].append(predictor(train, test, seed))
+    show("")
+    return found
 
 
 def accuracy_table(stored: results.Stored) -> str:
@@ -161,11 +169,7 @@ def accuracy_table(stored: results.Stored) -> str:
 
 def measure_rankings(data: Path) -> results.Stored:
     """Measure how well held-out items are ranked by fits with their own defaults, for each split."""
-    sets = {
-        "ML-1M": mf.read_ratings(data / "ml-1m" / "ratings.csv.gz"),
-        "ml-latest-small": mf.read_ratings(data / "ml-latest-small" / "ratings.csv"),
-        "ML-100K": read_ml_100k(data),
-    }
+    sets = {name: real.read(name, data) for name in ("ML-1M", "ml-latest-small", "ML-100K")}
     splits: dict[str, Callable[[mf.Ratings, int], Ranked]] = {
         "a tenth of the ratings": lambda R, seed: _known(*mf.train_test_split(R, 0.1, rng=seed)),
         "5 of each user": lambda R, seed: _known(*mf.leave_k_out(R, 5, rng=seed)),
@@ -190,11 +194,13 @@ def scores(splits: list[Ranked]) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {name: {"recall": [], "ndcg": []} for name in predictors}
     for seed, (training, known, held_out) in enumerate(splits):
         for name, fit in predictors.items():
+            show(f"rankings: {training.nnz:,} ratings, split {seed + 1} of {len(splits)}: {name}")
             model = fit(training, seed)
             if known is not training:
                 model = model.fold_in(known)
             found[name]["recall"].append(mf.metrics.recall_at_n(model, held_out, 20))
             found[name]["ndcg"].append(mf.metrics.ndcg_at_n(model, held_out, 100))
+    show("")
     return found
 
 
@@ -237,12 +243,6 @@ def bias_predictions(train: mf.Ratings, test: mf.Ratings) -> NDArray[np.float64]
     user_sums = np.bincount(train.users, residuals - item_bias[train.items], train.n_users)
     user_bias = user_sums / (train.user_counts() + 5)
     return np.asarray(train.mean + user_bias[test.users] + item_bias[test.items])
-
-
-def read_ml_100k(data: Path, name: str = "u.data") -> mf.Ratings:
-    """Read a file of ML-100K, with row and column numbers that all its files share."""
-    users, items, values, _ = np.loadtxt(data / "ml-100k" / name, np.int64, unpack=True)
-    return mf.Ratings((users - 1, items - 1, values, (943, 1682)), dtype=np.float32)
 
 
 def ml_100k_fold(data: Path, n: int) -> Split:

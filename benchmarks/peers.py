@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import mfkernel as mf
-from benchmarks import compare, probes, results
+from benchmarks import compare, probes, real, results
+from benchmarks.progress import show
 
 Split = tuple[mf.Ratings, mf.Ratings]
 Figures = dict[str, float]  # "seconds", "rmse", "ndcg" and "MiB" of a fit, as far as it has them
@@ -190,8 +191,10 @@ PEERS = {
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MFKERNEL_DATA"), help="real ratings")
-    parser.add_argument("--set", action="append", choices=[*REAL, *GENERATED], help="may be given repeatedly")
+    real.add_data(parser)
+    parser.add_argument(
+        "--set", action="append", choices=[*real.FILES, *GENERATED], help="may be given repeatedly"
+    )
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5, help="splits")
     parser.add_argument("--threads", type=int, default=2)
@@ -203,8 +206,7 @@ def main() -> None:
         print(json.dumps(fit_here(PEERS[options.one], options.split, options.k, options.threads)))
         return
     names = options.set or [*(REAL if options.data else []), "generated 1M"]
-    if set(names).intersection(REAL) and not options.data:
-        parser.error(f"{' and '.join(REAL)} need --data")
+    real.check(parser, options.data, names, *(real.FOLDS if "ML-100K" in names else ()))
     rows = [measure(name, options) for name in names]
     settings = {"k": options.k, "threads": sorted({1, options.threads}), "repeats": options.repeats}
     command = f"python -m benchmarks.peers --data FOLDER --set {' --set '.join(names)} --store"
@@ -236,11 +238,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def splits_of(name: str, data: Path | None) -> tuple[Callable[[int], Split], str]:
     """Return what makes the n-th split of a set, and what it says of them."""
     if name == "ML-100K":
-        return lambda n: compare.ml_100k_fold(Path(data or ""), n % 5), "its folds u1, u2, …"
-    if name == "ML-1M":
-        R = mf.read_ratings(Path(data or "") / "ml-1m" / "ratings.csv.gz")
-    else:
-        R = mf.datasets.synthetic(*GENERATED[name])
+        return lambda n: compare.ml_100k_fold(data or Path(), n % 5), "its folds u1, u2, …"
+    R = real.read(name, data or Path()) if name in real.FILES else mf.datasets.synthetic(*GENERATED[name])
     return lambda n: mf.train_test_split(R, 0.1, rng=n), "90/10, seeds 0, 1, …"
 
 
@@ -288,10 +287,12 @@ def fit_in_turns(
         for repeat in range(repeats):
             path.write_bytes(pickle.dumps(splits(repeat)))
             for name, count in [(peer, count) for peer in fits for count in fits[peer]]:
+                show(f"split {repeat + 1} of {repeats}: {name}, {count} thread{'s' * (count > 1)}")
                 try:
                     fits[name][count].append(fit_apart(name, path, k, count))
                 except RuntimeError as error:
                     notes.append(f"{name} failed on {count} thread{'s' * (count > 1)}: {error}")
+    show("")
     return fits, list(dict.fromkeys(notes))
 
 

@@ -30,17 +30,19 @@ STORED = {"limit": "roofline"}  # where the results have another name
 SIZE, K = "ml-1m-like", "32"  # of the history
 ENGINES = ("sequential", "blocks", "blocks, 2 threads")
 ASV = results.ROOT / ".asv" / "results"
+QUICK_COMMAND = f"""asv run --quick --bench "{SIZE}', '{K}'" 'HEAD^!'"""  # measures what the history shows
+QUICK = f"What the picture shows is measured by: {QUICK_COMMAND}"
 
 
 def main() -> None:
     """Write README.md and the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("--history", action="store_true", help="first store what asv measured here")
-    parser.add_argument("--machine", default=platform.node(), help="asv's name of it, default %(default)s")
+    parser.add_argument("--machine", help="asv's name of it; by default the one that asv has results of")
     parser.add_argument("--pictures", type=Path, default=results.ROOT / "docs", help="default %(default)s")
     options = parser.parse_args()
     if options.history:
-        results.store("history", history(ASV / options.machine))
+        results.store("history", history(folder_of(options.machine)))
     README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
     options.pictures.mkdir(parents=True, exist_ok=True)
     for name, draw in {"history": draw_history, "peers": draw_peers}.items():
@@ -65,6 +67,19 @@ def with_tables(text: str) -> str:
 # The history
 
 
+def folder_of(machine: str | None) -> Path:
+    """Return the folder of a machine's results; if none is named, of this one or of the only one."""
+    names = sorted({path.parent.name for path in ASV.glob("*/*-*.json")})
+    if machine is None:
+        machine = platform.node() if platform.node() in names or len(names) != 1 else names[0]
+    if machine not in names:
+        others = (
+            f"it has results of {', '.join(names)}: say --machine" if names else "run asv as README.md says"
+        )
+        sys.exit(f"asv has no results of {machine} in {ASV}; {others}")
+    return ASV / machine
+
+
 def history(folder: Path) -> results.Stored:
     """Gather what asv measured of speed, error and limit, commit by commit in order.
 
@@ -73,24 +88,35 @@ def history(folder: Path) -> results.Stored:
     folder
         asv's results of one machine.
     """
-    rows = []
+    rows: dict[str, dict[str, Any]] = {}
+    others, elsewhere = set(), set()
+    order = results.git("rev-list", "--reverse", "HEAD").split()
     for path in folder.glob("*-*.json"):
         measured = json.loads(path.read_text(encoding="utf-8"))
-        figures = dict(asv_figures(measured))
-        row: dict[str, Any] = {"commit": measured["commit_hash"][:8], "date": measured["date"] // 1000}
-        row["subject"] = results.git("log", "-1", "--format=%s", measured["commit_hash"])
-        row["M ratings/s"] = {e: figures.get(("speed", (e, SIZE, K))) for e in ENGINES}
-        row["% of the limit"] = {e: figures.get(("share of limit", (e, SIZE, K))) for e in ENGINES}
-        row["RMSE"] = {s: figures.get(("error", (s, SIZE, K))) for s in ("sequential", "blocks")}
-        if any(row["M ratings/s"].values()) and row["subject"]:
-            rows.append(row)
+        commit, figures = measured["commit_hash"], dict(asv_figures(measured))
+        drawn = {
+            "M ratings/s": {e: figures.get(("speed", (e, SIZE, K))) for e in ENGINES},
+            "% of the limit": {e: figures.get(("share of limit", (e, SIZE, K))) for e in ENGINES},
+            "RMSE": {s: figures.get(("error", (s, SIZE, K))) for s in ("sequential", "blocks")},
+        }
+        if commit not in order:
+            elsewhere.add(commit[:8])
+        elif all(figure is None for by_name in drawn.values() for figure in by_name.values()):
+            others.add(commit[:8])
+        else:
+            subject = results.git("log", "-1", "--format=%s", commit)
+            date = measured["date"] // 1000
+            rows[commit] = {"commit": commit[:8], "date": date, "subject": subject} | drawn
     if not rows:
-        sys.exit(f"asv has no results in {folder}: run asv first, as README.md says")
-    order = results.git("rev-list", "--reverse", "--abbrev-commit", "--abbrev=8", "HEAD").split()
-    rows = [row for row in rows if row["commit"] in order]
-    rows.sort(key=lambda row: order.index(row["commit"]))
-    command = "asv run --bench 'Speed|ShareOfLimit|Error\\b' ... && python -m benchmarks.report --history"
-    return results.described(command, rows, size=SIZE, k=int(K))
+        reasons = [f"those of {', '.join(sorted(others))} are of other cases than the picture shows"] * bool(
+            others
+        )
+        reasons += [f"HEAD does not come after {', '.join(sorted(elsewhere))}"] * bool(elsewhere)
+        sys.exit(f"nothing to draw among asv's results in {folder}: {'; '.join(reasons)}. {QUICK}")
+    command = f"{QUICK_COMMAND} && python -m benchmarks.report --history"
+    return results.described(
+        command, [rows[commit] for commit in order if commit in rows], size=SIZE, k=int(K)
+    )
 
 
 def asv_figures(measured: dict[str, Any]) -> Iterator[tuple[tuple[str, tuple[str, ...]], float]]:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks import cases, generated, probes, results
+from benchmarks.progress import show
 
 RANKS = (8, 16, 32, 64, 128, 256)
 
@@ -33,6 +34,7 @@ def measure(size: str, repeats: int) -> results.Stored:
     R = generated.ratings(size)
     rows = []
     for k in RANKS:
+        show(f"k = {k} of {', '.join(map(str, RANKS))}")
         copied = {"nearest": probes.NEAREST, "tile": 4 * COORDINATES, "P and Q": sum(R.shape) * k * 4}
         measured = probes.limit_probes(*copied.values())
         runs: dict[str, Callable[[], object]] = {
@@ -51,6 +53,7 @@ def measure(size: str, repeats: int) -> results.Stored:
                 },
             }
         )
+    show("")
     return results.described("python -m benchmarks.roofline --store", rows, size=size, repeats=repeats)
 
 

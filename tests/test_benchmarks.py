@@ -1,23 +1,33 @@
-"""Every case of the catalogue; plain runs execute each once, ``--benchmark-enable`` times them.
+"""Every case of the catalogue, once; ``--benchmark-enable`` times them.
 
-Of cases that differ in size only, plain runs execute the smaller.
+Of cases that differ in size only, the smaller is executed; plain runs, which leave out what is slow, execute
+one case of each suite.
 """
 
+import gzip
+import importlib
+import json
+import re
 import shutil
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import asv_suites, cases, generated, probes, report, results
+from benchmarks import als, asv_suites, cases, generated, probes, progress, real, report, results
+from tests.forms import quick
 
 SLOW = ("epoch: naive loop", "epoch: numpy reference", "start: first call")
+LONG = ("als ", "memory", "fit memory", "start", "search", "signatures", "share of limit")
 MOST_ROUNDS = 20
 TIME = 0.5  # seconds that a case takes in all, about
 
 
 TIMED = [name for name in cases.CASES if cases.unit(name) == cases.SECONDS]
+ERRORS = [name for name in cases.CASES if name.startswith("error: ")]
 FIGURES = [name for name in cases.CASES if name not in TIMED]
 
 
@@ -27,10 +37,16 @@ def small(names):
     return [name for name in names if name not in large]
 
 
+def one_of_each(names):
+    """Return the names; of each suite, all but the first are slow, and of those that take long, all."""
+    chosen = {cases.CASES[name][0]: name for name in reversed(names) if not name.startswith(SLOW + LONG)}
+    return quick(names, *chosen.values())
+
+
 def pytest_generate_tests(metafunc):
     if metafunc.function is test_time:
         timing = metafunc.config.getoption("benchmark_enable")
-        metafunc.parametrize("name", TIMED if timing else small(TIMED))
+        metafunc.parametrize("name", TIMED if timing else one_of_each(small(TIMED)))
 
 
 def test_time(name, benchmark):
@@ -44,7 +60,7 @@ def test_time(name, benchmark):
         benchmark.pedantic(case, rounds=min(MOST_ROUNDS, max(1, rounds)), warmup_rounds=1)
 
 
-@pytest.mark.parametrize("name", small(FIGURES))
+@pytest.mark.parametrize("name", one_of_each(small(FIGURES)))
 def test_figure(name):
     try:
         figure = cases.build(name)()
@@ -53,12 +69,15 @@ def test_figure(name):
     assert 0 <= figure < float("inf")
 
 
-@pytest.mark.parametrize("name", [name for name in cases.CASES if name.startswith("error: ")])
+@pytest.mark.parametrize(
+    "name", quick(ERRORS, "error: blocks, ml-100k-like, 32", "error: blocks, ml-100k-like, 8")
+)
 def test_error__is_far_below_that_of_the_mean(name):
     _, size, _ = cases.CASES[name][1]
     assert cases.build(name)() < 0.87 * generated.ratings(size).std
 
 
+@pytest.mark.slow
 def test_sequential__is_hundreds_of_times_faster_than_the_naive_loop():
     R = generated.ratings("ml-100k-like").select(generated.ratings("ml-100k-like").users < 200)
     naive, sequential = (cases.ENGINES[name](R, 32) for name in ("naive loop", "sequential"))
@@ -108,3 +127,173 @@ def test_peak__is_what_a_call_adds_whatever_others_have_left():
     for size in (32, 8, 64):  # MiB, and a large page of two at both ends
         assert probes.peak_of(lambda size=size: np.ones(size * 2**17)) == pytest.approx(size, abs=4.5)
     assert left.all()
+
+
+# the commands: what they say of wrong arguments, and that they say something meanwhile
+
+TAKE_DATA = {"compare": [], "als": ["--set", "ML-100K"], "peers": ["--set", "ML-1M", "--set", "ML-100K"]}
+
+
+def ending(command, monkeypatch, capsys, *arguments):
+    """Run a command that ends at once; return its exit status and the last line on stderr."""
+    module = importlib.import_module(f"benchmarks.{command}")
+    monkeypatch.setattr(sys, "argv", [command, *TAKE_DATA[command], *arguments])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    error = capsys.readouterr().err
+    if isinstance(end.value.code, str):
+        return 1, end.value.code
+    return end.value.code, error.splitlines()[-1]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of the files that a command looks for, three ratings each."""
+    for name in (*real.FILES.values(), *real.FOLDS):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        text = "userId,movieId,rating\n1,1,5\n2,1,3\n2,2,4\n" if "csv" in name else "1\t1\t5\t0\n2\t1\t3\t0\n"
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", TAKE_DATA)
+def test_data__that_is_no_folder_is_one_line(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file"):
+        status, line = ending(command, monkeypatch, capsys, "--data", str(tmp_path / name))
+        assert (status, f"{tmp_path / name} is no folder" in line) == (2, True)
+        monkeypatch.setenv("MFKERNEL_DATA", str(tmp_path / name))
+        assert ending(command, monkeypatch, capsys) == (2, line)
+
+
+@pytest.mark.parametrize("command", TAKE_DATA)
+def test_data__without_the_files_is_one_line(command, data, monkeypatch, capsys):
+    (data / "ml-100k" / "u.data").unlink()
+    status, line = ending(command, monkeypatch, capsys, "--data", str(data))
+    assert (status, f"--data must hold ml-100k/u.data, {data} does not" in line) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["compare", "peers"])
+def test_data__without_the_folds_is_one_line(command, data, monkeypatch, capsys):
+    (data / "ml-100k" / "u4.test").unlink()
+    status, line = ending(command, monkeypatch, capsys, "--data", str(data))
+    assert (status, "--data must hold ml-100k/u4.test" in line) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["als", "peers"])
+def test_data__is_asked_for_where_a_set_needs_it(command, monkeypatch, capsys):
+    monkeypatch.delenv("MFKERNEL_DATA", raising=False)
+    status, line = ending(command, monkeypatch, capsys)
+    assert (status, "need --data FOLDER" in line) == (2, True)
+
+
+@pytest.mark.parametrize(("command", "file"), [("als", "ml-100k/u.data"), ("peers", "ml-1m/ratings.csv.gz")])
+def test_data__that_cannot_be_read_is_one_line(command, file, data, monkeypatch, capsys):
+    (data / file).write_text("no ratings\n")
+    status, line = ending(command, monkeypatch, capsys, "--data", str(data))
+    assert (status, line.startswith(f"cannot read {data / file}: ")) == (1, True)
+
+
+@pytest.mark.parametrize("name", real.FILES)
+def test_als__takes_every_set(name, data, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(als, "seconds_of_epoch", lambda R, *_: measured.append(R.nnz) or 0.1)
+    monkeypatch.setattr(als.probes, "arithmetic_probe", lambda: (int, 1))
+    monkeypatch.setattr(sys, "argv", ["als", "--data", str(data), "--set", name, "--repeats", "1"])
+    als.main()
+    assert set(measured) == {3 if "100K" not in name else 2}
+    assert f"| {name} | explicit |" in capsys.readouterr().out
+
+
+def test_progress__is_a_line_now_and_then_where_stderr_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_last", [-100.0])
+    for n in range(100):
+        progress.show(f"step {n}")
+    progress.show("")
+    progress.show("the end", keep=True)
+    assert capsys.readouterr().err.splitlines() == ["step 0", "the end"]
+
+
+def test_progress__stays_on_one_line_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress.show("one")
+    progress.show("two")
+    progress.show("")
+    assert capsys.readouterr().err == "\r\x1b[Kone\r\x1b[Ktwo\r\x1b[K"
+
+
+def test_readme__says_how_long_each_benchmark_takes():
+    """And runs what the picture of the history shows."""
+    text = report.README.read_text(encoding="utf-8")
+    section = text.partition("## How fast is it here")[2].partition("## Why")[0]
+    commands = re.findall(r"^\.venv/bin/.*$", section, re.MULTILINE)
+    assert len(commands) > 12
+    for command in commands:
+        assert re.search(r"  # .*\b(second|minute|hour)", command), command
+    assert any(f".venv/bin/{report.QUICK_COMMAND}  #" in command for command in commands)
+
+
+# the history
+
+
+@pytest.fixture
+def measured_commits(tmp_path, monkeypatch):
+    """A repository of two commits, and a function that stores results as asv does."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+    for arguments in (["init", "-q"], *(["commit", "-q", "--allow-empty", "-m", x] for x in ("One", "Two"))):
+        subprocess.run([*git, *arguments], check=True)
+    commits = subprocess.check_output([*git, "rev-list", "--reverse", "HEAD"], text=True).split()
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "ASV", tmp_path / ".asv" / "results")
+
+    def store(machine, commit, **figures):
+        folder = report.ASV / machine
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "machine.json").write_text("{}")
+        found = {}
+        for name, figure in figures.items():
+            names = ["'blocks'", "'sequential'"], ["'ml-100k-like'", "'ml-1m-like'"], ["'8'", "'32'"]
+            values = [None, None, None, figure, float("nan"), None, None, None]
+            found[f"asv_suites.Suite.track_{name}"] = [values, [list(x) for x in names], "1"]
+        measured = {"commit_hash": commit, "date": 1_700_000_000_000, "results": found}
+        measured["result_columns"] = ["result", "params", "version", "started_at"]
+        (folder / f"{commit[:8]}-virtualenv-py3.13.json").write_text(json.dumps(measured))
+
+    return commits, store
+
+
+@pytest.mark.parametrize(
+    ("machine", "named"), [("here", None), ("my laptop", None), ("my laptop", "my laptop")]
+)
+def test_history__finds_the_results_of_the_machine(machine, named, measured_commits, monkeypatch):
+    commits, store = measured_commits
+    monkeypatch.setattr(report.platform, "node", lambda: "here")
+    store(machine, commits[1], speed=90.0, error=0.86)
+    store(machine, commits[0], error=0.87)
+    one, two = report.history(report.folder_of(named))["rows"]
+    assert (one["commit"], one["subject"]) == (commits[0][:8], "One")
+    assert (one["M ratings/s"]["blocks"], one["RMSE"]) == (None, {"sequential": None, "blocks": 0.87})
+    assert (two["subject"], two["M ratings/s"]["blocks"], two["RMSE"]["blocks"]) == ("Two", 90.0, 0.86)
+
+
+def test_history__names_the_machines_where_it_cannot_choose(measured_commits, monkeypatch):
+    commits, store = measured_commits
+    monkeypatch.setattr(report.platform, "node", lambda: "here")
+    with pytest.raises(SystemExit, match="no results of here.*run asv as README"):
+        report.folder_of(None)
+    for machine in ("one", "two"):
+        store(machine, commits[0], speed=9.0)
+    for named in (None, "three"):
+        with pytest.raises(SystemExit, match="has results of one, two: say --machine"):
+            report.folder_of(named)
+
+
+def test_history__says_why_there_is_nothing_to_draw(measured_commits):
+    commits, store = measured_commits
+    store("here", commits[0], als_objective=0.9)
+    store("here", "f" * 40, speed=90.0)
+    with pytest.raises(SystemExit) as end:
+        report.history(report.folder_of("here"))
+    assert f"those of {commits[0][:8]} are of other cases" in end.value.code
+    assert "HEAD does not come after ffffffff" in end.value.code
+    assert report.QUICK_COMMAND in end.value.code
