@@ -346,7 +346,11 @@ def signatures() -> Case:
 
 
 def assembly(k: int, adaptive: bool = False) -> list[str]:
-    """Return the lines of code that are generated for the walk over tiles of float32 rows of length k."""
+    """Return the lines of code that are generated for the walk over tiles of float32 rows of length k.
+
+    It is compiled for the processor that ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` name, else for this
+    one, and not run.
+    """
     import numba
 
     from mfkernel._jit import OPTIONS
@@ -362,7 +366,9 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
     model = Model(P, Q, number, number, number, vectors_of(k))
     function: Any = sgd_tiles
     walk = numba.njit(**OPTIONS)(function.py_func)  # not from the disk cache, which has no assembly
-    walk(np.zeros(1, np.int64), 1, 9, tiles, model, state)
+    given = [numba.typeof(x) for x in (np.zeros(1, np.int64), 1, 9, tiles, model, state)]
+    left_out = [numba.types.Omitted(default) for default in function.py_func.__defaults__[1:]]
+    walk.compile((*given, *left_out))
     (text,) = walk.inspect_asm().values()
     lines: list[str] = text.splitlines()
     return lines

@@ -2,7 +2,8 @@
 
 from mfkernel import datasets, metrics
 from mfkernel.api import factorize
-from mfkernel.factors import Epoch, Explanation, Factors, load
+from mfkernel.explaining import Explanation
+from mfkernel.factors import Epoch, Factors, load
 from mfkernel.io import read_ratings
 from mfkernel.model_selection import (
     CrossValidation,

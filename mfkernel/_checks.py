@@ -1,21 +1,94 @@
 """Checks of what the user passes: each says what was expected, what came, and what to do."""
 
 import difflib
+import functools
+import inspect
 import math
 import operator
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLOCK = 2**17  # ratings that are checked at a time
+NOTICEABLE = 1e-3  # of the ratings' range, that they may be rounded by without a word
+# what other libraries call a choice, and an argument
+MEANT = {
+    **dict.fromkeys(("l1", "mae", "lad"), "absolute"),
+    **dict.fromkeys(("l2", "mse", "rmse", "quadratic", "frobenius"), "squared"),
+    **dict.fromkeys(("log", "bce", "sigmoid", "cross-entropy", "binary"), "logistic"),
+    **dict.fromkeys(("ials", "wals", "wrmf", "clicks"), "implicit"),
+    **dict.fromkeys(("svd", "funk", "mf"), "sgd"),
+}
+OURS = {
+    **dict.fromkeys(("no_components", "embedding_dim", "latent_dim", "num_components", "n_latent"), "k"),
+    **dict.fromkeys(("max_iterations", "num_iterations", "n_iterations", "passes"), "epochs"),
+    **dict.fromkeys(("weight_decay", "lam", "lmbda", "reg_pu", "reg_qi"), "regularization"),
+    **dict.fromkeys(("bias_reg", "reg_bu", "reg_bi", "lambda_b"), "bias_regularization"),
+    **dict.fromkeys(("bias_lr", "lr_bu", "lr_bi"), "bias_learning_rate"),
+    **dict.fromkeys(("lr_pu", "lr_qi"), "learning_rate"),
+    **dict.fromkeys(("implicit", "model"), "method"),
+    **dict.fromkeys(("test_size", "test_ratio", "test_fraction", "share"), "test"),
+    **dict.fromkeys(("N", "top_n", "topk", "limit"), "n"),
+    **dict.fromkeys(("filter_already_liked_items", "filter_viewed", "remove_seen"), "exclude_seen"),
+    **dict.fromkeys(("usecols", "names"), "columns"),
+    **dict.fromkeys(
+        ("n_factors", "factors", "rank", "n_components", "num_factors", "dim", "embedding_size"), "k"
+    ),
+    **dict.fromkeys(
+        ("n_epochs", "iterations", "n_iter", "niter", "max_iter", "num_iters", "nr_iters"), "epochs"
+    ),
+    **dict.fromkeys(("lr", "lr_all", "step_size", "eta", "gamma"), "learning_rate"),
+    **dict.fromkeys(
+        ("reg", "reg_all", "lambda_", "lambda_reg", "l2", "l2_reg", "reg_param"), "regularization"
+    ),
+    **dict.fromkeys(("seed", "random_state", "random_seed"), "rng"),
+    **dict.fromkeys(("num_threads", "nthreads", "n_jobs", "num_workers"), "n_threads"),
+    **dict.fromkeys(("biased", "use_bias", "bias", "user_bias"), "biases"),
+    **dict.fromkeys(("l1_reg", "l1_ratio"), "l1"),
+    **dict.fromkeys(("nonneg", "non_negative", "positive"), "nonnegative"),
+    **dict.fromkeys(("algorithm", "algo"), "method"),
+    **dict.fromkeys(("verbose", "show_progress"), "progress"),
+    **dict.fromkeys(("weights", "weight", "sample_weights", "confidence"), "sample_weight"),
+    **dict.fromkeys(("early_stopping", "early_stopping_rounds"), "patience"),
+}
+
+WIDER = "pass dtype=np.float64 or rescale"
+
+
+def explains_names(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a function name its own argument where it is called with that of another library."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def wrapper(*arguments: P.args, **named: P.kwargs) -> T:
+        for name in named:
+            if name not in known:
+                close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+                near = OURS.get(name) or OURS.get(name.lower()) or next(iter(close), "")
+                hint = f"; pass {near}" if near in known else ""
+                raise TypeError(
+                    f"{function.__qualname__.removesuffix('.__init__')}() has no argument {name}{hint}"
+                )
+        return function(*arguments, **named)
+
+    return wrapper
 
 
 def one_of(name: str, value: object, known: Sequence[str]) -> None:
     """Refuse what is not one of ``known``, and say which of them is nearest."""
     if isinstance(value, str) and value in known:
         return
-    near = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.0)
-    hint = f"; did you mean {near[0]!r}?" if isinstance(value, str) else ""
+    hint = ""
+    if isinstance(value, str):
+        near = [MEANT[value.lower()]] if MEANT.get(value.lower()) in known else None
+        near = near or difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?"
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
 
 
@@ -87,23 +160,32 @@ def numeric(name: str, array: Any) -> None:
         )
 
 
-def bounded(name: str, numbers: Any, count: int | None, count_name: str) -> NDArray[Any]:
-    """Return ``numbers`` as an array of integers in ``range(count)``, or not negative without a count."""
-    array = np.asarray(numbers)
+def bounded(name: str, numbers: Any, count: int, count_name: str, remedy: str = "") -> NDArray[Any]:
+    """Return a copy of ``numbers``, integers in ``range(count)``; a scalar becomes 0-dimensional.
+
+    ``remedy`` says how ids become such numbers.
+    """
+    unmasked(name, numbers)
+    array = np.array(numbers)  # what is checked must not change
+    hint = f"; {remedy}" if remedy else ""
     if array.dtype.kind not in "iu":
         if array.size:
-            raise TypeError(
-                f"{name} must be integers, got dtype {array.dtype}; "
-                "np.unique(ids, return_inverse=True) numbers ids of any kind"
-            )
+            raise TypeError(f"{name} must be integers, got dtype {array.dtype}{hint}")
         array = array.astype(np.int32)
     if array.size == 0:
         return array
     if int(array.min()) < 0:
-        raise ValueError(f"{_first(name, array, array < 0)}; numbers must not be negative")
-    if count is not None and int(array.max()) >= count:
-        raise ValueError(f"{_first(name, array, array >= count)} but {count_name} = {count}")
+        raise ValueError(f"{first(name, array, array < 0)}; numbers must not be negative{hint}")
+    if int(array.max()) >= count:
+        raise ValueError(f"{first(name, array, array >= count)} but {count_name} = {count}{hint}")
     return array
+
+
+def unmasked(name: str, array: Any) -> None:
+    """Refuse what has masked entries: the numbers under a mask are not to be read."""
+    if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():
+        masked = first(name, array, np.ma.getmaskarray(array), "masked")
+        raise ValueError(f"{masked}; pass {name} without masked entries")
 
 
 def finite(array: NDArray[Any], place: Callable[[int], str]) -> None:
@@ -114,24 +196,56 @@ def finite(array: NDArray[Any], place: Callable[[int], str]) -> None:
         raise ValueError(f"{place(n)} is {array[n]}; ratings must be finite")
 
 
-def cast(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str]) -> NDArray[Any]:
-    """Return finite ``array`` as a native, contiguous array of ``dtype``: itself where it is one already."""
-    with np.errstate(over="ignore", under="ignore"):
-        result = np.ascontiguousarray(array, dtype=dtype)
-    if result.dtype.itemsize < array.dtype.itemsize:
-        fits = np.isfinite(result)
-        if array.any() and not result.any():  # a few tiny values may become zero, but not all
-            fits = array == 0
-        if not fits.all():
-            n = int(fits.argmin())
-            raise ValueError(
-                f"{place(n)} = {array[n]} does not fit in {dtype}; pass dtype=np.float64 or rescale"
-            )
+def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str]) -> NDArray[Any]:
+    """Return ratings as a new, native, contiguous array of ``dtype``; what is checked is what is kept.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite, or too large or too small for ``dtype``.
+
+    Warns
+    -----
+    UserWarning
+        If ``dtype`` rounds them by a noticeable part of their range.
+    """
+    result = np.empty(array.shape, dtype)
+    rounded, vanished = 0.0, -1
+    least, most = math.inf, -math.inf
+    if array.dtype.kind in "iu":  # NumPy takes int64 for safe in float64
+        narrower = np.iinfo(array.dtype).max > 2 ** (np.finfo(dtype).nmant + 1)
+    else:
+        narrower = dtype.itemsize < array.dtype.itemsize
+    for start in range(0, array.size, BLOCK):
+        part = array[start : start + BLOCK].copy()
+        finite(part, lambda n, start=start: place(start + n))  # type: ignore[misc]
+        kept = result[start : start + BLOCK]
+        with np.errstate(over="ignore", under="ignore"):
+            kept[:] = part
+        if narrower:
+            fits = np.isfinite(kept)
+            if not fits.all():
+                n = int(fits.argmin())
+                raise ValueError(f"{place(start + n)} = {part[n]} does not fit in {dtype}; {WIDER}")
+            least, most = min(least, part.min().item()), max(most, part.max().item())  # integers stay exact
+            # an int64 has more digits than a float64
+            lost = kept.astype(np.longdouble) - part if part.dtype.kind in "iu" else kept - part
+            rounded = max(rounded, float(np.abs(lost).max()))
+            if vanished < 0 and part.any():
+                vanished = start + int((part != 0).argmax())
+    if vanished >= 0 and not result.any():  # a few tiny values may become zero, but not all
+        raise ValueError(f"{place(vanished)} = {array[vanished]} does not fit in {dtype}; {WIDER}")
+    if rounded > NOTICEABLE * (most - least) and most > least:
+        warnings.warn(
+            f"{dtype} rounds the ratings, from {least:.12g} to {most:.12g}, by up to {rounded:.3g}; "
+            f"{'pass dtype=np.float64, or ' if dtype == np.float32 else ''}subtract their mean first",
+            stacklevel=2,
+        )
     return result
 
 
-def _first(name: str, array: NDArray[Any], where: NDArray[np.bool_]) -> str:
-    """Say which value stands first in ``where``, such as ``users[3] = 12``."""
+def first(name: str, array: NDArray[Any], where: NDArray[np.bool_], value: Any = None) -> str:
+    """Say which value stands first in ``where``, such as ``users[3] = 12``, or what else it is."""
     place = np.unravel_index(int(where.argmax()), where.shape)
     index = f"[{', '.join(map(str, place))}]" if place else ""
-    return f"{name}{index} = {array[place]}"
+    return f"{name}{index} = {array[place]}" if value is None else f"{name}{index} is {value}"

@@ -1,5 +1,6 @@
 """How the lines of a text are written: what separates fields, and which of them are user, item and rating."""
 
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -8,26 +9,42 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfkernel._lines import SPACE, Lines
+from mfkernel._tables import KNOWN_NAMES, find_names, plain_name
 
-# header names, without case, spaces, underscores and hyphens
-KNOWN_NAMES = (
-    ("user", "userid", "uid", "reviewerid", "customerid"),
-    ("item", "itemid", "iid", "movie", "movieid", "product", "productid", "book", "bookid", "isbn", "asin"),
-    ("rating", "ratings", "score", "stars", "value", "overall", "bookrating"),
-)
-
-MOST_FIELDS = 4  # of a line without a header: user, item, rating, time
+MOST_COMMENTS = 2**17  # characters of comments before the first rating, each of which may name columns
 
 Column = str | int
 
 EMPTY = SPACE + ',;:"'  # of lines whose fields are all empty
 EMPTY_LINES = re.compile(rf"(?:[{EMPTY}]*+\n)*+")
-COMMENT = re.compile("#+(?: |$)")
+MARKS = "#%"  # of comments
+COMMENT = re.compile(f"[{MARKS}]+(?: |$)")
+EMPTY_LINES_AND_COMMENTS = re.compile(rf"(?:[{EMPTY}]*+\n|[{MARKS}]++(?: [^\n]*+)?\n)*+")
+SEPARATORS = ("::", "\t", ",", ";")
+EXCEL = re.compile(r'"?sep=(.*?)"?', re.IGNORECASE)  # the first line, which names the separator
+MISSING = (
+    "",
+    "nan",
+    "+nan",
+    "-nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "null",
+    "none",
+    "nil",
+    r"\n",
+    "?",
+    "-",
+    ".",
+)
+COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
 QUOTED = r'"((?:[^"]++|"")*+)"?'  # without an end, to the end of the line
 CONTROL = re.compile(r"[\x1c-\x1f]")  # str.split takes these for space
 
 NAMED = "columns= names user, item and rating"
-BY_POSITION = "pass columns=(0, 1, 2), the positions of user, item and rating"
+BY_POSITION = "columns= gives the positions of user, item and rating, counted from 0"
 AS_ARRAY = "if each line is the row of a table, read that as an array"
 
 
@@ -41,7 +58,7 @@ class Layout(NamedTuple):
     columns
         Positions of user, item and rating.
     guessed
-        The number of fields of the first line, if nothing but their order names them, else 0.
+        The number of filled fields of the first line, if nothing but their order names them, else 0.
     """
 
     separator: str | None
@@ -78,9 +95,15 @@ def check_columns(columns: Any) -> tuple[Column, ...] | None:
 def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
     """Find separator, header and columns, and take the lines before the first rating."""
     comment: tuple[int, str, list[str]] | None = None  # the last that names columns
+    known = _take_separator(lines)
+    length = 0
     while (line := _next_filled(lines)) is not None:
-        if line.startswith("#") and not _is_rating(line, columns):
-            names = _split(line.lstrip("#"))[1] if _are_named(columns) and len(line) > 3 else []
+        if line[:1] in MARKS and not _is_rating(line, columns, known):
+            length += len(line)
+            if length > MOST_COMMENTS:
+                expected = f"at most {MOST_COMMENTS:,} characters of comments before the first rating"
+                raise lines.error(lines.number, line, expected, "leave comments out")
+            names = _split(line.lstrip(MARKS), known)[1] if _are_named(columns) and len(line) > 3 else []
             if len(names) >= 3 and _find_columns(names, columns) is not None:
                 comment = lines.number, line, names
         elif line.strip(EMPTY):
@@ -88,28 +111,31 @@ def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
         lines.skip()
     else:
         raise ValueError(f"{lines.path} has no ratings")
-    separator, fields = _split(line)
+    separator, fields = _split(line, known)
     places = _find_columns(fields, columns)
+    if columns is None and places is not None:
+        _refuse_two_of_a_kind(lines, lines.number, line, fields)
     if comment is not None and places is None:
         number, header, names = comment
         places = _find_columns(names, columns)
         if places is None or len(names) != len(fields):
             expected = f"a name for each of the {len(fields)} fields of line {lines.number}"
             raise lines.error(number, header, expected, BY_POSITION)
+        if columns is None:
+            _refuse_two_of_a_kind(lines, number, header, names)
         return Layout(separator, places)
-    if columns is None and len(fields) >= 3 and _is_number(fields[2]):
-        count = max(n for n, field in enumerate(fields, 1) if field)
-        if count > MOST_FIELDS:
-            expected = f"at most user, item, rating and time without a header, not {count} fields"
-            raise lines.error(lines.number, line, expected, f"{BY_POSITION}; {AS_ARRAY}")
-        return Layout(separator, (0, 1, 2), guessed=count)
+    by_order = (0, 1, 2) if columns is None and places is None and len(fields) >= 3 else None
+    if by_order is not None and fields[2] and _may_be_rating(fields[2]):
+        return Layout(separator, by_order, guessed=max(n for n, field in enumerate(fields, 1) if field))
     if places is None:
         raise lines.error(lines.number, line, *_missing(fields, columns))
-    if not _are_named(columns) and _is_number(fields[places[2]]):
+    user, item, rating = places
+    is_data = _is_number(fields[user]) or _is_number(fields[item]) or _may_be_rating(fields[rating])
+    if is_data and not _are_named(columns):
         return Layout(separator, places)
     lines.skip()
-    shift = _row_names(lines, separator, len(fields), places[2]) if _are_named(columns) else 0
-    return Layout(separator, (places[0] + shift, places[1] + shift, places[2] + shift))
+    shift = _row_names(lines, separator, len(fields), rating) if _are_named(columns) else 0
+    return Layout(separator, (user + shift, item + shift, rating + shift))
 
 
 def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
@@ -129,6 +155,18 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
     return lambda line: [field.strip(SPACE) for field in line.split(separator)]
 
 
+def rating_fault(field: str) -> tuple[str, str] | None:
+    """Return what a rating should have been, and the remedy, if what is wrong with it is known."""
+    shown = repr(field if len(field) <= 40 else field[:40] + "…")
+    if field.lower() in MISSING:
+        return "a finite rating", f"the rating is missing ({shown}): leave lines without a rating out"
+    if COMMA.fullmatch(field):
+        return "a finite rating", f"{shown} has a decimal comma: write decimal points"
+    if _is_number(field) and not math.isfinite(float(field)):
+        return "a finite rating", f"{shown} is infinite or beyond float64: leave such lines out"
+    return None
+
+
 def _quoted_fields(pattern: re.Pattern[str], line: str) -> list[str]:
     fields, at = [], 0
     while found := pattern.match(line, at):
@@ -144,13 +182,29 @@ def _unquoted(found: re.Match[str]) -> str:
     return field.strip(SPACE)
 
 
-def _split(line: str) -> tuple[str | None, list[str]]:
+def _split(line: str, known: str | None) -> tuple[str | None, list[str]]:
     """Find what separates the fields of a line, three or more of them, and return these, too."""
-    for separator in ("::", "\t", ",", ";"):
-        fields = splitter(separator, line)(line)
-        if len(fields) >= 3:
-            return separator, fields
-    return None, splitter(None, line)(line)
+    if known is not None:
+        return known, splitter(known, line)(line)
+    tried = [(separator, splitter(separator, line)(line)) for separator in SEPARATORS if separator in line]
+    found = [x for x in tried if len(x[1]) >= 3]
+    if not found:
+        return None, splitter(None, line)(line)
+    if found[0][0] == "," and len(found) == 2:  # the other stands in a text, or is of decimal commas
+        found.sort(key=lambda x: len(x[1][0]))
+    return found[0]
+
+
+def _take_separator(lines: Lines) -> str | None:
+    """Take a first line such as ``sep=;``, which spreadsheets write, and return what it names."""
+    line = _next_filled(lines) or ""
+    named = EXCEL.fullmatch(line)
+    if named is None:
+        return None
+    if named[1] not in SEPARATORS:
+        raise lines.error(lines.number, line, "'sep=' and a tab, a comma, a semicolon or '::'")
+    lines.skip()
+    return named[1]
 
 
 def _next_filled(lines: Lines) -> str | None:
@@ -158,11 +212,11 @@ def _next_filled(lines: Lines) -> str | None:
     return lines.peek()
 
 
-def _is_rating(line: str, columns: tuple[Column, ...] | None) -> bool:
-    """Whether a line that begins with ``#`` is a user, item and rating even so."""
+def _is_rating(line: str, columns: tuple[Column, ...] | None, known: str | None) -> bool:
+    """Whether a line that begins with ``#`` or ``%`` is a user, item and rating even so."""
     if COMMENT.match(line) or (columns is not None and _are_named(columns)):
         return False
-    places = _find_columns(fields := _split(line)[1], columns or (0, 1, 2))
+    places = _find_columns(fields := _split(line, known)[1], columns or (0, 1, 2))
     return places is not None and _is_number(fields[places[2]])
 
 
@@ -172,9 +226,9 @@ def _are_named(columns: tuple[Column, ...] | None) -> bool:
 
 def _find_columns(names: list[str], columns: tuple[Column, ...] | None) -> tuple[int, int, int] | None:
     """Return the positions of three columns given by name or position, or of known names; None without."""
-    plain = [_plain(name) for name in names] if _are_named(columns) else []
+    plain = [plain_name(name) for name in names] if _are_named(columns) else []
     if columns is None:
-        places = [next((plain.index(x) for x in known if x in plain), -1) for known in KNOWN_NAMES]
+        places = find_names(names)
     else:
         places = [_place(names, plain, x) if isinstance(x, str) else x for x in columns]
     if not all(0 <= place < len(names) for place in places):
@@ -183,17 +237,22 @@ def _find_columns(names: list[str], columns: tuple[Column, ...] | None) -> tuple
     return user, item, rating
 
 
+def _refuse_two_of_a_kind(lines: Lines, number: int, line: str, names: list[str]) -> None:
+    """Refuse a header with, say, two columns that may be the user."""
+    for kind, known in zip(("user", "item", "rating"), KNOWN_NAMES, strict=True):
+        found = [name for name in names if plain_name(name) in known]
+        if len(found) > 1:
+            shown = ", ".join(map(repr, found[:4])) + (", …" if len(found) > 4 else "")
+            expected = f"one column for the {kind}, not {len(found)} ({shown})"
+            raise lines.error(number, line, expected, f"{BY_POSITION}, or names that occur once")
+
+
 def _place(names: list[str], plain: list[str], name: str) -> int:
     """Return where the one column of this name is, exact or else in another form; -1 if there is not one."""
     found = [n for n, x in enumerate(names) if x == name] or [
-        n for n, x in enumerate(plain) if x == _plain(name)
+        n for n, x in enumerate(plain) if x == plain_name(name)
     ]
     return found[0] if len(found) == 1 else -1
-
-
-def _plain(name: str) -> str:
-    """Return a name without case, spaces and punctuation, and without a type, as in ``user_id:token``."""
-    return re.sub(r"[\s_\-.]", "", re.sub(r"(?<=\w):\w+$", "", name)).lower()
 
 
 def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str, str]:
@@ -205,7 +264,7 @@ def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str
                 "columns= also takes positions, counted from 0",
             )
         return f"the columns {columns!r}, counted from 0, among {len(fields)}", ""
-    plain = [_plain(field) for field in fields]
+    plain = [plain_name(field) for field in fields]
     found = [any(x in plain for x in known) for known in KNOWN_NAMES]
     name = ("user", "item", "rating")[found.index(False)]
     return f"'user item rating', or a header with a known name for the {name} column", NAMED
@@ -213,13 +272,9 @@ def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str
 
 def _row_names(lines: Lines, separator: str | None, count: int, rating: int) -> int:
     """Return 1 if the lines below a header of ``count`` names begin with the name of a row, as R's do."""
-    while (line := _next_filled(lines)) is not None:
-        fields = splitter(separator, line)(line)
-        if any(fields) and not COMMENT.match(line):
-            break
-        lines.skip()
-    else:
-        return 0
+    lines.skip_all(EMPTY_LINES_AND_COMMENTS)
+    line = lines.peek() or ""
+    fields = splitter(separator, line)(line)
     if len(fields) != count + 1 or not _is_number(fields[rating + 1]):
         return 0
     if line.lstrip(SPACE).startswith('"') and not line.rstrip(SPACE).endswith('"'):
@@ -233,3 +288,8 @@ def _is_number(field: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _may_be_rating(field: str) -> bool:
+    """Whether a field is a rating, though perhaps a faulty one, and no name of a column."""
+    return _is_number(field) or rating_fault(field) is not None

@@ -11,6 +11,8 @@ from mfkernel._files import CHUNK, Stream
 LONGEST_LINE = 2**20  # characters
 SPACE = " \t\v\f"  # what separates fields, and is not part of them; a no-break space is
 
+PROBE = "user,item\n1\t2 -.5\n"  # what any encoding of texts can say
+
 MARKS = {  # the longer first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -27,9 +29,13 @@ def check_encoding(encoding: str | None) -> None:
         raise TypeError(f"encoding must be a name, such as 'latin-1', or None, got {encoding!r}")
     try:
         io.TextIOWrapper(io.BytesIO(), encoding)
+        # byte by byte, and with our errors: punycode, idna and the like take whole words, and no errors
+        decoder = codecs.getincrementaldecoder(encoding)("mfkernel.bytes")
+        if "".join(decoder.decode(bytes([byte])) for byte in PROBE.encode(encoding)) != PROBE:
+            raise ValueError
     except (LookupError, ValueError):
         raise ValueError(
-            f"encoding must be one of Python's, such as 'latin-1' or 'utf-16', got {encoding!r}"
+            f"encoding must be one of Python's for texts, such as 'latin-1' or 'utf-16', got {encoding!r}"
         ) from None
 
 

@@ -12,17 +12,22 @@ from numpy.typing import DTypeLike, NDArray
 
 from mfkernel._files import check_memory
 from mfkernel._ids import text_array
-from mfkernel._layout import AS_ARRAY, BY_POSITION, COMMENT, MOST_FIELDS, Layout, splitter
+from mfkernel._layout import AS_ARRAY, BY_POSITION, COMMENT, MARKS, Layout, rating_fault, splitter
 from mfkernel._lines import SPACE, Lines
+from mfkernel._tables import TIMES
 from mfkernel.engine import interruptible
 
 LONGEST_ID = 1000  # characters
-COUNTED = 10  # lines from which first fields 1, 2, 3, … are the numbers of the lines
 
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str(int) writes it
 INT64 = np.iinfo(np.int64)
-DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+MEASURED = re.compile(
+    r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-[0-9]+|[+-]?[0-9]+[eE][+-][0-9]+"
+)
+DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9].*)?")
 RATING = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
+TIMED = np.dtype([*((name, RATING[name]) for name in RATING.names or ()), ("time", np.float64)])
+GUESSED = {3: RATING, 4: TIMED}  # by the number of fields
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
 
 # loadtxt takes some control characters for space, and NUL for an end
@@ -44,14 +49,15 @@ class NotPlainError(ValueError):
     """Some line is not plain integers and a finite rating, so that the lines must be read one by one."""
 
 
-class _DecimalError(ValueError):
-    """An id looks like a measured value."""
+class _TableError(ValueError):
+    """The line looks like the row of a table; the message is what it should have been."""
 
 
 def parse(lines: Lines, layout: Layout) -> Table:
     """Read all lines; the ids of users, and of items, are int64 if all of them are integers, else text.
 
-    Blank lines, lines whose fields are all empty, and lines that begin with ``#`` and a space are left out.
+    Blank lines, lines whose fields are all empty, and lines that begin with ``#`` or ``%`` and a space are
+    left out.
 
     Raises
     ------
@@ -63,7 +69,7 @@ def parse(lines: Lines, layout: Layout) -> Table:
     count = 0
     for number, text in lines.blocks():
         try:
-            block = plain_block(text, RATING, layout.separator, layout.columns)
+            block = _plain_ratings(text, layout)
         except NotPlainError:
             values.append(_read_block(lines, layout, number, text, users, items))
         else:
@@ -74,13 +80,7 @@ def parse(lines: Lines, layout: Layout) -> Table:
         check_memory(lines.path, count)
     if count == 0:
         raise ValueError(f"{lines.path} has no ratings")
-    table = interruptible(lambda: Table(*users.numbered(), *items.numbered(), np.concatenate(values)))
-    if layout.guessed == MOST_FIELDS and _count_lines(table):
-        raise ValueError(
-            f"{lines.path} must begin each line with a user, got the numbers of the lines; "
-            "columns=(1, 2, 3) leaves them out"
-        )
-    return table
+    return interruptible(lambda: Table(*users.numbered(), *items.numbered(), np.concatenate(values)))
 
 
 def plain_block(
@@ -98,7 +98,7 @@ def plain_block(
     count = _filled(plain)
     if count == 0:
         return np.empty(0, dtype)
-    if OTHER_NUMBER.search(plain) or plain.startswith("#") or "\n#" in plain:
+    if OTHER_NUMBER.search(plain) or any(plain.startswith(x) or f"\n{x}" in plain for x in MARKS):
         raise NotPlainError
     if separator == "::":
         if "\t" in plain:
@@ -156,7 +156,8 @@ class _Ids:
         Raises
         ------
         ValueError
-            If it is empty, endless, holds NUL, which arrays would lose, or what could not be decoded.
+            If it is empty, endless, holds NUL, which arrays would lose, or what could not be decoded; or if
+            it has been guessed and is a decimal or negative number.
         """
         code = self._numbers.get(text)
         if code is None:
@@ -164,8 +165,8 @@ class _Ids:
                 raise ValueError
             if not text.isascii():
                 text.encode()
-            if guessed and "." in text and DECIMAL.fullmatch(text):
-                raise _DecimalError
+            if guessed and MEASURED.fullmatch(text):
+                raise _TableError("a user and an item that are not decimal or negative numbers")
             code = self._numbers[text] = len(self._numbers)
         return code
 
@@ -203,18 +204,22 @@ def _read_block(
     guessed = layout.guessed > 0
     user_codes, item_codes, values = array("q"), array("q"), array("d")
     for number, line in enumerate(text.split("\n"), first):
-        if line[:1] == "#" and COMMENT.match(line):
+        if line[:1] in MARKS and COMMENT.match(line):
             continue
         fields = split(line)
         try:
-            value = finite(fields[v])
+            if guessed:
+                _check_guessed(fields)
             user, item = users.code(fields[u], guessed), items.code(fields[i], guessed)
-        except _DecimalError:
-            expected = "a user and an item that are not decimal numbers"
-            raise lines.error(number, line, expected, f"{BY_POSITION}; {AS_ARRAY}") from None
+            value = finite(fields[v])
+        except _TableError as error:
+            raise lines.error(number, line, str(error), f"{BY_POSITION}; {AS_ARRAY}") from None
         except (IndexError, ValueError):
             if not any(fields):
                 continue
+            if len(fields) > max(layout.columns) and (fault := rating_fault(fields[v])) is not None:
+                expected, remedy = fault
+                raise lines.error(number, line, f"{expected} in column {v + 1}", remedy) from None
             places = zip(("user", "item", "rating"), layout.columns, strict=True)
             expected = ", ".join(f"{name} in column {place + 1}" for name, place in places)
             raise lines.error(number, line, expected) from None
@@ -226,6 +231,47 @@ def _read_block(
     return np.array(values, np.float64)
 
 
+def _plain_ratings(text: str, layout: Layout) -> NDArray[Any]:
+    """Parse lines of plain ids, ratings and, where fields have been guessed, times."""
+    if not layout.guessed:
+        return plain_block(text, RATING, layout.separator, layout.columns)
+    if layout.guessed not in GUESSED:
+        raise NotPlainError
+    block = plain_block(text, GUESSED[layout.guessed], layout.separator)
+    if min(block["user"].min(initial=0), block["item"].min(initial=0)) < 0:
+        raise NotPlainError
+    if "time" in (block.dtype.names or ()) and block["time"].min(initial=TIMES) < TIMES:
+        raise NotPlainError
+    return block
+
+
+def _check_guessed(fields: list[str]) -> None:
+    """Refuse more fields than user, item, rating and a time.
+
+    Raises
+    ------
+    _TableError
+        With what the line should have been.
+    """
+    more = fields[3:]
+    while more and not more[-1]:
+        more.pop()
+    if len(more) > 1:
+        count = 3 + len(more)
+        raise _TableError(f"at most user, item, rating and time without a header, not {count} fields")
+    if more and not _is_time(more[0]):
+        raise _TableError("a time (seconds since 1970, or a date) in column 4 without a header")
+
+
+def _is_time(field: str) -> bool:
+    if DATE.fullmatch(field):
+        return True
+    try:
+        return finite(field) >= TIMES
+    except ValueError:
+        return False
+
+
 def _is_int64(text: str) -> bool:
     return INTEGER.fullmatch(text) is not None and INT64.min <= int(text) <= INT64.max
 
@@ -235,15 +281,3 @@ def _filled(text: str) -> int:
     if text[:1] not in SPACE + "\n" and not any(x in text for x in ("\n\n", "\n ", "\n\t")):
         return text.count("\n") + (not text.endswith("\n"))
     return sum(1 for line in text.split("\n") if line.strip(SPACE))
-
-
-def _count_lines(table: Table) -> bool:
-    """Whether the users are the numbers of the lines."""
-    users = table.user_ids
-    return (
-        users.size == table.users.size >= COUNTED
-        and users.dtype.kind == "i"
-        and int(users[0]) in (0, 1)
-        and int(users[-1]) - int(users[0]) == users.size - 1
-        and bool((table.users == np.arange(users.size)).all())
-    )

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._arrays import frozen
 from mfkernel._rows import padded_rank
-from mfkernel.convert import frozen
 from mfkernel.engine import ThreadEngine
 from mfkernel.methods import Method, Pass, State
 from mfkernel.objective import Settings, penalty_scale
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import Implicit, Penalty, gram, objective_of, run_rows, solver_of
+from mfkernel.ridge import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
 
 if TYPE_CHECKING:
+    from mfkernel.kernels.ridge import Known, Objective, Solver
     from mfkernel.kernels.sgd import Biases, Loss, Model
 
+Problem = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
+
+FAR_MEAN = 1e3  # standard deviations
+LITTLE_NOISE = 0.5  # standard deviations, below which λ falls; residuals of real ratings have more
+LEAST_PART = 1e-5  # of λ that is left in any case, as equations of few ratings need some
+LEAST_SHARE = 0.05  # of noise, which residuals show in any case
 LARGEST_CHOLESKY = 32  # rank; beyond, conjugate gradients are sooner at the same objective
 
 
@@ -52,17 +59,55 @@ class Als(Method):
         super().__init__(ratings, start, k, settings)
         self.regularization = settings.regularization or (0.0, 0.0)
         self._sides = ratings, ratings.T
-        dtype = ratings.dtype
+        # beside a mean this far off, float32 would round what varies: the equations then need float64
+        far = abs(ratings.mean) > FAR_MEAN * ratings.std and not (settings.biases or settings.implicit)
+        dtype = np.dtype(np.float64) if far else ratings.dtype
         self._scales = tuple(frozen(penalty_scale(settings, side).astype(dtype)) for side in self._sides)
         self._implicit = None
         self._total_weight = float(ratings.nnz if ratings.weights is None else ratings.weights.sum())
+        self._unit = 1.0  # of the objective of implicit feedback: its sums of weights must fit in float32
         if settings.implicit:
-            self._implicit = Implicit(settings.alpha, settings.unobserved_weight)
             strength = ratings.nnz + settings.alpha * float(ratings.values.sum(dtype=np.float64))
             others = math.prod(ratings.shape) - ratings.nnz
             self._total_weight = strength + settings.unobserved_weight * others
+            self._unit = 4.0 ** round(math.log(strength / ratings.nnz, 4))
+            weights = settings.alpha / self._unit, settings.unobserved_weight / self._unit
+            self._implicit = Implicit(*weights, 1 / self._unit)
         name = settings.solver or ("cholesky" if settings.nonnegative or k <= LARGEST_CHOLESKY else "cg")
         self._solver = solver_of(name, k)
+        self._quiet = 1.0  # what λ is multiplied by where there is little noise
+
+    def compile(self) -> None:
+        """Have the kernel of the solver compiled for these options."""
+        for side, measure in ((0, False), (1, True)):
+            with ThreadEngine(1) as engine:
+                compile_rows(*self._problem(side, engine), measure)
+
+    def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
+        """Let λ fall with the noise that the residuals, at ``rmse``, show, if it is for us to choose."""
+        super().begin_epoch(epoch, epochs, rmse)
+        given, little = self.settings.regularization or (0.0, 0.0), LITTLE_NOISE * (self.ratings.std or 1.0)
+        if self.settings.adapts and rmse < little:
+            noise = rmse / math.sqrt(self._free_share())
+            self._quiet = max(LEAST_PART, min(self._quiet, (noise / little) ** 2))
+        self.regularization = given[0] * self._quiet, given[1] * self._quiet
+
+    def _free_share(self) -> float:
+        """Estimate the share of noise that the residuals still have, as what is fitted takes up some of it.
+
+        Solved for random signs instead of ratings, a side leaves of these what it leaves of noise: the trace
+        of a smoother by Hutchinson's estimator (Communications in Statistics, 1990).
+        """
+        share, random = 1.0, np.random.default_rng(0)
+        with ThreadEngine(1) as engine:
+            for side, rows in enumerate(self._sides):
+                known, objective, _, X, bias = self._problem(side, engine)
+                signs = (2 * random.integers(0, 2, rows.nnz) - 1).astype(rows.dtype)
+                known = known._replace(values=frozen(signs), base=None)
+                free = np.zeros_like(X), None if bias is None else np.zeros_like(bias)
+                _, left = run_rows(known, objective, solver_of("cholesky", self._k), *free, engine, True)
+                share -= 1 - left / self._total_weight
+        return max(share, LEAST_SHARE)
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> Pass:
         """Solve all users, and then all items."""
@@ -71,7 +116,7 @@ class Als(Method):
         P, Q = self.state.P, self.state.Q
         if self._implicit is not None:
             squares = [gram(X, engine, np.dtype(np.float64)) for X in (P, Q)]
-            loss += self._implicit.unobserved * _dot(*squares)
+            loss = self._unit * (loss + self._implicit.unobserved * _dot(*squares))
         rmse = math.sqrt(max(loss, 0.0) / self._total_weight)
         for X, bias, scale, reg in zip((P, Q), self._biases, self._scales, self.regularization, strict=True):
             lengths = np.einsum("uk,uk->u", X, X, dtype=np.float64)
@@ -103,15 +148,31 @@ class Als(Method):
 
     def _solve(self, side: int, engine: ThreadEngine, measure: bool) -> float:
         """Solve the users, side 0, or the items, given the other side; return the loss if it is measured."""
+        reg = self.regularization[side]
+        self._check_counts(side, reg)
+        if self._implicit is not None:  # the minimum where all cells are zeros
+            self.state[side][self._sides[side].user_counts() == 0] = 0
+        known, objective, solver, X, bias = self._problem(side, engine)
+        failed, loss = run_rows(known, objective, solver, X, bias, engine, measure)
+        if failed.any():
+            if known.scale.dtype == np.float64:
+                less = ", or a smaller alpha" if self._implicit is not None else ""
+                raise self._singular(side, int(failed.argmax()), f"pass a larger regularization{less}")
+            self._scales = tuple(frozen(scale.astype(np.float64)) for scale in self._scales)
+            X[failed] = 0
+            return self._solve(side, engine, measure)  # with all arithmetic in float64, from here on
+        return loss
+
+    def _problem(self, side: int, engine: ThreadEngine) -> "Problem":
+        """Return what the kernel takes to solve the users, side 0, or the items."""
         from mfkernel.kernels.ridge import Known
 
-        rows, settings = self._sides[side], self.settings
+        rows, settings, scale = self._sides[side], self.settings, self._scales[side]
         X, Y = (self.state.P, self.state.Q)[:: -1 if side else 1]
         bias, other = self._biases[:: -1 if side else 1]
         squares = None
         if self._implicit is not None:
             squares = self._implicit.unobserved * gram(Y, engine, Y.dtype)
-            X[rows.user_counts() == 0] = 0  # the minimum where all cells are zeros
         known = Known(
             rows.indptr,
             rows.indices,
@@ -119,18 +180,19 @@ class Als(Method):
             rows.weights,
             frozen(Y),
             None if other is None else frozen((self.ratings.mean + other).astype(Y.dtype)),
-            self._scales[side],
-            None if squares is None else frozen(squares.astype(Y.dtype)),
+            scale,
+            None if squares is None else frozen(squares.astype(scale.dtype)),
         )
-        reg = self.regularization[side]
-        self._check_counts(side, reg)
+        reg = self.regularization[side] / self._unit
         penalty = Penalty(reg, self._bias_reg, nonnegative=settings.nonnegative)
-        objective = objective_of(self._k, penalty, settings.biases, implicit=self._implicit)
-        failed, loss = run_rows(known, objective, self._solver, X, bias, engine, measure)
-        if failed.any():
-            more = "" if Y.dtype == np.float64 else ", or dtype=np.float64"
-            raise self._singular(side, int(failed.argmax()), f"pass a larger regularization{more}")
-        return loss
+        objective = objective_of(
+            self._k,
+            penalty,
+            settings.biases,
+            implicit=self._implicit,
+            bias_unit=math.sqrt(self.ratings.std or 1.0),
+        )
+        return known, objective, self._solver, X, bias
 
     def _check_counts(self, side: int, reg: float) -> None:
         """Refuse rows that have less ratings than coordinates, if nothing else holds these."""

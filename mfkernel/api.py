@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mfkernel import _checks, fitting, methods
+from mfkernel import _checks, fitting
 from mfkernel._machine import available_cores
 from mfkernel.baseline import bias_baseline
 from mfkernel.factors import Factors
-from mfkernel.objective import LOSSES, Settings, targets
+from mfkernel.objective import DECAYS, LOSSES, METHODS, SOLVERS, Settings, targets
+from mfkernel.online import matched, within
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import SOLVERS
 from mfkernel.training import Callback, Stopping
 
-METHODS = ("sgd", "als", "implicit")
 # arguments that belong to some methods alone, and their defaults
 BELONGS: dict[str, tuple[tuple[str, ...], Any]] = {
     "schedule": (("sgd",), "blocks"),
@@ -40,6 +39,7 @@ PATIENCE = 5  # epochs without a better validation RMSE
 RATINGS_A_THREAD = 300_000  # with fewer, an epoch takes less than handing its blocks out
 
 
+@_checks.explains_names
 def factorize(
     R: Any,
     k: int,
@@ -261,7 +261,7 @@ def factorize(
         n_threads = _checks.integer("n_threads", n_threads, 1)
     if decay is None:
         decay = "cosine" if learning_rate is None else "constant"
-    _checks.one_of("decay", decay, tuple(methods.DECAYS))
+    _checks.one_of("decay", decay, DECAYS)
     _checks.one_of("loss", loss, LOSSES)
     if solver is not None:
         _checks.one_of("solver", solver, SOLVERS)
@@ -283,6 +283,7 @@ def factorize(
         solver=solver,
         alpha=_checks.real("alpha", alpha, positive=False),
         unobserved_weight=_checks.real("unobserved_weight", unobserved_weight, positive=False),
+        missing=missing,
     )
     if wishes.unobserved_weight > 1:
         raise ValueError(
@@ -368,12 +369,23 @@ def _parts(
     try:
         held_out = targets(Ratings(validation, dtype=known.dtype, copy=False, **form), wishes)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"validation: {error}") from None
-    if held_out.shape != known.shape:
-        raise ValueError(f"validation must have R's shape {known.shape}, got {held_out.shape}")
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"validation: {error}") from None
     if held_out.nnz == 0:
         raise ValueError("validation has no ratings")
-    return known, held_out
+    held_out = matched(held_out, (known.users_by_id, known.items_by_id), known.shape, "validation", "R")
+    if not wishes.implicit:
+        return known, held_out
+    inside = within(held_out, known.shape)
+    if inside.nnz == 0:
+        raise ValueError("validation has no rating of a user and an item that R knows")
+    if inside.nnz < held_out.nnz:
+        warnings.warn(
+            f"{held_out.nnz - inside.nnz:,} of {held_out.nnz:,} validation ratings are left out: they are of "
+            "users or items that R does not know",
+            stacklevel=4,
+        )
+    return known, inside
 
 
 def _compare_with_biases(model: Factors, training: Ratings, held_out: Ratings) -> None:
@@ -384,7 +396,7 @@ def _compare_with_biases(model: Factors, training: Ratings, held_out: Ratings) -
         warnings.warn(
             f"the validation RMSE of {best:.4g} is above the {baseline:.4g} of the mean and biases alone; "
             + ("try fewer factors or more regularization" if model.settings.biases else "try biases=True"),
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -404,7 +416,7 @@ def _threads(schedule: str, n_threads: int | None, nnz: int) -> int:
             warnings.warn(
                 f"n_threads={n_threads} is not used: schedule='sequential' runs on one thread, "
                 "schedule='blocks' and 'hogwild' on several",
-                stacklevel=3,
+                stacklevel=4,
             )
         return 1
     if n_threads is not None:
@@ -421,23 +433,26 @@ def _checked_init(
     if init is None:
         return None
     if isinstance(init, Factors):
+        model = Factors.of_state(init.state)  # as it is now, whatever it learns meanwhile
         if init.k != k:
             raise ValueError(f"init has {init.k} factors, but k = {k}")
         if init.settings.biases != wishes.biases:
             has = "biases" if init.settings.biases else "no biases"
             raise ValueError(f"init has {has}, so that biases={init.settings.biases} must be passed")
-        fitting.init_rows(init, R)
-        for name, X in (("P", init.P), ("Q", init.Q)):
+        fitting.init_rows(model, R)
+        for name, X in (("P", model.P), ("Q", model.Q)):
             if wishes.nonnegative and (X < 0).any():
                 row, column = np.argwhere(X < 0)[0]
                 raise ValueError(
                     f"init must be zero or positive, but its {name}[{row}, {column}] is {X[row, column]}"
                 )
-        return init
+        return model
     try:
-        P0, Q0 = (np.asarray(X) for X in init)
+        P0, Q0 = (np.array(X) for X in init)
     except (TypeError, ValueError):
         raise TypeError("init must be a pair of arrays (P0, Q0), or a model") from None
+    for name, given in zip(("P0", "Q0"), init, strict=True):
+        _checks.unmasked(name, given)
     m, n = R.shape
     if P0.shape != (m, k) or Q0.shape != (k, n):
         raise ValueError(

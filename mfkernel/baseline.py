@@ -19,8 +19,10 @@ class Biases(NamedTuple):
     items: NDArray[np.float64]
 
     def rmse(self, ratings: Ratings) -> float:
-        """Return the root mean square error for ratings of the same shape."""
-        residuals = ratings.values - self.mean - self.users[ratings.users] - self.items[ratings.items]
+        """Return the root mean square error; rows and columns beyond these biases have none."""
+        residuals = ratings.values - self.mean
+        for biases, rows in ((self.users, ratings.users), (self.items, ratings.items)):
+            residuals = residuals - np.append(biases, 0.0)[np.minimum(rows, biases.size)]
         return float(np.sqrt(np.mean(np.square(residuals))))
 
 

@@ -98,6 +98,12 @@ class BlockSchedule:
             tasks.append(Task(bounds, tuple(after), row if self._stay_in_rows else column))
         return tasks
 
+    def compile(self, update: "Update") -> None:
+        """Call the kernel for no tile at all."""
+        from mfkernel.kernels.sgd import sgd_tiles
+
+        sgd_tiles(np.array([0]), 0, 1, self._tiles, *update, self._weights)
+
     def visit(
         self, block: tuple[int, int], budget: int, update: "Update", cancelled: Callable[[], bool]
     ) -> float:

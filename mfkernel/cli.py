@@ -16,11 +16,9 @@ import numpy as np
 
 import mfkernel as mf
 from mfkernel import _checks, saving
-from mfkernel.api import METHODS, SCHEDULES
+from mfkernel.api import SCHEDULES
 from mfkernel.convert import DUPLICATES
-from mfkernel.methods import DECAYS
-from mfkernel.objective import LOSSES, targets
-from mfkernel.ridge import SOLVERS
+from mfkernel.objective import DECAYS, LOSSES, METHODS, SOLVERS, targets
 
 EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
 INTERRUPTED, BROKEN_PIPE = 130, 141  # exit status, as a shell has it of a program that a signal has ended
@@ -108,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_factorize)
     command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the ratings")
     command.add_argument("-k", type=int, help="number of factors (default: 32; 2 for the example)")
-    command.add_argument("-o", "--output", type=Path, metavar="MODEL.npz", help="save the model here")
+    command.add_argument("-o", "--output", metavar="MODEL.npz", help="save the model here")
     command.add_argument(
         "--test", type=float, metavar="SHARE", help="hold out this share of the ratings to measure errors"
     )
@@ -191,9 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_update)
     _add_model(command)
     command.add_argument("file", type=Path, metavar="FILE", help="the new ratings")
-    command.add_argument(
-        "-o", "--output", type=Path, metavar="MODEL.npz", help="save here (default: replace the model)"
-    )
+    command.add_argument("-o", "--output", metavar="MODEL.npz", help="save here (default: replace the model)")
     _add_file_options(command)
     return parser
 
@@ -309,12 +305,13 @@ def _fit_settings(options: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _check_output(path: Path | None) -> None:
+def _check_output(path: str | None) -> None:
     """Refuse a place where the model could not be saved, before the work that would be lost."""
     if path is None:
         return
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{path} must name a file in a folder that exists, here {path.parent}")
+    folder = Path(path).parent
+    if Path(path).is_dir() or not folder.is_dir():
+        raise ValueError(f"{path} must name a file in a folder that exists, here {folder}")
     saving.check(path)
 
 
@@ -457,13 +454,14 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _update(options: argparse.Namespace) -> None:
     """Learn new ratings and save the model again."""
-    target = options.output or options.model
+    target = str(options.model) if options.output is None else options.output
     _check_output(target)
     model = mf.load(options.model)
     new, before = _read(options, options.file), model.shape
     ids: dict[str, Any] = {}
     for kind in ("user", "item"):
         theirs, own = getattr(new, f"{kind}_ids"), getattr(model, f"{kind}_ids")
+        _check_either_has_ids(kind, theirs, own, options.file)
         if theirs is not None and own is not None:
             ids[f"{kind}_ids"] = names = _alike(theirs, own)
             words = [x for x in names if isinstance(x, str)]
@@ -537,8 +535,23 @@ def _alike(ids: Any, model_ids: Any) -> list[Any]:
     return [int(x) if INTEGER.fullmatch(str(x)) else x for x in names]
 
 
+def _check_either_has_ids(kind: str, theirs: Any, own: Any, path: Path) -> None:
+    """Refuse a file with ids for a model without, and the other way round."""
+    if theirs is not None and own is None:
+        raise ValueError(
+            f"{path} must be MatrixMarket or scipy npz, whose rows and columns keep their numbers, got text, "
+            f"whose {kind}s are ids; this model has no {kind} ids"
+        )
+    if theirs is None and own is not None:
+        raise ValueError(
+            f"{path} must be text with the {kind} ids of the model, got a matrix, whose {kind}s are numbers; "
+            f"this model has {kind} ids"
+        )
+
+
 def _of_known_items(model: mf.Factors, ratings: mf.Ratings, path: Path) -> mf.Ratings:
     """Leave out ratings of items that the model does not know, and say so."""
+    _check_either_has_ids("item", ratings.item_ids, model.item_ids, path)
     if ratings.item_ids is None or model.item_ids is None:
         return ratings
     ids, vocabulary = _alike(ratings.item_ids, model.item_ids), set(model.item_ids.tolist())

@@ -8,10 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel import _checks
+from mfkernel._arrays import frozen
 from mfkernel._machine import available_memory
+from mfkernel._tables import refuse_table_of_triplets
 
 DUPLICATES = ("raise", "sum", "mean", "last")
 MISSING = ("zero", "nan")
+
+NUMBERING = (
+    "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
+    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
+)
 
 
 class Csr(NamedTuple):
@@ -23,10 +30,22 @@ class Csr(NamedTuple):
     shape: tuple[int, int]
 
 
+class DuplicateError(ValueError):
+    """Some cells have several ratings, ``count`` beyond the first; the first such is (user, item)."""
+
+    def __init__(self, count: int, user: Any, item: Any) -> None:
+        self.count, self.user, self.item = count, user, item
+        super().__init__(
+            f"{count} duplicate ratings (the first of user {user} for item {item}); "
+            "pass duplicates='sum', 'mean' or 'last'"
+        )
+
+
 def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
     """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
 
-    Without ``copy`` the result may share memory with a canonical CSR matrix; all other forms are copied.
+    What is checked is a copy, so that a kernel never meets numbers that somebody has changed meanwhile; but
+    without ``copy``, the values may be those of a canonical CSR matrix.
     """
     if isinstance(R, tuple):
         if len(R) not in (3, 4):
@@ -37,6 +56,7 @@ def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, c
         return from_triplets(*R, duplicates=duplicates, dtype=dtype)
     if hasattr(R, "format") and hasattr(R, "tocoo"):
         return _from_sparse(R, duplicates, dtype, copy)
+    refuse_table_of_triplets(R)
     return _from_dense(R, missing, dtype)
 
 
@@ -53,30 +73,29 @@ def from_triplets(
 ) -> Csr:
     """Convert three arrays, the n-th rating being ``values[n]`` of user ``users[n]`` for item ``items[n]``.
 
-    Without a shape, m and n are the largest numbers plus one. Two counting sorts, by item and then by user,
-    both of which keep duplicates in the order in which they came.
+    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Two counting
+    sorts, by item and then by user, both of which keep duplicates in the order in which they came.
     """
     from mfkernel.kernels.csr import group
 
-    n_users, n_items = (None, None) if shape is None else _shape(shape)
-    masked = np.ma.getmask(values)
+    n_users, n_items = (None, None) if shape is None else check_shape(shape)
+    masked = [np.ma.getmask(x) for x in (users, items, values)]
     users, items, values = np.asarray(users), np.asarray(items), np.asarray(values)
     if not (users.ndim == 1 and users.shape == items.shape == values.shape):
         shapes = f"{users.shape}, {items.shape} and {values.shape}"
         raise ValueError(f"users, items and values must be 1-D and of one length, got the shapes {shapes}")
-    if masked is not np.ma.nomask:
-        users, items, values = users[~masked], items[~masked], values[~masked]
-    users = _checks.bounded(names[0], users, n_users, "n_users")
-    items = _checks.bounded(names[1], items, n_items, "n_items")
+    if any(mask is not np.ma.nomask for mask in masked):
+        known = ~np.logical_or.reduce(np.broadcast_arrays(*masked, users)[:3])
+        users, items, values = users[known], items[known], values[known]
+    users, n_users = _numbers(names[0], users, n_users, "n_users")
+    items, n_items = _numbers(names[1], items, n_items, "n_items")
     values = _values(values, dtype, place)
-    if n_users is None or n_items is None:
-        n_users, n_items = (int(x.max()) + 1 if x.size else 0 for x in (users, items))
     _check_memory(n_users, n_items)
-    users, items = _index_array(users, n_users), _index_array(items, n_items)
     by_item = Csr(
         np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
     )
-    group(items, users, frozen(values), by_item.indptr, by_item.indices, by_item.values)
+    group(frozen(items), frozen(users), frozen(values), by_item.indptr, by_item.indices, by_item.values)
+    del users, items, values  # a third of the memory at the peak
     return _merge_duplicates(transposed(by_item), duplicates)
 
 
@@ -114,12 +133,12 @@ def index_dtype(count: int) -> type[np.signedinteger[Any]]:
 
 
 def _check_memory(n_users: int, n_items: int) -> None:
-    """Refuse numbers so large that they must be ids: rows and columns take memory even if they are empty."""
+    """Refuse more rows and columns than fit in memory: they take some even if they are empty."""
     size, free = 24 * (n_users + n_items), available_memory()
     if free is not None and size > free:
         raise MemoryError(
             f"{n_users:,} rows and {n_items:,} columns take {size / 2**30:,.1f} GiB before any factor, but "
-            f"only {free / 2**30:,.1f} GiB is free; np.unique(ids, return_inverse=True) numbers ids from 0"
+            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING}"
         )
 
 
@@ -135,7 +154,11 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
             "R must be a 2-D array, a scipy.sparse matrix, a tuple (users, items, values) "
             f"or mf.Ratings, got {given}"
         )
-    _checks.numeric("R", array)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(
+            f"R must hold real numbers, got dtype {array.dtype}; if its rows are ratings, pass triplets "
+            f"(users, items, values), where {NUMBERING}"
+        )
     known = ~np.isnan(array)
     if missing == "zero":
         known &= array != 0
@@ -144,7 +167,7 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(known, axis=1))])
     columns = np.flatnonzero(known) % max(1, array.shape[1])
     values = _values(array[known], dtype, partial(_cell, indptr, columns))
-    return Csr(indptr, _index_array(columns, array.shape[1]), values, array.shape)
+    return Csr(indptr, columns.astype(index_dtype(array.shape[1])), values, array.shape)
 
 
 def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
@@ -156,23 +179,14 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
         raise TypeError(f"R must have 2 dimensions, got a sparse array of shape {R.shape}")
     _checks.numeric("R", R)
     if R.format == "csr":
-        _check_compressed(R, R.shape, ("n_users", "n_items"))
-        if _is_canonical(R.indptr, R.indices):
-            values = _values(R.data[: R.indices.size], dtype, partial(_cell, R.indptr, R.indices))
-            indptr = np.ascontiguousarray(R.indptr, dtype=np.int64)
-            arrays = (indptr, _index_array(R.indices, R.shape[1]), values)
-            pairs = zip(arrays, (R.indptr, R.indices, R.data), strict=True)
-            own = [x.copy() if copy and np.may_share_memory(x, y) else x for x, y in pairs]
-            return Csr(own[0], own[1], own[2], R.shape)
-        rows = row_numbers(R.indptr)
-        triplets = rows, R.indices[: rows.size], R.data[: rows.size]
-    elif R.format == "csc":
-        _check_compressed(R, R.shape[::-1], ("n_items", "n_users"))
-        columns = row_numbers(R.indptr)
-        triplets = R.indices[: columns.size], columns, R.data[: columns.size]
-    else:
-        triplets = _coo_triplets(R)
-    users, items, values = triplets
+        csr = _compressed(R, R.shape, ("n_users", "n_items"), _cell, dtype, copy)
+        if _is_canonical(csr.indptr, csr.indices):
+            return csr
+        return _merge_duplicates(transposed(transposed(csr)), duplicates)  # which sorts the rows
+    if R.format == "csc":
+        by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
+        return _merge_duplicates(transposed(by_item), duplicates)
+    users, items, values = _coo_triplets(R)
     return from_triplets(
         users,
         items,
@@ -196,14 +210,22 @@ def _coo_triplets(R: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return coo.row, coo.col, coo.data
 
 
-def _check_compressed(R: Any, shape: tuple[int, int], names: tuple[str, str]) -> None:
-    """Refuse CSR or CSC arrays that point outside: scipy takes them, a kernel would read wild memory."""
-    for name in ("indptr", "indices", "data"):
-        array = getattr(R, name)
+def _compressed(
+    R: Any,
+    shape: tuple[int, int],
+    names: tuple[str, str],
+    cell: Callable[[NDArray[Any], NDArray[Any], int], str],
+    dtype: np.dtype[Any] | None,
+    copy: bool,
+) -> Csr:
+    """Copy CSR or CSC arrays and check the copies: scipy takes arrays that point outside."""
+    arrays = R.indptr, R.indices, R.data  # once, as another thread may put others in their place
+    for name, array in zip(("indptr", "indices", "data"), arrays, strict=True):
         if array.ndim != 1 or (name != "data" and array.dtype.kind not in "iu"):
             kind = "1-D" if name == "data" else "1-D integers"
             raise ValueError(f"R.{name} must be {kind}, got the shape {array.shape} and dtype {array.dtype}")
-    indptr = R.indptr
+    _check_memory(*shape)
+    indptr = np.array(arrays[0], np.int64)
     if indptr.size != shape[0] + 1 or indptr[0] != 0:
         raise ValueError(
             f"R.indptr must start with 0 and have {names[0]} + 1 = {shape[0] + 1} entries, "
@@ -214,16 +236,17 @@ def _check_compressed(R: Any, shape: tuple[int, int], names: tuple[str, str]) ->
         raise ValueError(
             f"R.indptr[{place + 1}] = {indptr[place + 1]} is less than R.indptr[{place}] = {indptr[place]}"
         )
-    nnz = min(R.indices.size, R.data.size)
+    nnz = min(arrays[1].size, arrays[2].size)
     if indptr[-1] > nnz:
         raise ValueError(f"R.indptr ends at {indptr[-1]} but R has {nnz} stored entries")
-    _checks.bounded("R.indices", R.indices[: indptr[-1]], shape[1], names[1])
+    nnz = int(indptr[-1])
+    indices, _ = _numbers("R.indices", arrays[1][:nnz], shape[1], names[1])
+    values = _values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)
+    return Csr(indptr, indices, values, shape)
 
 
 def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
-    """Whether every row is sorted by column, without duplicates and without entries left over."""
-    if indices.size != indptr[-1]:
-        return False
+    """Whether every row is sorted by column, without duplicates."""
     rises = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
     rises[starts[(starts > 0) & (starts < indices.size)] - 1] = True
@@ -243,23 +266,23 @@ def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
     if duplicates == "raise":
         place = int(again.argmax())
         user = int(np.searchsorted(indptr, place, side="right")) - 1
-        raise ValueError(
-            f"{count} duplicate ratings (the first of user {user} for item {indices[place]}); "
-            "pass duplicates='sum', 'mean' or 'last'"
-        )
+        raise DuplicateError(count, user, int(indices[place]))
     firsts = np.flatnonzero(~again)
     if duplicates == "last":
         merged = values[np.append(firsts[1:], indices.size) - 1]
     else:
-        merged = np.add.reduceat(values, firsts, dtype=np.float64)
+        with np.errstate(over="ignore"):  # infinite sums are refused below
+            merged = np.add.reduceat(values, firsts, dtype=np.float64)
         if duplicates == "mean":
             merged /= np.diff(np.append(firsts, indices.size))
         cell = partial(_cell, np.searchsorted(firsts, indptr), indices[firsts])
-        merged = _checks.cast(merged, values.dtype, lambda n: f"the {duplicates} of the duplicates {cell(n)}")
+        label = f"the {duplicates} of the duplicates"
+        merged = _checks.copied(merged, values.dtype, lambda n: f"{label} {cell(n)}")
     return Csr(np.searchsorted(firsts, indptr), indices[firsts], merged, shape)
 
 
-def _shape(shape: Any) -> tuple[int, int]:
+def check_shape(shape: Any) -> tuple[int, int]:
+    """Return (n_users, n_items), both integers from 0."""
     try:
         m, n = shape
     except (TypeError, ValueError):
@@ -272,25 +295,47 @@ def _cell(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
     return f"R[{int(np.searchsorted(indptr, n, side='right')) - 1}, {indices[n]}]"
 
 
-def _values(values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str]) -> NDArray[Any]:
-    """Check ratings and make them float32 or float64: as asked, else float32 where that loses nothing."""
+def _cell_of_transpose(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
+    """Name the place of entry n of a CSC matrix."""
+    return f"R[{indices[n]}, {int(np.searchsorted(indptr, n, side='right')) - 1}]"
+
+
+def _numbers(
+    name: str, numbers: NDArray[Any], count: int | None, count_name: str
+) -> tuple[NDArray[Any], int]:
+    """Copy row or column numbers, and check the copy; without a count, it is the largest plus one."""
+    if numbers.dtype.kind not in "iu":
+        if numbers.size:
+            raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING}")
+        numbers = numbers.astype(np.int32)
+    if count is None:
+        count = int(numbers.max()) + 1 if numbers.size else 0
+    result = np.empty(numbers.size, index_dtype(count))
+    for start in range(0, numbers.size, _checks.BLOCK):
+        part = numbers[start : start + _checks.BLOCK].copy()  # another thread may change the caller's array
+        if int(part.min()) < 0 or int(part.max()) >= count:
+            n = int(((part < 0) | (part >= count)).argmax())
+            limit = "numbers must not be negative" if part[n] < 0 else f"but {count_name} = {count}"
+            joint = "; " if part[n] < 0 else " "
+            raise ValueError(f"{name}[{start + n}] = {part[n]}{joint}{limit}")
+        result[start : start + _checks.BLOCK] = part
+    return result, count
+
+
+def _values(
+    values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str], copy: bool = True
+) -> NDArray[Any]:
+    """Check ratings and make them float32 or float64: as asked, else float32 where that loses nothing.
+
+    Without ``copy``, they stay as they are if they have that type.
+    """
     if values.size == 0 and values.dtype.kind not in "iuf":
         values = values.astype(np.float32)
     _checks.numeric("values", values)
-    _checks.finite(values, place)
     if dtype is None:
         exact = np.can_cast(values.dtype.newbyteorder("="), np.float32, "safe")
         dtype = np.dtype(np.float32 if exact else np.float64)
-    return _checks.cast(values, dtype, place)
-
-
-def _index_array(numbers: NDArray[Any], count: int) -> NDArray[Any]:
-    """Return checked numbers below ``count`` as a native array."""
-    return frozen(np.ascontiguousarray(numbers, dtype=index_dtype(count)))
-
-
-def frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view: nothing can be changed through it, and kernels meet one type of array."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    if not copy and values.dtype == dtype and values.flags.c_contiguous:
+        _checks.finite(values, place)
+        return values
+    return _checks.copied(values, dtype, place)

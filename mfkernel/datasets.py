@@ -23,6 +23,7 @@ def textbook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.flo
     return R, P0, random.rand(2, 3)
 
 
+@_checks.explains_names
 def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rng: Any = 0) -> Ratings:
     """Generate star ratings with the long tails of real ones; by default as many as ML-100K has.
 

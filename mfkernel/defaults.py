@@ -65,6 +65,7 @@ def _choose_als(wishes: Settings, ratings: Ratings) -> Settings:
     return wishes._replace(
         regularization=wishes.regularization or (reg, reg),
         bias_regularization=bias_reg if wishes.bias_regularization is None else wishes.bias_regularization,
+        adapts=wishes.regularization is None and not wishes.implicit,
     )
 
 

@@ -205,6 +205,8 @@ def _started(work: Callable[[], Any]) -> threading.Thread:
     try:
         thread.start()
     except RuntimeError as error:
+        if "start" not in str(error):  # Ctrl-C in the midst of it may leave another
+            raise
         raise RuntimeError(
             f"a thread could not be started ({error}); pass a smaller n_threads, or raise the limit on "
             "processes and threads (ulimit -u, or that of the container)"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,19 +10,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel import _checks, saving
-from mfkernel._ids import positions
-from mfkernel._lazy import lazy
+from mfkernel._arrays import Immutable
+from mfkernel._ids import Vocabulary, packed, unpacked
+from mfkernel._locks import ProcessLock
 from mfkernel._machine import available_cores, available_memory
-from mfkernel._rows import padded
+from mfkernel.convert import MISSING
 from mfkernel.engine import ThreadEngine
-from mfkernel.objective import Settings, penalty_scale, prediction, responses, targets
-from mfkernel.online import grown, is_one_stranger, merged, of_strangers
-from mfkernel.ranking import Panels, Recommendations, panels_of, top_n
-from mfkernel.ratings import Ratings, check_ids
-from mfkernel.ridge import Implicit, Penalty, gram, solve_rows
+from mfkernel.explaining import Explanation, explain
+from mfkernel.folding import fold_in, updated
+from mfkernel.objective import Settings, check_settings, prediction, responses, targets
+from mfkernel.online import is_one_stranger, matched, of_strangers
+from mfkernel.ranking import Recommendations, panels_of, top_n
+from mfkernel.ratings import Ratings
+from mfkernel.state import State
 
-FORMATS = range(1, 4)  # that can be read; the last is written
-SWEEPS = 2  # of solving users and items by turns, where both have new ratings
+FORMATS = range(1, 5)  # that can be read; the last is written
+PAIRS_AT_ONCE = 2**20  # times k, that predictions are made of
+NO_ITEM = np.iinfo(np.int32).max  # stands under a mask: whatever it indexes is an error
 
 
 class Epoch(NamedTuple):
@@ -66,13 +71,17 @@ class Epoch(NamedTuple):
         return self.validation_rmse if self.validation_ndcg is None else 1 - self.validation_ndcg
 
 
-class Factors:
+class Factors(Immutable):
     """Factors P (m, k) and Q (k, n) with R ≈ P·Q, perhaps with biases; unpacks as ``P, Q = factors``.
+
+    Its arrays are read-only copies. Only :meth:`partial_fit` changes it, in one step, so that threads may
+    share it: those that ask meanwhile get the answer of the old model or of the new, and those that learn
+    wait for one another.
 
     Parameters
     ----------
     P, Q
-        (m, k) user factors and (k, n) item factors.
+        (m, k) user factors and (k, n) item factors, finite, float32 or float64; integers become float64.
     mean
         Mean rating μ; without biases, the prediction for rows and columns without ratings. Under the logistic
         loss the log-odds of a 1, as all scores are.
@@ -90,7 +99,13 @@ class Factors:
     ratings
         What was learned from, which :meth:`recommend` leaves out and :meth:`partial_fit` goes on from.
     user_ids, item_ids
-        (m,), (n,) what the rows and columns are called outside.
+        (m,), (n,) what the rows and columns are called outside: integers or text, none missing and each once;
+        by default those of ``ratings``.
+
+    Attributes
+    ----------
+    state
+        All of this at one moment, as an object that never changes.
 
     Examples
     --------
@@ -101,6 +116,11 @@ class Factors:
     >>> (P @ Q).tolist()
     [[3.0, 4.0], [6.0, 8.0]]
     """
+
+    state: State
+    _writing: ProcessLock
+
+    _remedy = "a model is changed by partial_fit alone; Factors(P, Q, …) makes a new one"
 
     def __init__(
         self,
@@ -116,51 +136,157 @@ class Factors:
         stop_reason: str = "",
         settings: Settings = Settings(),  # noqa: B008 (immutable)
         ratings: Ratings | None = None,
-        user_ids: ArrayLike | None = None,
-        item_ids: ArrayLike | None = None,
+        user_ids: Any = None,
+        item_ids: Any = None,
     ) -> None:
-        self.P, self.Q = _real("P", P), _real("Q", Q)
-        if not (self.P.ndim == self.Q.ndim == 2 and self.P.shape[1] == self.Q.shape[0] > 0):
-            raise ValueError(f"P must be (m, k) and Q (k, n), got {self.P.shape} and {self.Q.shape}")
-        m, n = self.shape
-        self.mean = float(mean)
+        if "state" in self.__dict__:
+            raise AttributeError(f"Factors cannot be made anew: {self._remedy}")
+        P, Q = _own("P", P), _own("Q", Q)
+        if not (P.ndim == Q.ndim == 2 and P.shape[1] == Q.shape[0] > 0):
+            raise ValueError(f"P must be (m, k) and Q (k, n), got {P.shape} and {Q.shape}")
+        dtype, (m, n) = np.result_type(P, Q), (P.shape[0], Q.shape[1])
+        for name, thing, kind in (("ratings", ratings, Ratings), ("settings", settings, Settings)):
+            if not (isinstance(thing, kind) or (thing is None and kind is Ratings)):
+                raise TypeError(f"{name} must be mf.{kind.__name__}, got {type(thing).__name__}")
+        if not all(isinstance(record, Epoch) for record in history):
+            raise TypeError("history must be of mf.Epoch records")
         if (user_bias is None) != (item_bias is None):
             raise ValueError("user_bias and item_bias go together; one of them is None")
-        self.user_bias = None if user_bias is None else _real("user_bias", user_bias)
-        self.item_bias = None if item_bias is None else _real("item_bias", item_bias)
-        self.known_users = np.ones(m, np.bool_) if known_users is None else np.asarray(known_users, np.bool_)
-        self.known_items = np.ones(n, np.bool_) if known_items is None else np.asarray(known_items, np.bool_)
-        self.history, self.stop_reason = list(history), stop_reason
-        self.settings = settings._replace(biases=self.user_bias is not None)
-        self.ratings = ratings
-        self.user_ids = check_ids("user_ids", user_ids, m)
-        self.item_ids = check_ids("item_ids", item_ids, n)
-        for name, size in (("known_users", m), ("known_items", n), ("user_bias", m), ("item_bias", n)):
-            array = getattr(self, name)
-            if array is not None and array.shape != (size,):
-                raise ValueError(f"{name} must have the shape ({size},), got {array.shape}")
-        if ratings is not None and ratings.shape != self.shape:
-            raise ValueError(f"ratings must have the model's shape {self.shape}, got {ratings.shape}")
-        if ratings is not None and not (ratings.user_ids is user_ids and ratings.item_ids is item_ids):
-            self.ratings = Ratings(ratings, user_ids=self.user_ids, item_ids=self.item_ids)
+        settings = check_settings(settings._replace(biases=user_bias is not None))
+        if settings.nonnegative and ((P < 0).any() or (Q < 0).any()):
+            raise ValueError("P and Q must not be negative with settings.nonnegative")
+        vectors: dict[str, NDArray[Any] | None] = {"user_bias": None, "item_bias": None}
+        if user_bias is not None and item_bias is not None:
+            for name, bias in (("user_bias", user_bias), ("item_bias", item_bias)):
+                vectors[name] = _own(name, bias, dtype)
+        for name, known, size in (("known_users", known_users, m), ("known_items", known_items, n)):
+            vectors[name] = _mask(name, np.ones(size, np.bool_) if known is None else known)
+        for name, vector in vectors.items():
+            size = m if "user" in name else n
+            if vector is not None and vector.shape != (size,):
+                raise ValueError(f"{name} must have the shape ({size},), got {vector.shape}")
+        if ratings is not None:
+            if ratings.shape != (m, n):
+                raise ValueError(f"ratings must have the model's shape {(m, n)}, got {ratings.shape}")
+            targets(ratings, settings)  # of the kind that the loss takes
+            user_ids = ratings.users_by_id if user_ids is None else user_ids
+            item_ids = ratings.items_by_id if item_ids is None else item_ids
+        users, items = Vocabulary.of("user_ids", user_ids, m), Vocabulary.of("item_ids", item_ids, n)
+        if ratings is not None and not (ratings.users_by_id is users and ratings.items_by_id is items):
+            ratings = Ratings._of(ratings._csr(), users, items, ratings.weights)
+        self._become(
+            State(
+                P=P.astype(dtype, copy=False),
+                Q=Q.astype(dtype, copy=False),
+                mean=_number("mean", mean, dtype),
+                history=tuple(history),
+                stop_reason=str(stop_reason),
+                settings=settings,
+                ratings=ratings,
+                users=users,
+                items=items,
+                **vectors,  # type: ignore[arg-type]
+            )
+        )
+
+    @classmethod
+    def of_state(cls, state: State) -> "Factors":
+        """Make a model of a state."""
+        model = cls.__new__(cls)
+        model._become(state)
+        return model
+
+    def _become(self, state: State) -> None:
+        self.__dict__.setdefault("_writing", ProcessLock())
+        self.__dict__["state"] = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Factors.of_state, (self.state,)  # the lock stays here
+
+    @property
+    def P(self) -> NDArray[Any]:  # noqa: N802 (the field's name)
+        """(m, k) user factors."""
+        return self.state.P
+
+    @property
+    def Q(self) -> NDArray[Any]:  # noqa: N802 (the field's name)
+        """(k, n) item factors."""
+        return self.state.Q
+
+    @property
+    def mean(self) -> float:
+        """Mean rating μ."""
+        return self.state.mean
+
+    @property
+    def user_bias(self) -> NDArray[Any] | None:
+        """(m,) b_u, or None."""
+        return self.state.user_bias
+
+    @property
+    def item_bias(self) -> NDArray[Any] | None:
+        """(n,) b_i, or None."""
+        return self.state.item_bias
+
+    @property
+    def known_users(self) -> NDArray[np.bool_]:
+        """(m,) True where there were ratings to learn from."""
+        return self.state.known_users
+
+    @property
+    def known_items(self) -> NDArray[np.bool_]:
+        """(n,) True where there were ratings to learn from."""
+        return self.state.known_items
+
+    @property
+    def history(self) -> list[Epoch]:
+        """One record per epoch."""
+        return list(self.state.history)
+
+    @property
+    def stop_reason(self) -> str:
+        """Why training ended."""
+        return self.state.stop_reason
+
+    @property
+    def settings(self) -> Settings:
+        """What was minimized and by which steps."""
+        return self.state.settings
+
+    @property
+    def ratings(self) -> Ratings | None:
+        """What was learned from, if the model holds it."""
+        return self.state.ratings
+
+    @property
+    def user_ids(self) -> NDArray[Any] | None:
+        """(m,) what the rows are called outside, or None."""
+        return self.state.user_ids
+
+    @property
+    def item_ids(self) -> NDArray[Any] | None:
+        """(n,) what the columns are called outside, or None."""
+        return self.state.item_ids
 
     @property
     def shape(self) -> tuple[int, int]:
         """(m, n), the shape of R."""
-        return self.P.shape[0], self.Q.shape[1]
+        return self.state.shape
 
     @property
     def k(self) -> int:
         """Number of factors."""
-        return int(self.P.shape[1])
+        return self.state.k
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter((self.P, self.Q))
+        state = self.state
+        return iter((state.P, state.Q))
 
     def __repr__(self) -> str:
-        (m, n), rmse = self.shape, f", rmse {self.history[-1].rmse:.4g}" if self.history else ""
-        biases = "" if self.user_bias is None else ", biases"
-        return f"Factors(P {m:,} × {self.k}, Q {self.k} × {n:,}{biases}, {self.P.dtype}{rmse})"
+        state = self.state
+        (m, n), rmse = state.shape, f", rmse {state.history[-1].rmse:.4g}" if state.history else ""
+        biases = "" if state.user_bias is None else ", biases"
+        return f"Factors(P {m:,} × {state.k}, Q {state.k} × {n:,}{biases}, {state.P.dtype}{rmse})"
 
     def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
         """Predict the rating of each user for each item.
@@ -182,29 +308,43 @@ class Factors:
         TypeError, ValueError
             If a number is no integer, negative, or beyond the last row or column.
         """
-        m, n = self.shape
-        rows, columns = np.broadcast_arrays(
-            _checks.bounded("users", users, m, "n_users"), _checks.bounded("items", items, n, "n_items")
-        )
-        result = np.empty(rows.shape, self.P.dtype)
-        item_rows, flat, start = self.Q.T, result.reshape(-1), 0
+        state = self.state
+        rows, columns = np.broadcast_arrays(state.rows(users), state.columns(items))
+        result = np.empty(rows.shape, state.P.dtype)
+        flat, start = result.reshape(-1), 0
         # some pairs at a time: the gathered factors stay in cache, and broadcast numbers are not copied whole
         pairs = np.nditer(
             [rows, columns],
             ["external_loop", "buffered", "zerosize_ok"],
             [["readonly"], ["readonly"]],
             order="C",
-            buffersize=max(1, 2**20 // self.k),
+            buffersize=max(1, PAIRS_AT_ONCE // state.k),
         )
         for u, i in pairs:
-            scores = np.einsum("nk,nk->n", self.P[u], item_rows[i])
-            if self.user_bias is not None and self.item_bias is not None:
-                scores += self.mean + self.user_bias[u] + self.item_bias[i]
-            else:
-                scores = np.where(self.known_users[u] & self.known_items[i], scores, self.mean)
-            flat[start : start + u.size] = prediction(scores, self.settings.loss)
+            flat[start : start + u.size] = prediction(state.scores(u, i), state.settings.loss)
             start += u.size
         return result[()] if result.ndim == 0 else result
+
+    def expected(self, R: Ratings, name: str = "R") -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the ratings R as the loss knows them, and what is predicted for each, (nnz,) both.
+
+        Where R and the model have ids, ratings are found by these, whatever their order and R's shape; a user
+        or an item that the model does not know gets the default prediction: the mean, or with biases the mean
+        and the bias of the other one. Without ids, R has the model's shape.
+        """
+        state = self.state
+        ratings = targets(matched(R, (state.users, state.items), state.shape, name), state.settings)
+        if ratings.nnz == 0:
+            raise ValueError(f"{name} has no ratings to compare with")
+        if ratings.users.min() >= state.shape[0] or ratings.items.min() >= state.shape[1]:
+            warnings.warn(f"the model knows no user, or no item, of {name}", stacklevel=3)
+        predicted = np.empty(ratings.nnz, state.P.dtype)
+        step = max(1, PAIRS_AT_ONCE // state.k)
+        for start in range(0, ratings.nnz, step):
+            part = slice(start, start + step)
+            scores = state.scores(ratings.users[part], ratings.items[part])
+            predicted[part] = prediction(scores, state.settings.loss)
+        return responses(ratings, state.settings), predicted
 
     def augmented(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return P (m, k + 2) and Q (k + 2, n) whose product is every prediction, biases and mean included.
@@ -213,48 +353,9 @@ class Factors:
         μ + b_u and 1, times 1 and b_i. Without biases they give the mean where there are no ratings, and are
         zero if there are ratings everywhere. Under the logistic loss, the product is of log-odds.
         """
-        return self._user_scoring(slice(None)), self._item_scoring(slice(None)).T
-
-    def _user_scoring(self, users: Any) -> NDArray[Any]:
-        """Return the rows of the augmented P, (s, k + 2), of some users."""
-        P, known = self.P[users], self.known_users[users]
-        X = np.empty((len(P), self.k + 2), self.P.dtype)
-        X[:, :-2] = P
-        if self.user_bias is not None:
-            X[:, -2], X[:, -1] = self.mean + self.user_bias[users], 1
-        elif self._has_gaps:  # known_u known_i (p·q - μ) + μ
-            X[:, :-2] *= known[:, None]
-            X[:, -2], X[:, -1] = self.mean, known
-        else:
-            X[:, -2:] = 0
-        return X
-
-    def _item_scoring(self, items: Any) -> NDArray[Any]:
-        """Return the rows of the augmented Qᵀ, (s, k + 2), of some items."""
-        Q, known = self.Q.T[items], self.known_items[items]
-        Y = np.empty((len(Q), self.k + 2), self.P.dtype)
-        Y[:, :-2] = Q
-        if self.item_bias is not None:
-            Y[:, -2], Y[:, -1] = 1, self.item_bias[items]
-        elif self._has_gaps:
-            Y[:, :-2] *= known[:, None]
-            Y[:, -2], Y[:, -1] = 1, -self.mean * known
-        else:
-            Y[:, -2:] = 0
-        return Y
-
-    @lazy
-    def _item_panels(self) -> Panels:
-        return panels_of(self._item_scoring(slice(None)))
-
-    @lazy
-    def _item_gram(self) -> NDArray[np.float64]:
-        with _engine(1) as engine:
-            return gram(padded(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
-
-    @property
-    def _has_gaps(self) -> bool:
-        return not (self.known_users.all() and self.known_items.all())
+        state = self.state
+        gaps = state.has_gaps
+        return state.user_vectors(slice(None), gaps), state.item_vectors(slice(None), gaps).T
 
     def reconstruct(self) -> NDArray[Any]:
         """Return all m × n predictions: P @ Q, or what biases and the loss make of it.
@@ -267,35 +368,33 @@ class Factors:
         MemoryError
             If the product would not fit in the memory that is free; the message says its size.
         """
-        m, n = self.shape
-        size, free = m * n * self.P.dtype.itemsize, available_memory()
+        state = self.state
+        (m, n), dtype = state.shape, state.P.dtype
+        size, free = m * n * dtype.itemsize, available_memory()
         if free is not None and size > free:
             raise MemoryError(
-                f"P @ Q is {m:,} × {n:,} {self.P.dtype}, {size / 2**30:,.1f} GiB, but only "
+                f"P @ Q is {m:,} × {n:,} {dtype}, {size / 2**30:,.1f} GiB, but only "
                 f"{free / 2**30:,.1f} GiB is free; predict(users, items) gives the cells that you need"
             )
-        scores = np.asarray(self.P @ self.Q)
-        if self.user_bias is not None and self.item_bias is not None:
-            scores += (self.mean + self.user_bias).astype(scores.dtype)[:, None]
-            scores += self.item_bias.astype(scores.dtype, copy=False)
-        return prediction(scores, self.settings.loss)
+        scores = np.asarray(state.P @ state.Q)
+        if state.user_bias is not None and state.item_bias is not None:
+            scores += (state.mean + state.user_bias).astype(dtype)[:, None]
+            scores += state.item_bias
+        return prediction(scores, state.settings.loss)
 
-    def rmse(self, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+    def rmse(self, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
         """Root mean square error of the predictions for the ratings R.
 
-        ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; R has the model's shape. Under the
-        logistic loss, R is of -1 and 1, or 0 and 1, and what is compared with are probabilities.
+        ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; a dense table is read as
+        ``factorize`` was told, unless ``missing`` is given. Where R and the model have ids, ratings are found
+        by these, and unknown users and items get the default prediction; else R has the model's shape. Under
+        the logistic loss, R is of -1 and 1, or 0 and 1, and what is compared with are probabilities.
         """
-        ratings = targets(Ratings(R, missing=missing, duplicates=duplicates, copy=False), self.settings)
-        if ratings.shape != self.shape:
-            raise ValueError(
-                f"R must have the model's shape {self.shape}, got {ratings.shape} (triplets may name a shape)"
-            )
-        if ratings.nnz == 0:
-            raise ValueError("R has no ratings to compare with")
-        residuals = responses(ratings, self.settings) - self.predict(ratings.users, ratings.items)
-        return float(np.sqrt(np.mean(np.square(residuals, dtype=np.float64))))
+        missing = self.settings.missing if missing is None else missing
+        values, predicted = self.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
+        return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
 
+    @_checks.explains_names
     def recommend(
         self,
         users: Any,
@@ -303,6 +402,7 @@ class Factors:
         *,
         exclude_seen: bool = True,
         items: ArrayLike | None = None,
+        missing: str | None = None,
         n_threads: int | None = None,
     ) -> Recommendations:
         """Find the n items with the highest predictions for each user.
@@ -310,7 +410,7 @@ class Factors:
         Parameters
         ----------
         users
-            Row number of a user, or a list or 1-D array of such; or ratings of strangers, in the forms of
+            Row number of a user, or a list or 1-D array of such; or ratings of new users, in the forms of
             :meth:`fold_in`, for whom factors are found first.
         n
             How many items.
@@ -318,21 +418,26 @@ class Factors:
             Leave out what the user has rated.
         items
             Column numbers to choose from; by default all.
+        missing
+            What is unknown in a dense table of new users' ratings; by default as ``factorize`` was told.
         n_threads
             By default the cores that this process may use.
 
         Returns
         -------
         Recommendations
-            ``items`` and ``scores``, (n,) for one user and (s, n) for several, best first; of equal scores,
-            the lower column number first. Scores are as ``predict`` gives them. Where fewer than n items are
-            left, items end with -1 and scores with nan.
+            ``items`` and ``scores``, best first; of equal scores, the lower column number first. Scores are
+            as ``predict`` gives them. For one user they have n entries, or fewer where fewer items are left;
+            for s users they are masked arrays (s, n), or (s, n_items) if n is more, masked where nothing is
+            left.
+            Users without ratings, of whom a model without biases knows nothing, get the items that have been
+            rated most often.
 
         Raises
         ------
         TypeError, ValueError
-            If a number is no integer or out of range; if seen items shall be left out, and the model has no
-            ``ratings``.
+            If a number is no integer or out of range; if seen items shall be left out, or a user has no
+            ratings, and the model has no ``ratings``.
 
         Examples
         --------
@@ -340,29 +445,27 @@ class Factors:
         >>> model.recommend(0, 2, exclude_seen=False).items
         array([1, 2], dtype=int32)
         """
-        n = _checks.integer("n", n, 1)
+        n, state = _checks.integer("n", n, 1), self.state
+        if missing is not None:
+            _checks.one_of("missing", missing, MISSING)
         if _are_numbers(users):
-            rows = _checks.bounded("users", users, self.shape[0], "n_users")
-            one, X, known = rows.ndim == 0, self._user_scoring(rows.reshape(-1)), self.ratings
-            if exclude_seen and known is None:
-                raise ValueError(
-                    "this model does not hold the ratings that it was made of, so that it cannot leave out "
-                    "what a user has rated; pass exclude_seen=False"
-                )
-            seen = known.take_rows(rows.reshape(-1)) if exclude_seen and known is not None else None
+            rows = state.rows(users)
+            one, asked, rows = rows.ndim == 0, state, rows.reshape(-1)
+            seen = state.seen(rows) if exclude_seen else None
         else:
-            strangers = self.fold_in(users, n_threads=n_threads)
-            one, X = is_one_stranger(users), strangers._user_scoring(slice(None))
-            seen = strangers.ratings if exclude_seen else None
+            new = _folded(state, users, missing, "raise", (None, None), n_threads)
+            one, asked, rows = is_one_stranger(users), new, np.arange(new.shape[0])
+            seen = new.ratings if exclude_seen else None
+        X, only = state.queries(asked, rows)
         allowed = None
         if items is not None:
-            allowed = np.zeros(self.shape[1], np.bool_)
-            allowed[_checks.bounded("items", items, self.shape[1], "n_items")] = True
+            allowed = np.zeros(state.shape[1], np.bool_)
+            allowed[state.columns(items)] = True
         excluded = None if seen is None else (seen.indptr, seen.indices)
         with _engine(n_threads) as engine:
-            found = top_n(X, self._item_panels, n, engine, excluded=excluded, allowed=allowed)
-        scores = prediction(found.scores, self.settings.loss)
-        return Recommendations(found.items[0], scores[0]) if one else Recommendations(found.items, scores)
+            found = top_n(X, state.item_panels(panels_of), n, engine, excluded=excluded, allowed=allowed)
+        scores = np.where(np.isnan(only)[:, None], found.scores, only[:, None])
+        return _answer(found.items, prediction(scores, state.settings.loss), one)
 
     def similar_items(self, items: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n items whose factors have the greatest cosine with those of an item, or of several.
@@ -375,36 +478,22 @@ class Factors:
         Returns
         -------
         Recommendations
-            ``items`` and ``scores``, the cosines, (n,) or (s, n), best first. Neither the item itself nor
-            one without ratings is among them; what is left is -1 and nan.
+            ``items`` and ``scores``, the cosines, best first, in the forms of :meth:`recommend`. Neither the
+            item itself nor one without ratings is among them, and an item without ratings is similar to
+            nothing.
         """
-        return self._similar("items", items, n, self.Q.T, self.known_items)
+        state = self.state
+        return _similar(state.columns(items), "items", n, state.Q.T, state.known_items)
 
     def similar_users(self, users: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n users whose factors have the greatest cosine with those of a user, or of several.
 
         As :meth:`similar_items`; ``items`` of the answer are row numbers of users.
         """
-        return self._similar("users", users, n, self.P, self.known_users)
+        state = self.state
+        return _similar(state.rows(users), "users", n, state.P, state.known_users)
 
-    def _similar(
-        self, name: str, numbers: ArrayLike, n: int, X: NDArray[Any], known: NDArray[np.bool_]
-    ) -> Recommendations:
-        n = _checks.integer("n", n, 1)
-        rows = _checks.bounded(name, numbers, len(X), f"n_{name}")
-        if rows.ndim > 1:
-            raise ValueError(f"{name} must be a number or a 1-D array, got the shape {rows.shape}")
-        lengths = np.linalg.norm(X, axis=1, keepdims=True)
-        Y = np.ascontiguousarray(X / np.where(lengths > 0, lengths, 1))
-        asked = rows.reshape(-1)
-        itself = np.arange(asked.size + 1), asked.astype(np.int32)
-        with _engine(None) as engine:
-            found = top_n(
-                Y[asked], panels_of(Y), n, engine, excluded=itself, allowed=known & (lengths[:, 0] > 0)
-            )
-        return Recommendations(found.items[0], found.scores[0]) if rows.ndim == 0 else found
-
-    def explain(self, user: int, item: int, n: int = 10) -> "Explanation":
+    def explain(self, user: int, item: int, n: int = 10) -> Explanation:
         r"""Take the prediction for a user and an item apart.
 
         Given the items' factors, the least squares factors of a user are a sum over what he has rated: so
@@ -413,48 +502,39 @@ class Factors:
         implicit feedback it is one of :math:`q_i^T A^{-1} q_j (1 + \alpha r_j)`, with
         :math:`A = \sum (1 + \alpha r_j - w_0) q_j q_j^T + w_0 Q Q^T + \lambda c I`.
 
+        Under other losses than the squared one there is no such sum. There the contribution of a rating is by
+        how much the score would fall without it, if the user's factors and bias were found again: exactly
+        under the absolute loss, and where it is one of few or has a say of its own; else to first order, by
+        influence functions.
+
         Returns
         -------
         Explanation
             ``score = mean + user_bias + item_bias + Σ contributions + rest``, of which the n largest
             contributions and their items are listed, and ``rest`` has the others.
 
+        Raises
+        ------
+        ValueError
+            If the model does not hold its ratings.
+
         References
         ----------
         Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008.
+        Koh and Liang, "Understanding black-box predictions via influence functions", ICML 2017.
         """
-        if self.ratings is None:
-            raise ValueError("this model does not hold the ratings that it was made of; none can explain it")
-        n = _checks.integer("n", n, 1)
-        u = int(_checks.bounded("user", user, self.shape[0], "n_users"))
-        i = int(_checks.bounded("item", item, self.shape[1], "n_items"))
-        score = float(self._user_scoring([u])[0].astype(np.float64) @ self._item_scoring([i])[0])
-        mean = user_bias = item_bias = 0.0
-        row = self.ratings.take_rows(np.array([u]))
-        residuals = row.values.astype(np.float64)
-        weights = np.ones(row.nnz) if row.weights is None else row.weights.astype(np.float64)
-        A = self._penalty(0).reg * penalty_scale(self.settings, row)[0] * np.eye(self.k)
-        if self._implicit is not None:
-            confidence = 1 + self._implicit.alpha * residuals
-            weights, pulls = confidence - self._implicit.unobserved, confidence
-            A += self._implicit.unobserved * self._item_gram
-        if self.user_bias is not None and self.item_bias is not None:
-            mean, user_bias, item_bias = self.mean, float(self.user_bias[u]), float(self.item_bias[i])
-            residuals -= mean + user_bias + self.item_bias[row.indices]
-        Y = self.Q.T[row.indices].astype(np.float64)
-        A += (Y.T * weights) @ Y
-        q = np.linalg.lstsq(A, self.Q[:, i].astype(np.float64), rcond=None)[0]
-        parts = (Y @ q) * (weights * residuals if self._implicit is None else pulls)
-        largest = np.argsort(-np.abs(parts), kind="stable")[:n]
-        rest = score - mean - user_bias - item_bias - float(parts[largest].sum())
-        return Explanation(score, mean, user_bias, item_bias, row.indices[largest], parts[largest], rest)
+        n, state = _checks.integer("n", n, 1), self.state
+        return explain(state, _single(state.rows, "user", user), _single(state.columns, "item", item), n)
 
+    @_checks.explains_names
     def fold_in(
         self,
         ratings: Any,
         *,
         regularization: float | None = None,
         bias_regularization: float | None = None,
+        missing: str | None = None,
+        duplicates: str = "raise",
         n_threads: int | None = None,
     ) -> "Factors":
         r"""Find factors for users who were not there in training, given the items' factors as they are.
@@ -471,14 +551,21 @@ class Factors:
             A ``Ratings`` with item ids is read by these.
         regularization, bias_regularization
             λ and the biases' λ, per rating or per row as in training; by default the model's own.
+        missing, duplicates
+            As for :class:`Ratings`; a dense table is by default read as ``factorize`` was told.
         n_threads
             By default the cores that this process may use.
 
         Returns
         -------
         Factors
-            A model of the strangers: ``P`` (s, k), ``user_bias`` (s,), the items as they are, and their
+            A model of the new users: ``P`` (s, k), ``user_bias`` (s,), the items as they are, and their
             ratings. Who has none is predicted as any user without ratings.
+
+        Raises
+        ------
+        KeyError
+            If a rating is of an item id that the model does not know.
 
         Examples
         --------
@@ -486,35 +573,25 @@ class Factors:
         >>> model.fold_in({0: 1.5, 2: 2.0}, regularization=0).P
         array([[0.5]])
         """
-        strangers = of_strangers(ratings, self.shape[1], self.item_ids, self.P.dtype)
-        strangers = targets(strangers, self.settings)
-        penalty = self._penalty(0, regularization, bias_regularization)
-        rows = self._informative(strangers, self.known_items)
-        with _engine(n_threads) as engine:
-            P, bias = self._solve(rows, self.Q.T, self.item_bias, penalty, engine)
-        return Factors(
-            P,
-            self.Q,
-            mean=self.mean,
-            user_bias=None if self.user_bias is None else bias,
-            item_bias=self.item_bias,
-            known_users=rows.user_counts() > 0,
-            known_items=self.known_items,
-            settings=self.settings,
-            ratings=strangers,
-            user_ids=strangers.user_ids,
-            item_ids=self.item_ids,
-        )
+        penalties = regularization, bias_regularization
+        return Factors.of_state(_folded(self.state, ratings, missing, duplicates, penalties, n_threads))
 
+    @_checks.explains_names
     def partial_fit(
-        self, R: Any, *, missing: str = "zero", duplicates: str = "raise", n_threads: int | None = None
+        self,
+        R: Any,
+        *,
+        missing: str | None = None,
+        duplicates: str = "raise",
+        n_threads: int | None = None,
     ) -> "Factors":
         """Learn new ratings, also of new users and items, without training anew; change this model.
 
         A new rating replaces an old one of the same cell. Rows and columns with new ratings, and only these,
         are solved again for all their ratings, by turns: users given the items, items given the users.
-        P and Q become new arrays, with rows and columns for new users and items; if anything fails, the
-        model stays as it was.
+        P and Q become new arrays, with rows and columns for new users and items, in one step at the end: if
+        anything fails, the model stays as it was. Several threads may learn at the same time; each waits for
+        the one before.
 
         Parameters
         ----------
@@ -522,7 +599,7 @@ class Factors:
             New ratings, as for :class:`Ratings`. Users and items are those of the model with the same id, or
             number if it has no ids; numbers beyond the last, and new ids, are new users and items.
         missing, duplicates
-            As for :class:`Ratings`.
+            As for :class:`Ratings`; a dense table is by default read as ``factorize`` was told.
         n_threads
             By default the cores that this process may use.
 
@@ -531,117 +608,38 @@ class Factors:
         Factors
             This model.
         """
-        if self.ratings is None:
-            raise ValueError("this model does not hold the ratings that it was made of; new ones need them")
-        new = Ratings(R, missing=missing, duplicates=duplicates, dtype=self.P.dtype)
-        new = targets(new, self.settings)
-        known, user_places, item_places = merged(self.ratings, new)
-        P, Y = grown(self.P, known.n_users), grown(self.Q.T, known.n_items)
-        has_user, has_item = grown(self.known_users, len(P)), grown(self.known_items, len(Y))
-        user_bias = item_bias = None
-        if self.user_bias is not None and self.item_bias is not None:
-            user_bias, item_bias = grown(self.user_bias, len(P)), grown(self.item_bias, len(Y))
-        users, items = (np.unique(x) for x in (user_places[new.users], item_places[new.items]))
-        by_user, by_item = known.take_rows(users), known.T.take_rows(items)
-        penalties = self._penalty(0), self._penalty(1)
+        settings, dtype = self.state.settings, self.state.P.dtype
+        missing = settings.missing if missing is None else missing
         with _engine(n_threads) as engine:
-            for _ in range(SWEEPS):
-                rows = self._informative(by_user, has_item)
-                P[users], bias = self._solve(rows, Y, item_bias, penalties[0], engine)
-                has_user[users] = rows.user_counts() > 0
-                if user_bias is not None:
-                    user_bias[users] = bias
-                rows = self._informative(by_item, has_user)
-                Y[items], bias = self._solve(rows, P, user_bias, penalties[1], engine)
-                has_item[items] = rows.user_counts() > 0
-                if item_bias is not None:
-                    item_bias[items] = bias
-        self.__init__(  # type: ignore[misc]
-            P,
-            Y.T,
-            mean=self.mean,
-            user_bias=user_bias,
-            item_bias=item_bias,
-            known_users=has_user,
-            known_items=has_item,
-            history=self.history,
-            stop_reason=self.stop_reason,
-            settings=self.settings,
-            ratings=known,
-            user_ids=known.user_ids,
-            item_ids=known.item_ids,
-        )
-        for name in ("_item_panels", "_item_gram", "_user_order", "_item_order"):
-            self.__dict__.pop(name, None)
+            new = targets(Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype), settings)
+            with self._writing.own():
+                state = self.state
+                if state.ratings is None:
+                    raise ValueError(
+                        "this model does not hold the ratings that it was made of; new ones need them"
+                    )
+                self._become(updated(state, state.ratings, new, engine))
         return self
 
-    def _penalty(
-        self, side: int, regularization: float | None = None, bias_regularization: float | None = None
-    ) -> Penalty:
-        """Return what holds the factors of the users, side 0, or of the items down."""
-        settings = self.settings
-        reg = _checks.optional("regularization", regularization, positive=False)
-        bias_reg = _checks.optional("bias_regularization", bias_regularization, positive=False)
-        if reg is None:
-            if settings.regularization is None:
-                raise ValueError("this model does not say its regularization; pass regularization=…")
-            reg = settings.regularization[side]
-        if bias_reg is None:
-            bias_reg = settings.bias_regularization or 0.0
-        return Penalty(reg, bias_reg, settings.l1[side], settings.nonnegative)
+    def user_rows(self, ids: Any) -> NDArray[np.intp]:
+        """Translate user ids, of any shape, to row numbers, for ``predict``.
 
-    def _informative(self, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
-        """Return the ratings from which something follows: of some weight, and for what has factors."""
-        informs = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
-        if self.user_bias is None and not self.settings.implicit:
-            informs &= known[rows.indices]
-        return rows if informs.all() else rows.select(informs)
+        Raises
+        ------
+        KeyError
+            For the first that the model does not have.
+        """
+        return _positions("user", self.state.users, ids)
 
-    def _solve(
-        self,
-        rows: Ratings,
-        Y: NDArray[Any],
-        bias: NDArray[Any] | None,
-        penalty: Penalty,
-        engine: ThreadEngine,
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Solve rows given the other side's factors Y and biases."""
-        return solve_rows(
-            rows.indptr,
-            rows.indices,
-            rows.values,
-            Y,
-            None if bias is None else self.mean + bias.astype(np.float64),
-            penalty_scale(self.settings, rows),
-            penalty,
-            engine,
-            weights=rows.weights,
-            biased=bias is not None,
-            loss=self.settings.loss,
-            huber_delta=self.settings.huber_delta or 1.0,
-            implicit=self._implicit,
-        )
+    def item_columns(self, ids: Any) -> NDArray[np.intp]:
+        """Translate item ids, of any shape, to column numbers, for ``predict``.
 
-    @property
-    def _implicit(self) -> Implicit | None:
-        settings = self.settings
-        return Implicit(settings.alpha, settings.unobserved_weight) if settings.implicit else None
-
-    def user_rows(self, ids: ArrayLike) -> NDArray[np.intp]:
-        """Translate user ids to row numbers, for ``predict``."""
-        return positions("user", ids, self.user_ids, self._user_order)
-
-    def item_columns(self, ids: ArrayLike) -> NDArray[np.intp]:
-        """Translate item ids to column numbers, for ``predict``."""
-        return positions("item", ids, self.item_ids, self._item_order)
-
-    @lazy
-    def _user_order(self) -> NDArray[np.intp]:
-        return np.argsort(() if self.user_ids is None else self.user_ids)
-
-    @lazy
-    def _item_order(self) -> NDArray[np.intp]:
-        return np.argsort(() if self.item_ids is None else self.item_ids)
+        Raises
+        ------
+        KeyError
+            For the first that the model does not have.
+        """
+        return _positions("item", self.state.items, ids)
 
     def save(self, path: str | os.PathLike[str], *, ratings: bool = True) -> None:
         """Write the model to one ``.npz`` file, without pickle.
@@ -651,41 +649,80 @@ class Factors:
         does not hold what was learned from: smaller, and nobody's ratings are passed on, but what is read
         again cannot leave out what a user has rated, nor go on learning.
         """
+        state = self.state
         header = {
             "format": FORMATS[-1],
-            "mean": self.mean,
-            "stop_reason": self.stop_reason,
-            "settings": self.settings._asdict(),
+            "mean": state.mean,
+            "stop_reason": state.stop_reason,
+            "settings": state.settings._asdict(),
         }
-        history = np.array(self.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
-        names = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "user_ids", "item_ids")
-        arrays = {name: getattr(self, name) for name in names} | {"history": history}
-        if ratings and self.ratings is not None:
-            parts = {name: getattr(self.ratings, name) for name in RATINGS_ARRAYS}
+        history = np.array(state.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
+        names = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
+        arrays = {name: getattr(state, name) for name in names} | {"history": history}
+        arrays |= packed("user_ids", state.user_ids) | packed("item_ids", state.item_ids)
+        if ratings and state.ratings is not None:
+            parts = {name: getattr(state.ratings, name) for name in RATINGS_ARRAYS}
             arrays |= {f"ratings_{name}": array for name, array in parts.items()}
         saving.write(path, header, arrays)
 
 
-class Explanation(NamedTuple):
-    """What a prediction is made of: score = mean + user_bias + item_bias + Σ contributions + rest.
+def _folded(
+    state: State,
+    ratings: Any,
+    missing: str | None,
+    duplicates: str,
+    penalties: tuple[float | None, float | None],
+    n_threads: int | None,
+) -> State:
+    """Return a state of new users with these ratings."""
+    form = {"missing": state.settings.missing if missing is None else missing, "duplicates": duplicates}
+    new = of_strangers(ratings, state.shape[1], state.items, state.P.dtype, **form)
+    with _engine(n_threads) as engine:
+        return fold_in(state, targets(new, state.settings), engine, *penalties)
 
-    Attributes
-    ----------
-    score
-        The prediction; under the logistic loss, its log-odds.
-    items, contributions
-        What the user has rated, by column number, and how much each of it adds, the largest first.
-    rest
-        What other ratings add, and what the trained factors have beyond all these.
-    """
 
-    score: float
-    mean: float
-    user_bias: float
-    item_bias: float
-    items: NDArray[Any]
-    contributions: NDArray[np.float64]
-    rest: float
+def _answer(items: NDArray[np.int32], scores: NDArray[Any], one: bool) -> Recommendations:
+    """Leave out what was not found: cut the answer for one row, mask it for several."""
+    missing = items < 0
+    if one:
+        return Recommendations(items[0][~missing[0]], scores[0][~missing[0]])
+    items = np.where(missing, NO_ITEM, items)
+    return Recommendations(
+        np.ma.array(items, mask=missing, fill_value=NO_ITEM),
+        np.ma.array(scores, mask=missing, fill_value=np.nan),
+    )
+
+
+def _similar(
+    rows: NDArray[Any], name: str, n: int, X: NDArray[Any], known: NDArray[np.bool_]
+) -> Recommendations:
+    n = _checks.integer("n", n, 1)
+    if rows.ndim > 1:
+        raise ValueError(f"{name} must be a number or a 1-D array, got the shape {rows.shape}")
+    largest = np.abs(X).max(axis=1, keepdims=True, initial=0)
+    Y = X / np.where(largest > 0, largest, 1)  # whose squares neither overflow nor vanish
+    lengths = np.linalg.norm(Y, axis=1, keepdims=True)
+    Y = np.ascontiguousarray(Y / np.where(lengths > 0, lengths, 1))
+    known = known & (lengths[:, 0] > 0)
+    asked = rows.reshape(-1)
+    itself = np.arange(asked.size + 1), asked.astype(np.int32)
+    with _engine(None) as engine:
+        found = top_n(Y[asked], panels_of(Y), n, engine, excluded=itself, allowed=known)
+    return _answer(np.where(known[asked, None], found.items, -1), found.scores, rows.ndim == 0)
+
+
+def _positions(kind: str, vocabulary: Vocabulary | None, ids: Any) -> NDArray[np.intp]:
+    if vocabulary is None:
+        raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
+    return vocabulary.positions(kind, ids)
+
+
+def _single(check: Any, name: str, number: Any) -> int:
+    """Return one row or column number."""
+    array = check(number, name)
+    if array.ndim:
+        raise TypeError(f"{name} must be one number, got the shape {array.shape}")
+    return int(array)
 
 
 def _are_numbers(users: Any) -> bool:
@@ -718,11 +755,13 @@ def load(path: str | os.PathLike[str]) -> Factors:
     try:
         records = arrays.pop("history").astype(np.float64).tolist()
         parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
+        ids = {name: unpacked(name, arrays) for name in ("user_ids", "item_ids")}
         ratings = None
         if parts["indptr"] is not None:
             ratings = Ratings.of_csr(**parts, shape=(arrays["P"].shape[0], arrays["Q"].shape[1]))
         return Factors(
             **arrays,
+            **ids,
             mean=header["mean"],
             history=[_record(*record) for record in records],
             stop_reason=str(header.get("stop_reason", "")),
@@ -744,8 +783,41 @@ def _settings(names: dict[str, Any]) -> Settings:
     return Settings(**values)
 
 
-def _real(name: str, factors: ArrayLike) -> NDArray[Any]:
-    """Return factors as they are, integers as float64."""
-    array = np.asarray(factors)
+def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Return a copy of factors or biases, which must be finite; integers become float64."""
+    _checks.unmasked(name, factors)
+    array = np.array(factors)
     _checks.numeric(name, array)
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float64)
+    if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
+        raise TypeError(
+            f"{name} must be float32 or float64 in native byte order, got {array.dtype.str}; pass "
+            f"{name}.astype(np.float64)"
+        )
+    with np.errstate(over="ignore"):
+        result = array if dtype is None else array.astype(dtype, copy=False)
+    known = np.isfinite(result)
+    if not known.all():
+        raise ValueError(f"{name} must be finite in {result.dtype}, got {_checks.first(name, array, ~known)}")
+    return result
+
+
+def _number(name: str, number: Any, dtype: np.dtype[Any]) -> float:
+    """Return a number that is finite in ``dtype``."""
+    try:
+        result = float(number)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {number!r}") from None
+    with np.errstate(over="ignore"):
+        if not np.isfinite(dtype.type(result)):
+            raise ValueError(f"{name} must be finite in {dtype}, got {number!r}")
+    return result
+
+
+def _mask(name: str, known: ArrayLike) -> NDArray[np.bool_]:
+    """Return a copy of a mask of True and False."""
+    array = np.array(known)
+    if array.dtype != np.bool_ and array.size:
+        raise TypeError(f"{name} must be True or False for each row or column, got dtype {array.dtype}")
+    return array.astype(np.bool_)

@@ -16,7 +16,9 @@ from mfkernel.factors import Epoch, Factors
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
 from mfkernel.schedule import Places, RowSchedule, Schedule
+from mfkernel.state import State
 from mfkernel.training import Callback, Interrupted, Stopping, show_progress, train
+from mfkernel.units import Units
 from mfkernel.validation import ErrorValidation, RankingValidation, Validation
 
 FEW_RATINGS = 50  # of which a tenth would show nothing
@@ -32,7 +34,9 @@ class Plan(NamedTuple):
     schedule, n_threads, shuffle
         the order, and who runs it.
     init
-        None, a checked pair (P0, Q0), or a model.
+        None, a checked pair (P0, Q0), or a model; in ratings.
+    units
+        what training measures in; those of ``wishes``.
     """
 
     k: int
@@ -46,13 +50,21 @@ class Plan(NamedTuple):
     stopping: Stopping
     callbacks: list[Callback]
     progress: bool
+    units: Units = Units()
 
 
 def fit(
     plan: Plan, known: Ratings, training: Ratings, held_out: Ratings | None, rng: np.random.Generator
 ) -> Factors:
-    """Find factors for ``training``, the best for ``held_out`` if there are such; ``known`` is of both."""
-    ratings = _normalized(training) if plan.wishes.method == "sgd" else training
+    """Find factors for ``training``, the best for ``held_out`` if there are such; ``known`` is of both.
+
+    Rows and columns of ``held_out`` beyond those of ``training`` are of new users and items.
+    """
+    units = Units.of(training, plan.wishes)
+    plan = plan._replace(units=units, wishes=units.settings_in(plan.wishes))
+    ratings = interruptible(lambda: units.ratings_in(training))
+    if plan.wishes.method == "sgd":
+        ratings = _normalized(ratings)
     size = ratings.shape, ratings.nnz, plan.k, plan.dtype
     if plan.wishes.method == "sgd":
         _check_memory(methods.training_bytes(*size, plan.schedule, plan.n_threads))
@@ -67,13 +79,15 @@ def fit(
         if held_out is not None and plan.wishes.implicit:
             validation = RankingValidation(held_out, ratings)
         elif held_out is not None:
-            validation = ErrorValidation(held_out, ratings, method)
+            validation = ErrorValidation(units.ratings_in(held_out), ratings, method)
 
         def finish(records: list[Epoch], reason: str) -> Factors:
             return _finish(plan, ratings, method, records, reason, known)
 
         try:
-            reason = train(method, epochs, engine, history, callbacks, validation, plan.stopping)
+            reason = train(
+                method, epochs, engine, history, callbacks, validation, plan.stopping, units.record_out
+            )
             return interruptible(lambda: finish(history, reason))
         except KeyboardInterrupt:
             done = method.rescue(best=validation is not None)
@@ -125,9 +139,10 @@ def _start(
     (m, n), k = ratings.shape, plan.k
     user_bias, item_bias = (np.zeros(size if plan.wishes.biases else 0, plan.dtype) for size in (m, n))
     users, items = (np.arange(size)[places] for size, places in ((m, user_places), (n, item_places)))
+    root, scale = plan.units.root, plan.units.scale
     if isinstance(plan.init, tuple):
         P, Q = aligned_rows(m, k, plan.dtype), aligned_rows(n, k, plan.dtype)
-        P[users, :k], Q[items, :k] = plan.init
+        P[users, :k], Q[items, :k] = (X.astype(plan.dtype) / plan.dtype.type(root) for X in plan.init)
         return methods.State(P, Q, user_bias, item_bias)
     P, Q = start_factors(ratings, k, plan.dtype, plan.wishes, rng)
     if plan.wishes.biases or plan.wishes.method != "sgd":  # what has no ratings is not learned
@@ -135,30 +150,52 @@ def _start(
         Q[items[ratings.item_counts() == 0]] = 0
     if plan.init is not None:
         model, (user_rows, item_rows) = plan.init, init_rows(plan.init, ratings)
-        P[users[user_rows], :k], Q[items[item_rows], :k] = model.P, model.Q.T
+        P[users[user_rows.there], :k] = model.P[user_rows.here] / model.P.dtype.type(root)
+        Q[items[item_rows.there], :k] = model.Q.T[item_rows.here] / model.Q.dtype.type(root)
         if model.user_bias is not None and model.item_bias is not None:
-            shift = model.mean - link(ratings.mean, plan.wishes.loss)
-            user_bias[users[user_rows]] = model.user_bias + shift
-            item_bias[items[item_rows]] = model.item_bias
+            mean = model.mean if plan.wishes.loss == "logistic" else (model.mean - plan.units.center) / scale
+            shift = mean - link(ratings.mean, plan.wishes.loss)
+            user_bias[users[user_rows.there]] = model.user_bias[user_rows.here] / scale + shift
+            item_bias[items[item_rows.there]] = model.item_bias[item_rows.here] / scale
     return methods.State(P, Q, user_bias, item_bias)
 
 
-def init_rows(model: Factors, ratings: Ratings) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return which users and items of the ratings those of the model are: by their ids, or by number."""
-    rows = []
+class Rows(NamedTuple):
+    """Where some rows of a model stand: ``here`` in the model, and ``there`` in the ratings."""
+
+    here: NDArray[np.intp]
+    there: NDArray[np.intp]
+
+
+def init_rows(model: Factors, ratings: Ratings) -> tuple[Rows, Rows]:
+    """Return which users and items of the ratings those of the model are: by their ids, or by number.
+
+    Users and items of the model whose ids the ratings do not have are left out.
+
+    Raises
+    ------
+    ValueError
+        If without ids the model has more of them than the ratings, or ids are integers here and text there.
+    """
+    rows, state = [], model.state
     for kind, ids, own, size, known in (
-        ("user", ratings.user_ids, model.user_ids, ratings.n_users, model.shape[0]),
-        ("item", ratings.item_ids, model.item_ids, ratings.n_items, model.shape[1]),
+        ("user", ratings.users_by_id, state.users, ratings.n_users, state.shape[0]),
+        ("item", ratings.items_by_id, state.items, ratings.n_items, state.shape[1]),
     ):
         if ids is None or own is None:
-            ids = own = None
-        _, places = united(kind, ids, own, size, known)
-        if places.size and places.max() >= size:
-            raise ValueError(
-                f"init has {known} {kind}s, of which R, with {size}, lacks number {int(places.argmax())}; "
-                "R must have a row or column for each"
-            )
-        rows.append(places)
+            if known > size:
+                raise ValueError(
+                    f"init has {known} {kind}s, of which R, with {size}, lacks number {size}; R must have a "
+                    "row or column for each where there are no ids"
+                )
+            here = there = np.arange(known)
+        else:
+            _, places = united(kind, ids, own, size, known, ("R", "init"))
+            here = np.flatnonzero(places < size)
+            there = places[here]
+        if known and not here.size:
+            raise ValueError(f"init has no {kind} in common with R; are the ids of the same kind?")
+        rows.append(Rows(here, there))
     return rows[0], rows[1]
 
 
@@ -167,31 +204,37 @@ def _finish(
 ) -> Factors:
     """Make the model of what training has left."""
     P, Q, user_bias, item_bias = method.results()
-    biases, mean = plan.wishes.biases, link(ratings.mean, plan.wishes.loss)
+    biases, mean, units = plan.wishes.biases, link(ratings.mean, plan.wishes.loss), plan.units
     if plan.wishes.implicit:
         mean = 0.0  # what is predicted where nothing is known
     known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
     if isinstance(plan.init, Factors):
         user_rows, item_rows = init_rows(plan.init, ratings)
-        known_users[user_rows] |= plan.init.known_users
-        known_items[item_rows] |= plan.init.known_items
+        known_users[user_rows.there] |= plan.init.known_users[user_rows.here]
+        known_items[item_rows.there] |= plan.init.known_items[item_rows.here]
     elif plan.init is None and not biases:
         methods.predict_mean_for_unknown(ratings, P, Q, mean)
-    given = isinstance(plan.init, tuple)
-    return Factors(
-        P,
-        Q.T,
-        mean=mean,
-        user_bias=user_bias if biases else None,
-        item_bias=item_bias if biases else None,
-        known_users=None if given else known_users,
-        known_items=None if given else known_items,
-        history=history,
-        stop_reason=reason,
-        settings=method.settings._replace(regularization=method.regularization),
-        ratings=known,
-        user_ids=ratings.user_ids,
-        item_ids=ratings.item_ids,
+    if isinstance(plan.init, tuple):
+        known_users[:], known_items[:] = True, True
+    for X, unit in ((P, units.root), (Q, units.root), (user_bias, units.scale), (item_bias, units.scale)):
+        if unit != 1:
+            X *= X.dtype.type(unit)
+    return Factors.of_state(
+        State(
+            P=P,
+            Q=Q.T,
+            mean=units.center + units.scale * mean,
+            user_bias=user_bias if biases else None,
+            item_bias=item_bias if biases else None,
+            known_users=known_users,
+            known_items=known_items,
+            history=tuple(history),
+            stop_reason=reason,
+            settings=units.settings_out(method.settings._replace(regularization=method.regularization)),
+            ratings=known,
+            users=known.users_by_id,
+            items=known.items_by_id,
+        )
     )
 
 
@@ -205,7 +248,7 @@ def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.r
         return max(epochs, longer)
     trial_rng = np.random.default_rng(rng.integers(2**63))
     kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
-    trial = plan._replace(callbacks=[], init=None, stopping=Stopping())
+    trial = plan._replace(callbacks=[], init=None, stopping=Stopping(), units=Units())  # all in plan's units
 
     def error(passes: int) -> float:
         method = _prepare(trial, kept, engine, trial_rng)

@@ -15,6 +15,7 @@ from mfkernel.engine import interruptible
 from mfkernel.ratings import Ratings
 
 
+@_checks.explains_names
 def read_ratings(
     path: str | os.PathLike[str],
     *,
@@ -39,8 +40,10 @@ def read_ratings(
 
     Fields may be quoted, except between ``::``. Only ASCII white space separates or surrounds fields; a
     no-break space is part of an id. Blank lines, lines whose fields are all empty, and lines that begin with
-    ``#`` and a space are left out; a header may follow a ``#``. Without a header and ``columns``, lines of
-    more than four fields, or with a decimal number as an id, are refused: they look like rows of a table.
+    ``#`` or ``%`` and a space are left out; a header may follow a ``#`` or ``%``. A first line ``sep=;``
+    names the separator. Without a header and ``columns``, lines of more than four fields, with a fourth that
+    is no time (seconds since 1970, later than 1973, or a date such as 2005-09-06), or with a decimal or
+    negative number as an id, are refused: they look like rows of a table.
 
     Parameters
     ----------
@@ -77,6 +80,7 @@ def read_ratings(
 
     - devices, such as ``/dev/zero``;
     - a line of more than 1,048,576 characters, or an id of more than 1000;
+    - more than 131,072 characters of comments before the first rating;
     - a gzip or zip file that unpacks to more than 16 MiB plus 100 times its size;
     - a zip file of more than 1 GiB in gzip or from a pipe;
     - a matrix file with more rows and columns than 10 million plus 100 times its entries.

@@ -89,6 +89,9 @@ class Method:
         self._kept: tuple[int, State] | None = None
         self._kept_at = time.perf_counter()
 
+    def compile(self) -> None:
+        """Have all kernels compiled that an epoch needs, without a change of the state."""
+
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Prepare for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
         self._epoch = None
@@ -177,6 +180,11 @@ class Sgd(Method):
     @property
     def _first_rate(self) -> float:
         return self.slowdown * float(self.settings.learning_rate or 0)
+
+    def compile(self) -> None:
+        """Have the kernel of the schedule compiled for these options."""
+        self.begin_epoch(1, 1, math.inf)
+        self.schedule.compile(self.update)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set step size and λ for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""

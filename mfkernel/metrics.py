@@ -1,10 +1,12 @@
 """How good predictions and rankings are, for ratings that were held out.
 
-Error metrics compare predictions with ratings. Ranking metrics ask, for each user with relevant held-out
-items, where these stand among all items that could be recommended; ties are broken by the lower item number,
-as ``recommend`` does, and the figure is the mean over such users.
+Error metrics compare predictions with ratings; unknown users and items get the default prediction. Ranking
+metrics ask, for each user with relevant held-out items, where these stand among all items that could be
+recommended; ties are broken by the lower item number, as ``recommend`` does, and the figure is the mean over
+such users.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,24 +16,26 @@ from mfkernel import _checks
 from mfkernel._machine import available_cores
 from mfkernel.engine import ThreadEngine
 from mfkernel.factors import Factors
-from mfkernel.objective import responses, targets
-from mfkernel.ranking import ndcg, ranks
+from mfkernel.objective import targets
+from mfkernel.online import matched, within
+from mfkernel.ranking import ndcg, panels_of, ranks
 from mfkernel.ratings import Ratings
+from mfkernel.state import State
 
 
-def rmse(model: Factors, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+def rmse(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
     r"""Return the root mean square error :math:`\sqrt{\sum (r - \hat r)^2 / n}` of the ratings R."""
     residuals, _ = _residuals(model, R, missing, duplicates)
     return float(np.sqrt(np.mean(np.square(residuals))))
 
 
-def mae(model: Factors, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+def mae(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
     r"""Return the mean absolute error :math:`\sum |r - \hat r| / n` of the ratings R."""
     residuals, _ = _residuals(model, R, missing, duplicates)
     return float(np.mean(np.abs(residuals)))
 
 
-def r2(model: Factors, R: Any, *, missing: str = "zero", duplicates: str = "raise") -> float:
+def r2(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
     r"""Return the share of the ratings' variance that is predicted.
 
     It is :math:`1 - \sum (r - \hat r)^2 / \sum (r - \bar r)^2`; of ratings that are all the same, 1 if they
@@ -97,7 +101,8 @@ def ranking(
     model
         What ranks the items.
     R
-        Held-out ratings, anything that :class:`Ratings` takes, of the model's shape.
+        Held-out ratings, anything that :class:`Ratings` takes: found by id where they and the model have ids,
+        else of the model's shape. Those of unknown users or items are left out, with a warning.
     n
         How many items are recommended.
     relevant
@@ -114,27 +119,30 @@ def ranking(
     Raises
     ------
     ValueError
-        If the shape is not the model's, or no user has a relevant held-out item.
+        If the shape is not the model's, no user has a relevant held-out item, or the model does not hold the
+        ratings that are to be left out.
     """
-    n = _checks.integer("n", n, 1)
-    held_out = _comparable(model, R, "zero", "raise")
+    n, state = _checks.integer("n", n, 1), model.state
+    held_out = _held_out(state, R)
     if relevant is not None:
         held_out = held_out.select(held_out.values >= relevant)
     if held_out.nnz == 0:
-        least = "" if relevant is None else f" of at least {relevant:g}"
-        raise ValueError(f"R has no rating{least}, so that nothing is relevant")
+        none = "no ratings" if relevant is None else f"no rating of at least {relevant:g}"
+        raise ValueError(f"R has {none}, so that nothing is relevant")
     users = np.flatnonzero(held_out.user_counts())
     rows = held_out.take_rows(users)
-    seen = model.ratings.take_rows(users) if exclude_seen and model.ratings is not None else None
+    seen = state.seen(users) if exclude_seen else None
+    vectors, _ = state.queries(state, users)
     with ThreadEngine(available_cores()) as engine:
         found = ranks(
-            model._user_scoring(users),
-            model._item_panels,
+            vectors,
+            state.item_panels(panels_of),
             (rows.indptr, rows.indices),
             engine,
             excluded=None if seen is None else (seen.indptr, seen.indices),
         )
     counts = rows.user_counts()
+    share, n = 1 / n, min(n, state.shape[1])  # places beyond the items count as misses
     hits = np.where(found.places < n, 1.0, 0.0)
     # the places of a user's relevant items in order, and how many of them come before each
     order = np.lexsort((found.places, rows.users))
@@ -147,7 +155,7 @@ def ranking(
     above = _sums(found.below + found.equal / 2, rows) - pairs
     known = others > 0
     return {
-        "precision": float(np.mean(_sums(hits, rows) / n)),
+        "precision": float(np.mean(_sums(hits, rows)) * share),
         "recall": float(np.mean(_sums(hits, rows) / counts)),
         "ndcg": float(np.mean(ndcg(found.places, rows.indptr, n))),
         "map": float(np.mean(_sums(precisions, rows) / np.minimum(counts, n))),
@@ -161,21 +169,30 @@ def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
     return sums
 
 
-def _residuals(
-    model: Factors, R: Any, missing: str, duplicates: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    ratings = _comparable(model, R, missing, duplicates)
-    values = responses(ratings, model.settings).astype(np.float64)
-    return values - model.predict(ratings.users, ratings.items), values
-
-
-def _comparable(model: Factors, R: Any, missing: str, duplicates: str) -> Ratings:
-    """Return R as ratings that the model can be compared with."""
-    ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
-    if ratings.shape != model.shape:
-        raise ValueError(
-            f"R must have the model's shape {model.shape}, got {ratings.shape} (triplets may name a shape)"
+def _held_out(state: State, R: Any) -> Ratings:
+    """Return held-out ratings in the rows and columns of the model; warn of those that have none there."""
+    ratings = Ratings(R, missing=state.settings.missing, copy=False)
+    ratings = targets(matched(ratings, (state.users, state.items), state.shape), state.settings)
+    known = within(ratings, state.shape)
+    if ratings.nnz and not known.nnz:
+        raise ValueError("R has no rating of a user and an item that the model knows")
+    if known.nnz < ratings.nnz:
+        users, items = (
+            np.unique(numbers[numbers >= size]).size
+            for numbers, size in zip((ratings.users, ratings.items), state.shape, strict=True)
         )
-    if ratings.nnz == 0:
-        raise ValueError("R has no ratings to compare with")
-    return targets(ratings, model.settings)
+        warnings.warn(
+            f"{ratings.nnz - known.nnz:,} of {ratings.nnz:,} held-out ratings are left out: the model does "
+            f"not know {users:,} of their users and {items:,} of their items",
+            stacklevel=3,
+        )
+    return known
+
+
+def _residuals(
+    model: Factors, R: Any, missing: str | None, duplicates: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    missing = model.settings.missing if missing is None else missing
+    values, predicted = model.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
+    values = values.astype(np.float64)
+    return values - predicted, values

@@ -29,6 +29,7 @@ NUMBERS = (
 )
 
 
+@_checks.explains_names
 def train_test_split(
     R: Any, test: float = 0.1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
 ) -> tuple[Ratings, Ratings]:
@@ -271,6 +272,13 @@ def grid_search(
     Search
         Its ``best`` are the settings with the lowest mean test RMSE.
     """
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"grid must be a dict of names and lists of values, got {type(grid).__name__}")
+    for name, choices in grid.items():
+        if isinstance(choices, str | bytes) or not isinstance(choices, Iterable):
+            raise TypeError(
+                f"grid[{name!r}] must be a list of values to try, got {choices!r}; pass [{choices!r}]"
+            )
     values = {name: list(choices) for name, choices in grid.items()}
     for name, choices in values.items():
         if not choices:
@@ -341,6 +349,7 @@ def _run(
             )
         if "k" not in settings:
             raise TypeError("k is missing: pass k=…, or try several in the grid")
+        _checks.integer("k", settings["k"], 1)
     # what is about R is the same for all, and is read once
     about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
     given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.convert import frozen
+from mfkernel._arrays import frozen
 from mfkernel.engine import Task, ThreadEngine
 
 WIDTH = 128  # items of a panel: with 64 coordinates, 32 KiB of float32
@@ -22,9 +22,9 @@ class Recommendations(NamedTuple):
     Attributes
     ----------
     items
-        (n,) or (s, n) numbers; -1 where nothing is left.
+        Numbers: (n,) of one row; (s, n) of several, masked where nothing is left.
     scores
-        Of the same shape; nan where nothing is left.
+        Of the same shape.
     """
 
     items: NDArray[np.int32]
@@ -78,7 +78,8 @@ def top_n(
     """Find the n items with the greatest products x·y for each row of X (s, d).
 
     Of equal products the lower number comes first; nan and -inf are never found. Each row's result depends
-    on that row alone, bit by bit.
+    on that row alone, bit by bit. There are no more columns than items; where nothing is left, items are -1
+    and scores nan.
 
     Parameters
     ----------
@@ -101,9 +102,6 @@ def top_n(
         engine.run(search, _tasks(len(X), Y))
     missing = items < 0
     scores[missing] = np.nan
-    if size < n:
-        items = np.pad(items, ((0, 0), (0, n - size)), constant_values=-1)
-        scores = np.pad(scores, ((0, 0), (0, n - size)), constant_values=np.nan)
     return Recommendations(items, scores)
 
 
@@ -150,6 +148,7 @@ def ndcg(places: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArra
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002; a relevant item
     gains 1, any other 0.
     """
+    n = int(max(1, min(n, np.diff(bounds).max(initial=0) + places.max(initial=0) + 1)))  # no more can count
     gains = 1 / np.log2(np.arange(2, 2 + n))
     best = np.cumsum(gains)[np.minimum(np.diff(bounds), n) - 1]
     gained = np.where(places < n, gains[np.minimum(places, n - 1)], 0.0)

@@ -1,15 +1,17 @@
 """The one checked container of known ratings."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfkernel import _checks, convert
+from mfkernel._arrays import Immutable, immutable
+from mfkernel._ids import Ids, Vocabulary, as_ids
 from mfkernel._lazy import lazy
-from mfkernel._weights import aligned
+from mfkernel._weights import aligned, checked, own
 from mfkernel.engine import interruptible
 
 if TYPE_CHECKING:
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 BLOCK = 2**17  # ratings that are handled at once in float64
 
 
-class Ratings:
+class Ratings(Immutable):
     """Known ratings of m users for n items: a CSR matrix that has been checked and cannot be changed.
 
     Rows are sorted by item and hold an item at most once; every number is in range and every rating finite.
-    The arrays are read-only, and their own.
+    The arrays are read-only, and their own. Threads may share it.
 
     Parameters
     ----------
@@ -42,12 +44,14 @@ class Ratings:
         float32 or float64; by default float32 where that holds the values exactly by their type (float16,
         float32, integers up to 16 bits), else float64.
     user_ids, item_ids
-        (m,), (n,) what the rows and columns are called outside, if not by number.
+        (m,), (n,) what the rows and columns are called outside, if not by number: integers or text, none
+        missing and each once.
     sample_weight
         How often each rating counts, at least zero: (m, n) like R, or in one dimension in the order of the
         triplets, of ``R.data``, or of the values of a ``Ratings``. By default once.
     copy
-        Pass False to share memory with a CSR matrix; it must then not change while the ratings are in use.
+        Pass False to share the values with a CSR matrix that has them as float32 or float64; they must then
+        not change while the ratings are in use. Row and column numbers are copied in any case.
 
     Attributes
     ----------
@@ -78,10 +82,13 @@ class Ratings:
     indices: NDArray[Any]
     values: NDArray[Any]
     shape: tuple[int, int]
-    user_ids: NDArray[Any] | None
-    item_ids: NDArray[Any] | None
     weights: NDArray[Any] | None
+    users_by_id: Vocabulary | None
+    items_by_id: Vocabulary | None
 
+    _remedy = "ratings never change; with_values, select and mf.Ratings(…) make new ones"
+
+    @_checks.explains_names
     def __init__(
         self,
         R: Any,
@@ -89,45 +96,69 @@ class Ratings:
         missing: str = "zero",
         duplicates: str = "raise",
         dtype: DTypeLike | None = None,
-        user_ids: ArrayLike | Sequence[str] | None = None,
-        item_ids: ArrayLike | Sequence[str] | None = None,
+        user_ids: Any = None,
+        item_ids: Any = None,
         sample_weight: Any = None,
         copy: bool = True,
     ) -> None:
         _checks.one_of("missing", missing, convert.MISSING)
         _checks.one_of("duplicates", duplicates, convert.DUPLICATES)
         known_dtype = None if dtype is None else _checks.float_dtype(dtype)
+        if sample_weight is not None:
+            R = own(R)  # which is read twice
         if isinstance(R, Ratings):
-            user_ids = R.user_ids if user_ids is None else user_ids
-            item_ids = R.item_ids if item_ids is None else item_ids
+            user_ids = R.users_by_id if user_ids is None else user_ids
+            item_ids = R.items_by_id if item_ids is None else item_ids
             csr = R._csr()
-            if known_dtype is not None:
-                csr = csr._replace(values=_checks.cast(R.values, known_dtype, "values[{}]".format))
+            if known_dtype is not None and known_dtype != R.dtype:
+                csr = csr._replace(values=_checks.copied(R.values, known_dtype, "values[{}]".format))
         else:
-            csr = interruptible(lambda: convert.to_csr(R, missing, duplicates, known_dtype, copy))
+            csr = self._converted(R, missing, duplicates, known_dtype, copy, user_ids, item_ids)
         weights = R.weights if isinstance(R, Ratings) else None
         if sample_weight is not None:
             weights = interruptible(lambda: aligned(sample_weight, R, csr, duplicates))
         self._set(csr, user_ids, item_ids, weights)
 
+    @staticmethod
+    def _converted(
+        R: Any,
+        missing: str,
+        duplicates: str,
+        dtype: np.dtype[Any] | None,
+        copy: bool,
+        user_ids: Any,
+        item_ids: Any,
+    ) -> convert.Csr:
+        try:
+            return interruptible(lambda: convert.to_csr(R, missing, duplicates, dtype, copy))
+        except convert.DuplicateError as error:
+            names = []
+            for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
+                known = None if ids is None else as_ids(name, ids).ravel()
+                names.append(number if known is None or number >= known.size else known.tolist()[number])
+            raise convert.DuplicateError(error.count, *names) from None
+
     def _set(
         self, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
     ) -> None:
-        self.indptr = convert.frozen(csr.indptr)
-        self.indices = convert.frozen(csr.indices)
-        self.values = convert.frozen(csr.values)
-        self.weights = (
-            None if weights is None else convert.frozen(weights.astype(csr.values.dtype, copy=False))
+        m, n = int(csr.shape[0]), int(csr.shape[1])
+        if weights is not None and weights.shape != csr.values.shape:
+            raise ValueError("R has changed while its weights were read")
+        self._set_once(
+            indptr=immutable(csr.indptr),
+            indices=immutable(csr.indices),
+            values=immutable(csr.values),
+            weights=None if weights is None else immutable(weights.astype(csr.values.dtype, copy=False)),
+            shape=(m, n),
+            users_by_id=Vocabulary.of("user_ids", user_ids, m),
+            items_by_id=Vocabulary.of("item_ids", item_ids, n),
         )
-        self.shape = (int(csr.shape[0]), int(csr.shape[1]))
-        self.user_ids = check_ids("user_ids", user_ids, self.shape[0])
-        self.item_ids = check_ids("item_ids", item_ids, self.shape[1])
 
     @classmethod
     def _of(
         cls, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
     ) -> "Ratings":
-        """Make ratings of a matrix that has been checked."""
+        """Make ratings of a matrix that has been checked, and is nobody else's."""
         ratings = cls.__new__(cls)
         ratings._set(csr, user_ids, item_ids, weights)
         return ratings
@@ -144,12 +175,15 @@ class Ratings:
         """Check the arrays of a CSR matrix, and share their memory where that is possible."""
         from scipy import sparse
 
+        for name, array in (("indptr", indptr), ("indices", indices)):
+            if array.dtype.kind not in "iu":  # SciPy would make them integers
+                raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
         R = sparse.csr_array((values, indices, indptr), shape=shape)
         return cls(R, sample_weight=weights, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a pickled array forgets that it is read-only
-        return Ratings._of, (self._csr(), self.user_ids, self.item_ids, self.weights)
+        return Ratings._of, (self._csr(), self.users_by_id, self.items_by_id, self.weights)
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
@@ -165,6 +199,16 @@ class Ratings:
         return self.shape[1]
 
     @property
+    def user_ids(self) -> Ids:
+        """(m,) what the rows are called outside, or None."""
+        return None if self.users_by_id is None else self.users_by_id.ids
+
+    @property
+    def item_ids(self) -> Ids:
+        """(n,) what the columns are called outside, or None."""
+        return None if self.items_by_id is None else self.items_by_id.ids
+
+    @property
     def nnz(self) -> int:
         """Number of known ratings."""
         return int(self.values.size)
@@ -177,7 +221,7 @@ class Ratings:
     @lazy
     def users(self) -> NDArray[Any]:
         """(nnz,) the row of each entry; made on first use."""
-        return convert.frozen(convert.row_numbers(self.indptr))
+        return immutable(convert.row_numbers(self.indptr))
 
     @property
     def items(self) -> NDArray[Any]:
@@ -192,7 +236,9 @@ class Ratings:
     @lazy
     def std(self) -> float:
         """Spread of the ratings, their standard deviation, weighted like the mean; 0 if there is none."""
-        return math.sqrt(self._average(lambda x: np.square(x - self.mean)))
+        most = float(np.abs(self.values).max(initial=0))
+        unit = 1.0 if 1e-100 < most < 1e100 else 2.0 ** math.frexp(most)[1]  # squares must not overflow
+        return unit * math.sqrt(self._average(lambda x: np.square((x - self.mean) / unit)))
 
     @lazy
     def _total(self) -> float:
@@ -218,7 +264,7 @@ class Ratings:
         if weights is not None:
             given = self._csr()._replace(values=weights)
             weights = interruptible(lambda: convert.transposed(given)).values
-        return Ratings._of(csr, self.item_ids, self.user_ids, weights)
+        return Ratings._of(csr, self.items_by_id, self.users_by_id, weights)
 
     def user_counts(self) -> NDArray[np.int64]:
         """Count the ratings of each user, (m,)."""
@@ -234,10 +280,12 @@ class Ratings:
 
         counts = np.zeros(self.n_items, np.int64)
         count(self.indices, counts)
-        return convert.frozen(counts)
+        return immutable(counts)
 
     def select(self, entries: NDArray[np.bool_]) -> "Ratings":
         """Keep the ratings that the (nnz,) mask marks; shape and ids stay."""
+        _checks.unmasked("entries", entries)
+        entries = np.array(entries)  # nobody may change what the counts below are made of
         if entries.dtype != np.bool_ or entries.shape != (self.nnz,):
             raise ValueError(
                 f"entries must be a mask of shape ({self.nnz},), got {entries.dtype} of shape {entries.shape}"
@@ -249,25 +297,44 @@ class Ratings:
 
         csr = interruptible(kept)
         weights = None if self.weights is None else self.weights[entries]
-        return Ratings._of(csr, self.user_ids, self.item_ids, weights)
+        return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
 
-    def take_rows(self, rows: NDArray[np.integer[Any]]) -> "Ratings":
-        """Return the rows of these users, in this order and without their ids."""
+    def take_rows(self, rows: ArrayLike) -> "Ratings":
+        """Return the rows of these users, a 1-D array, in this order and without their ids."""
+        rows = _checks.bounded("rows", rows, self.n_users, "n_users")
+        if rows.ndim != 1:
+            raise ValueError(f"rows must be 1-D, got the shape {rows.shape}")
         starts, counts = self.indptr[:-1][rows], self.user_counts()[rows]
         indptr = np.concatenate([[0], np.cumsum(counts)])
         at = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
         csr = convert.Csr(indptr, self.indices[at], self.values[at], (counts.size, self.n_items))
-        return Ratings._of(csr, None, self.item_ids, None if self.weights is None else self.weights[at])
+        return Ratings._of(csr, None, self.items_by_id, None if self.weights is None else self.weights[at])
 
     def reshaped(self, shape: tuple[int, int]) -> "Ratings":
         """Return the same ratings with rows and columns without ratings added at the end, and no ids."""
-        more = np.full(shape[0] - self.n_users, self.nnz)
-        csr = self._csr()._replace(indptr=np.concatenate([self.indptr, more]), shape=shape)
-        return Ratings._of(csr, None, None, self.weights)
+        m, n = convert.check_shape(shape)
+        if m < self.n_users or n < self.n_items:
+            raise ValueError(
+                f"shape must be at least {self.shape}, got {(m, n)}; select and take_rows leave out"
+            )
+        indptr = np.concatenate([self.indptr, np.full(m - self.n_users, self.nnz)])
+        return Ratings._of(self._csr()._replace(indptr=indptr, shape=(m, n)), None, None, self.weights)
 
-    def with_values(self, values: NDArray[Any], weights: NDArray[Any] | None = None) -> "Ratings":
-        """Return the same entries with other values, (nnz,), and other weights."""
-        return Ratings._of(self._csr()._replace(values=values), self.user_ids, self.item_ids, weights)
+    def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> "Ratings":
+        """Return the same entries with other values, (nnz,), finite, and other weights, or none.
+
+        Values of another type than float32 become float64.
+        """
+        _checks.unmasked("values", values)
+        given = np.asarray(values)
+        if given.shape != (self.nnz,):
+            raise ValueError(f"values must have the shape ({self.nnz},), one per rating, got {given.shape}")
+        _checks.numeric("values", given)
+        dtype = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
+        csr = self._csr()._replace(values=_checks.copied(given, dtype, "values[{}]".format))
+        if weights is not None:
+            weights = checked(weights, self.nnz, "ratings")
+        return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
 
     def hold_out(
         self, count: int, rng: np.random.Generator, *, keep_rows: bool = False
@@ -276,6 +343,8 @@ class Ratings:
 
         With ``keep_rows``, a rating of each user and of each item is kept if so many can be.
         """
+        if _checks.integer("count", count, 0) > self.nnz:
+            raise ValueError(f"count must be at most {self.nnz}, the number of ratings, got {count}")
         held_out = np.zeros(self.nnz, np.bool_)
         if keep_rows:
             turn = rng.random(self.nnz)
@@ -296,15 +365,3 @@ class Ratings:
 
     def __repr__(self) -> str:
         return f"Ratings({self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} ratings, {self.dtype})"
-
-
-def check_ids(name: str, ids: Any, count: int) -> NDArray[Any] | None:
-    """Return ids as a read-only array of integers or strings, one for each row or column."""
-    if ids is None:
-        return None
-    array = np.asarray(ids)
-    if array.dtype.kind not in "iuU":
-        array = array.astype(str)
-    if array.shape != (count,):
-        raise ValueError(f"{name} must have the shape ({count},), one a row or column, got {array.shape}")
-    return convert.frozen(array)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._arrays import frozen
 from mfkernel._rows import padded
-from mfkernel.convert import frozen
 from mfkernel.engine import Task, ThreadEngine
 
 if TYPE_CHECKING:
     from mfkernel.kernels.ridge import Known, Objective, Solver
 
-SOLVERS = ("cholesky", "cg", "subspace")
 WORK = 4e7  # multiply-adds of a task, about a millisecond
 FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
 BLOCK = 64  # coordinates that the subspace solver takes at a time
@@ -43,10 +42,14 @@ class Penalty(NamedTuple):
 
 
 class Implicit(NamedTuple):
-    """What feedback is worth: a stored strength r weighs 1 + αr as a 1, and any other cell w₀ as a 0."""
+    """What feedback is worth: a stored strength r weighs 1 + αr as a 1, and any other cell w₀ as a 0.
+
+    ``observed`` is the 1 of 1 + αr: all three may be in another unit.
+    """
 
     alpha: float = 1.0
     unobserved: float = 1.0
+    observed: float = 1.0
 
 
 def solve_rows(
@@ -136,10 +139,16 @@ def objective_of(
     huber_delta: float = 1.0,
     implicit: Implicit | None = None,
     floor: float = 0.0,
+    bias_unit: float = 1.0,
 ) -> "Objective":
-    """Say what rows minimize, in numbers that kernels take."""
+    """Say what rows minimize, in numbers that kernels take.
+
+    ``bias_unit``, the square root of the ratings' standard deviation, is the size of a factor: conjugate
+    gradients, whose steps depend on it, measure biases so.
+    """
     from mfkernel.kernels import ridge
 
+    weights = implicit or Implicit()
     kinds = {
         "squared": ridge.SQUARED,
         "absolute": ridge.ABSOLUTE,
@@ -156,7 +165,10 @@ def objective_of(
         float(penalty.l1),
         bool(penalty.nonnegative),
         floor,
-        *map(float, implicit or Implicit()),
+        float(weights.alpha),
+        float(weights.unobserved),
+        float(weights.observed),
+        float(bias_unit),
     )
 
 
@@ -186,9 +198,7 @@ def run_rows(
 
     failed = np.zeros(len(X), np.bool_)
     squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
-    kernel = ridge.solve_span if squared else ridge.newton_span
-    if solver.steps:
-        kernel = ridge.approach_span
+    kernel = _kernel(objective, solver)
 
     def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> float:
         return kernel(*span, known, objective, solver, X, bias, failed, measure)
@@ -196,6 +206,28 @@ def run_rows(
     a_rating, a_row = multiply_adds(solver, objective.k + objective.biased, known.gram is not None)
     tasks = spans(known.indptr, a_rating, a_row, 1 if squared else PASSES)
     return failed, sum(engine.run(solve, [Task(span) for span in tasks]))
+
+
+def compile_rows(
+    known: "Known",
+    objective: "Objective",
+    solver: "Solver",
+    X: NDArray[Any],
+    bias: NDArray[Any] | None,
+    measure: bool,
+) -> None:
+    """Call the kernel of :func:`run_rows` for no row at all."""
+    failed = np.zeros(len(X), np.bool_)
+    _kernel(objective, solver)(0, 0, known, objective, solver, X, bias, failed, measure)
+
+
+def _kernel(objective: "Objective", solver: "Solver") -> Callable[..., float]:
+    from mfkernel.kernels import ridge
+
+    if solver.steps:
+        return ridge.approach_span
+    squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
+    return ridge.solve_span if squared else ridge.newton_span
 
 
 def multiply_adds(solver: "Solver", m: int, all_cells: bool) -> tuple[float, float]:

@@ -30,7 +30,7 @@ Arrays = dict[str, NDArray[Any]]
 KINDS = "biufU"  # of numpy's dtypes: what a model is made of
 NO_LOCKS_AGE = 86_400  # seconds; where files cannot be locked, a draft so old has no process any more
 SPECIAL = (
-    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
@@ -53,7 +53,7 @@ def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | 
     OSError
         If the file cannot be written; the error names it.
     ValueError
-        If the path is a device, a pipe or a socket.
+        If the path is a device, a pipe or a socket, or ends as a folder does.
     TypeError
         If an array holds Python objects, which would be pickled.
     """
@@ -61,8 +61,8 @@ def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | 
     for name, array in kept.items():
         if array.dtype.hasobject:
             raise TypeError(f"{name} must be an array of numbers or text, got dtype {array.dtype}")
-    target = Path(os.path.realpath(path))
     with _naming(path):
+        target = Path(os.path.realpath(path))
         old = _file_to_replace(path, target)
         _remove_abandoned_drafts(target)
         for nameless in (True, False):
@@ -73,8 +73,8 @@ def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | 
 
 def check(path: Path_) -> None:
     """Raise what :func:`write` would raise of the place, before the work that would be lost."""
-    target = Path(os.path.realpath(path))
     with _naming(path):
+        target = Path(os.path.realpath(path))
         _file_to_replace(path, target)
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -137,12 +137,18 @@ def _naming(path: Path_) -> Iterator[None]:
 def _file_to_replace(path: Path_, target: Path) -> os.stat_result | None:
     """Return the status of the file that is to be replaced, None if there is none; refuse what is no file."""
     try:
-        old = target.stat()
+        old: os.stat_result | None = target.stat()
     except FileNotFoundError:
-        return None
-    _refuse_special(path, old)
-    if stat.S_ISDIR(old.st_mode):
+        old = None
+    # what realpath makes of a link to a pipe in /proc is no path
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        _refuse_special(path, os.stat(path))  # noqa: PTH116 (path may be text)
+    if old is not None and stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if os.path.basename(path) in ("", os.curdir, os.pardir):  # noqa: PTH119 (Path drops the separator)
+        raise ValueError(f"path must name a file, got {os.fspath(path)}, a folder; add the name of the file")
+    if old is None:
+        return None
     # to replace a file takes no right to write it, but who took that right away meant it
     if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.convert import frozen
+from mfkernel._arrays import frozen
 from mfkernel.engine import Task, interruptible
 from mfkernel.ratings import Ratings
 
@@ -37,6 +37,10 @@ class Schedule(Protocol):
 
     def visit(self, work: Any, budget: int, update: "Update", cancelled: Callable[[], bool]) -> float:
         """Update the model by the ratings of a task, ``budget`` in each call of a kernel; return Σ e²."""
+        ...
+
+    def compile(self, update: "Update") -> None:
+        """Call the kernel for no rating at all."""
         ...
 
 
@@ -112,17 +116,25 @@ class RowSchedule:
 
         return interruptible(make) if self._ratings.n_users > MANY_ROWS else make()
 
+    def compile(self, update: "Update") -> None:
+        """Call the kernel for no row at all."""
+        nothing, bounds = np.empty(0, np.int64), self._bounds
+        self._sweep(Span(nothing, bounds[0], bounds[1]), np.zeros(2, np.int64), 1, update)
+
     def visit(self, spans: list[Span], budget: int, update: "Update", cancelled: Callable[[], bool]) -> float:
         """Update the model by the ratings of the spans; return the sum of their squared residuals."""
+        loss = 0.0
+        for span in spans:
+            cursor = np.zeros(2, np.int64)
+            while cursor[0] < span.order.size and not cancelled():
+                loss += self._sweep(span, cursor, budget, update)
+        return loss
+
+    def _sweep(self, span: Span, cursor: NDArray[np.int64], budget: int, update: "Update") -> float:
         from mfkernel.kernels.sgd import Rows, sgd_span
 
-        loss = 0.0
-        for order, starts, stops in spans:
-            rows = Rows(starts, stops, self._ratings.indices, self._ratings.values)
-            cursor = np.zeros(2, np.int64)
-            while cursor[0] < order.size and not cancelled():
-                loss += sgd_span(order, cursor, budget, rows, *update, self._ratings.weights)
-        return loss
+        rows = Rows(span.starts, span.stops, self._ratings.indices, self._ratings.values)
+        return sgd_span(span.order, cursor, budget, rows, *update, self._ratings.weights)
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:

@@ -10,6 +10,7 @@ from mfkernel.engine import interruptible
 from mfkernel.ratings import Ratings
 
 
+@_checks.explains_names
 def leave_k_out(
     R: Any, k: int = 1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
 ) -> tuple[Ratings, Ratings]:
@@ -72,6 +73,7 @@ class Strangers(NamedTuple):
     held_out: Ratings
 
 
+@_checks.explains_names
 def strong_generalization_split(
     R: Any,
     test_users: float = 0.1,

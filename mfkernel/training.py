@@ -73,6 +73,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     validation: Validation | None = None,
     stopping: Stopping = Stopping(),  # noqa: B008 (immutable)
+    record_out: Callable[[Epoch], Epoch] = lambda record: record,
 ) -> str:
     """Run ``epochs`` epochs, each when the tasks of the one before are done.
 
@@ -85,6 +86,8 @@ def train(
         empty; gets a record after each epoch.
     callbacks
         called with the record of each epoch; if one returns True, training stops there.
+    record_out
+        turns a record, in the units of the method's ratings, into what ``history`` and callbacks get.
 
     Returns
     -------
@@ -96,8 +99,11 @@ def train(
     DivergenceError
         When the residuals are no longer finite, or absurd, however small the steps.
     """
-    progress = _Progress(method, stopping)
+    progress = _Progress(method, stopping, record_out)
     epoch, reason = 1, ""
+    interruptible(method.compile)  # so that no epoch's seconds have that in them
+    if validation is not None:
+        validation.measure(method, engine, Epoch(0, math.inf, 0.0, None))
     while epoch <= epochs and not reason:
         method.begin_epoch(epoch, epochs, progress.rmse)
         start = time.perf_counter()
@@ -108,22 +114,22 @@ def train(
             continue
         if validation is not None:
             record = validation.measure(method, engine, record)
-        history.append(record)  # before the epoch ends: a model of an epoch has its record
+        history.append(record_out(record))  # before the epoch ends: a model of an epoch has its record
         method.end_epoch(epoch)
         reason = progress.reason_to_stop(record)
-        answers = [callback(record) for callback in callbacks]
+        answers = [callback(history[-1]) for callback in callbacks]
         if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
             reason = "callback"
         epoch += 1
     if validation is not None:
         method.back_to_kept()
     elif reason and not interruptible(method.is_finite):
-        raise divergence(history[-1], max(method.regularization))
+        raise progress.divergence(record)
     if method.slowdown < 1:
         warnings.warn(
             f"training diverged; it went back and on with {method.slowdown:g} times the step size, as the "
             "history shows",
-            stacklevel=4,
+            stacklevel=5,
         )
     return reason or "epochs"
 
@@ -131,8 +137,8 @@ def train(
 class _Progress:
     """What has been reached, and when it is enough."""
 
-    def __init__(self, method: Method, stopping: Stopping) -> None:
-        self._method, self._stopping = method, stopping
+    def __init__(self, method: Method, stopping: Stopping, record_out: Callable[[Epoch], Epoch]) -> None:
+        self._method, self._stopping, self._record_out = method, stopping, record_out
         self._limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
         self._begun, self._halvings = time.perf_counter(), 0
         self.rmse = self._reached = self._best = math.inf
@@ -150,11 +156,16 @@ class _Progress:
         """Undo an epoch that diverged and halve the step size; return the epoch before the next."""
         self._halvings += 1
         if self._halvings > MOST_HALVINGS or record.learning_rate is None:
-            raise divergence(record, max(self._method.regularization))
+            raise self.divergence(record)
         self._method.slowdown /= 2
         epoch = self._method.back_to_kept()
-        history.append(record._replace(back_to=epoch))
+        history.append(self._record_out(record)._replace(back_to=epoch))
         return epoch
+
+    def divergence(self, record: Epoch) -> DivergenceError:
+        """Word the error for the epoch in which training is given up."""
+        shrinkage = (record.learning_rate or 0.0) * max(self._method.regularization)  # has no unit
+        return divergence(self._record_out(record), shrinkage)
 
     def reason_to_stop(self, record: Epoch) -> str:
         """Take note of an epoch; return why to stop after it, or nothing."""
@@ -180,14 +191,13 @@ class _Progress:
         return ""
 
 
-def divergence(record: Epoch, regularization: float) -> DivergenceError:
-    """Word the error for the epoch in which training was given up."""
+def divergence(record: Epoch, shrinkage: float) -> DivergenceError:
+    """Word the error for an epoch in which a row shrinks by the share ``shrinkage`` at each rating."""
     if record.learning_rate is None:
         return DivergenceError(
             f"factors grew beyond measure in epoch {record.epoch} (rmse {record.rmse:g}); pass a larger "
             "regularization, or dtype=np.float64"
         )
-    shrinkage = record.learning_rate * regularization
     cause = f" or regularization, their product being {shrinkage:g}" if shrinkage > 0.5 else ""
     return DivergenceError(
         f"training diverged in epoch {record.epoch} (rmse {record.rmse:g}) with learning rate "

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._arrays import frozen
 from mfkernel.engine import Task, ThreadEngine
 from mfkernel.factors import Epoch
 from mfkernel.methods import Method
+from mfkernel.objective import link, prediction
 from mfkernel.ranking import ndcg, panels_of, ranks
 from mfkernel.ratings import Ratings
 
@@ -32,7 +34,7 @@ class ErrorValidation:
     Parameters
     ----------
     held_out
-        what is to be predicted.
+        what is to be predicted; rows and columns beyond those of ``known`` are of new users and items.
     known
         the ratings that are trained with. Where a row or column has none of them, the mean is predicted
         without biases, and with them the mean and the other one's bias.
@@ -42,14 +44,23 @@ class ErrorValidation:
 
     def __init__(self, held_out: Ratings, known: Ratings, method: Method) -> None:
         users, items, values = held_out.users, held_out.items, held_out.values
-        self._nnz, self._unknown_loss = held_out.nnz, 0.0
+        self._nnz = held_out.nnz
+        rated = known.user_counts() > 0, known.item_counts() > 0
+        own = users < known.n_users, items < known.n_items
+        warm = own[0] & own[1]
         if not method.settings.biases:
-            warm = (known.user_counts() > 0)[users] & (known.item_counts() > 0)[items]
-            if not warm.all():
-                residuals = values[~warm] - known.mean
-                self._unknown_loss = float(np.square(residuals, dtype=np.float64).sum())
-                users, items, values = users[warm], items[warm], values[warm]
-        self._arrays = _placed(users, method.user_places), _placed(items, method.item_places), values
+            warm[warm] = rated[0][users[warm]] & rated[1][items[warm]]
+        arrays = (
+            _placed(users[warm], method.user_places),
+            _placed(items[warm], method.item_places),
+            values[warm],
+        )
+        self._arrays = tuple(map(frozen, arrays))
+        cold = ~warm
+        self._cold = values[cold] - known.mean if method.settings.loss != "logistic" else values[cold]
+        # of a new user or item there is no bias
+        self._cold_users = _placed(users[cold & own[0]], method.user_places), own[0][cold]
+        self._cold_items = _placed(items[cold & own[1]], method.item_places), own[1][cold]
 
     def measure(self, method: Method, engine: ThreadEngine, record: Epoch) -> Epoch:
         """Return the record with the root mean square error of the predictions as they are now."""
@@ -63,8 +74,25 @@ class ErrorValidation:
 
         size = self._arrays[2].size
         tasks = [Task(slice(start, start + CHUNK)) for start in range(0, size, CHUNK)]
-        total = self._unknown_loss + sum(engine.run(part, tasks))
+        total = self._cold_loss(method) + sum(engine.run(part, tasks))
         return record._replace(validation_rmse=math.sqrt(total / self._nnz))
+
+    def _cold_loss(self, method: Method) -> float:
+        """Return the squared errors of the ratings for which there are no factors."""
+        residuals = self._cold.astype(np.float64)
+        biases = np.zeros(residuals.size)
+        if method.settings.biases:
+            for (rows, there), bias in (
+                (self._cold_users, method.state.user_bias),
+                (self._cold_items, method.state.item_bias),
+            ):
+                biases[there] += bias[rows]
+        if method.settings.loss == "logistic":
+            mean = link(method.ratings.mean, "logistic")
+            residuals -= prediction(mean + biases, "logistic")
+        else:
+            residuals -= biases
+        return float(np.square(residuals).sum())
 
 
 class RankingValidation:

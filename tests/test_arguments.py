@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+import mfkernel as mf
 from tests.forms import DENSE, assert_same, fit, snapshot
 
 
@@ -128,3 +129,43 @@ def test_rng__none_is_new_each_time_and_global_state_stays():
         np.testing.assert_array_equal(np.random.get_state()[1], before[1])
         assert np.random.get_state()[2] == before[2]
     assert not np.array_equal(models[0].P, models[1].P)
+
+
+# names from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        *(("n_factors", "k"), ("factors", "k"), ("rank", "k"), ("n_components", "k")),
+        *(("n_epochs", "epochs"), ("iterations", "epochs"), ("max_iter", "epochs"), ("epoch", "epochs")),
+        *(("lr", "learning_rate"), ("lr_all", "learning_rate"), ("learning_rates", "learning_rate")),
+        *(("reg", "regularization"), ("reg_all", "regularization"), ("lambda_", "regularization")),
+        *(("seed", "rng"), ("random_state", "rng"), ("num_threads", "n_threads"), ("n_jobs", "n_threads")),
+        *(("biased", "biases"), ("verbose", "progress"), ("regularisation", "regularization")),
+    ],
+)
+def test_factorize__names_its_own_argument(theirs, ours):
+    for arguments in ((DENSE,), (DENSE, 2)):
+        with pytest.raises(TypeError, match=rf"factorize\(\) has no argument {theirs}; pass {ours}$"):
+            mf.factorize(*arguments, **{theirs: 1})
+
+
+def test_factorize__knows_what_it_does_not_know():
+    with pytest.raises(TypeError, match=r"factorize\(\) has no argument colour$"):
+        mf.factorize(DENSE, 2, colour=1)
+    with pytest.raises(TypeError, match="'k'"):
+        mf.factorize(DENSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours"),
+    [
+        *(("loss", "l1", "absolute"), ("loss", "MAE", "absolute"), ("loss", "l2", "squared")),
+        *(("loss", "mse", "squared"), ("loss", "bce", "logistic"), ("loss", "log", "logistic")),
+        *(("method", "iALS", "implicit"), ("method", "wals", "implicit"), ("method", "SVD", "sgd")),
+    ],
+)
+def test_choices__of_others_are_translated(name, theirs, ours):
+    with pytest.raises(ValueError, match=f"{name} must be one of .*got '{theirs}'; did you mean '{ours}'\\?"):
+        fit(DENSE, **{name: theirs})

@@ -21,7 +21,7 @@ from benchmarks import als, asv_suites, cases, generated, probes, progress, real
 from tests.forms import quick
 
 SLOW = ("epoch: naive loop", "epoch: numpy reference", "start: first call")
-LONG = ("als ", "memory", "fit memory", "start", "search", "signatures", "share of limit")
+LONG = ("als ", "memory", "fit memory", "start", "search", "signatures", "share of limit", "question")
 MOST_ROUNDS = 20
 TIME = 0.5  # seconds that a case takes in all, about
 

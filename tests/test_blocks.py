@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -298,7 +297,7 @@ def test_blocks__same_bits_under_load(load):
             thread.join()
 
 
-@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("n_threads", quick([1, 2, 3], 2))
 def test_blocks__same_bits_if_two_fits_run_at_once(n_threads):
     cases = [("square", "cosine", 0), ("square", "adaptive", 1), ("tall", "linear", 2)]
     expected = [bits(fit(table(s), decay=d, rng=seed, epochs=5, n_threads=1)) for s, d, seed in cases]
@@ -328,64 +327,42 @@ from tests.test_blocks import bits, uniform
 R, options = {R}, {options}
 def fit(callback):
     return mf.factorize(R, epochs=10**5, rng=3, callback=callback, **options)
-for _ in range({attempts}):
+for moment in {moments}:
     try:
         fit(lambda record: record.epoch == 1 and print("ready", flush=True))
     except KeyboardInterrupt as error:
-        print(time.monotonic(), flush=True)
+        answered = time.process_time()
         if not isinstance(error, mf.Interrupted):
-            print("no model", flush=True)
+            print(answered, "no model", flush=True)
             continue
         model = error.model
         last = len(model.history)
         finite = np.isfinite(model.P).all() and np.isfinite(model.Q).all()
         same = bits(model) == bits(fit(lambda record: record.epoch == last))
-        print("finite" if finite else "infinite", "same" if same else "different", error, flush=True)
+        print(answered, "finite" if finite else "infinite", "same" if same else "different", flush=True)
 """
-MOMENTS = (0.4, 0.02)  # seconds after the first epoch; a quarter of a second may pass until it is kept
+# CPU seconds after the first epoch; it may take a quarter of a second until that is kept
+MOMENTS = (0.8, 0.02)
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(
     ("R", "options"),
     [
         ("uniform(6000, 4000, 1_000_000)", {"k": 32, "n_threads": 2}),
-        pytest.param(
-            "uniform(1, 300_000, 200_000)",
-            {"k": 64, "n_threads": 2, "regularization": 1},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *("uniform(200_000, 50, 1_000_000)", {"k": 4, "n_threads": 7, "decay": "adaptive"}),
-            marks=pytest.mark.slow,
-        ),
+        ("uniform(1, 300_000, 200_000)", {"k": 64, "n_threads": 2, "regularization": 1}),
+        ("uniform(200_000, 50, 1_000_000)", {"k": 4, "n_threads": 7, "decay": "adaptive"}),
     ],
     ids=["million", "one user", "many users"],
 )
 def test_blocks__ctrl_c_is_answered_at_once_with_the_model_of_a_whole_epoch(R, options):
-    code = INTERRUPTED.format(R=R, options=options, attempts=len(MOMENTS))
-    delays, checks = [], []
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        watchdog = threading.Timer(60, process.kill)
-        watchdog.start()
-        try:
-            for moment in MOMENTS:
-                assert process.stdout.readline() == "ready\n"
-                time.sleep(moment)
-                sent = time.monotonic()
-                process.send_signal(signal.SIGINT)
-                delays.append(float(process.stdout.readline()) - sent)
-                checks.append(process.stdout.readline().strip())
-        finally:
-            watchdog.cancel()
-            process.kill()
-    if checks[1] == "no model":
-        del checks[1]
-    assert not [check for check in checks if not check.startswith("finite same")]
-    assert max(delays) < 1
-    assert min(delays) <= 0.2
+    (late, model), (early, perhaps) = answers(
+        INTERRUPTED.format(R=R, options=options, moments=MOMENTS), MOMENTS
+    )
+    assert model == "finite same"
+    assert perhaps in ("finite same", "no model")
+    assert max(early, late) <= AT_ONCE
 
 
 @POSIX
@@ -404,38 +381,25 @@ def ctrl_c_in_a_fit(R, last, after, **options):
     sent = []
 
     def send():
-        sent.append(time.monotonic())
+        sent.append(time.process_time())
         os.kill(os.getpid(), signal.SIGINT)
 
-    timer = threading.Timer(seconds, send)
+    timer = threading.Timer(after, send)
     try:
         fit(R, **options, callback=lambda record: record.epoch == last and timer.start())
         timer.join()
         time.sleep(0.5)
     except KeyboardInterrupt as error:
-        return error, time.monotonic() - sent[0]
+        return error, time.process_time() - sent[0]
     pytest.fail("no interrupt")
-
-
-@POSIX
-def test_blocks__ctrl_c_is_answered_at_once_while_large_factors_are_kept():
-    R, delays = uniform(1, 800_000, 300_000), []
-    for _ in range(2):  # the machine may be busy: one quick answer shows that nothing blocks
-        # a copy of the factors is kept where a quarter of a second has gone by since the last one
-        error, delay = ctrl_c_in_a_fit(R, 1, 0.3, k=64, epochs=10**5, learning_rate=1e-3, regularization=0)
-        delays.append(delay)
-        assert isinstance(error, mf.Interrupted)
-        if delay <= 0.2:
-            break
-    assert min(delays) <= 0.2
 
 
 @POSIX
 def test_blocks__ctrl_c_after_the_last_epoch_keeps_the_model():
     R = few_in_a_huge_shape()
-    error, delay = ctrl_c_in_a_fit(R, 3, 0.02, k=8, epochs=3)  # while the factors are made ready to return
-    assert delay < 1
+    error, seconds = ctrl_c_in_a_fit(R, 3, 0.02, k=8, epochs=3)  # while the factors are made ready to return
     assert isinstance(error, mf.Interrupted)
+    assert seconds <= AT_ONCE
     assert [e.epoch for e in error.model.history] == [1, 2, 3]
     assert_same(error.model, fit(R, 8, epochs=3))
 
@@ -563,7 +527,7 @@ def test_blocks__float32_is_as_accurate_as_float64(decay, split, rng):
     assert one == pytest.approx(two, abs=1e-3)
 
 
-@pytest.mark.parametrize("k", [4, 16, 64])
+@pytest.mark.parametrize("k", quick([4, 16, 64], 16))
 def test_blocks__is_as_accurate_as_sequential(k, split):
     train, test = split
     blocks, sequential = (
@@ -653,7 +617,7 @@ def test_blocks__starts_from_given_values_row_by_row(rng):
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("decay", ["constant", "adaptive"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float32))
 def test_blocks__rows_without_ratings_keep_their_start_values(dtype, decay, n_threads, rng):
     users, items = rng.permutation(9000)[:2000], rng.permutation(6000)[:1500]
     some = uniform(2000, 1500, 320_000)
@@ -862,7 +826,10 @@ def memory_needed(R, k, monkeypatch, **options):
 
 @pytest.mark.parametrize(
     ("shape", "k", "dtype"),
-    [("many blocks", 8, np.float32), ("tall", 64, np.float64), ("one user", 16, np.float32)],
+    quick(
+        [("many blocks", 8, np.float32), ("tall", 64, np.float64), ("one user", 16, np.float32)],
+        ("tall", 64, np.float64),
+    ),
 )
 def test_blocks__takes_about_as_much_memory_as_it_asks_for(shape, k, dtype, monkeypatch):
     R = table(shape)

@@ -5,10 +5,8 @@ import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel import cli
 from mfkernel.cli import main
-from tests.forms import quick
 from tests.interrupts import AT_ONCE, interrupt
 
 ORIGINAL = [[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]
@@ -270,8 +267,18 @@ def test_main__helps(capsys, arguments):
     assert "factorize" in capsys.readouterr().out
 
 
+INTERRUPTED = """
+import runpy, time
+try:
+    runpy.run_module("mfkernel", run_name="__main__", alter_sys=True)
+finally:
+    print(time.process_time())
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send to one process")
-@pytest.mark.parametrize("schedule", quick(["blocks", "sequential", "hogwild"], "blocks"))
+@pytest.mark.parametrize("schedule", ["blocks", "sequential", "hogwild"])
 def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
     matrix = mf.datasets.synthetic(3000, 2000, 600_000).to_scipy()
     sparse.save_npz(tmp_path / "large.npz", matrix, compressed=False)
@@ -282,16 +289,12 @@ def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
     with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes) as run:
         try:
             assert "epoch" in run.stderr.readline()
-            time.sleep(0.05)
-            start = time.perf_counter()
-            run.send_signal(signal.SIGINT)
-            rest = run.stderr.read()
-            code = run.wait(10)
-            seconds = time.perf_counter() - start
+            sent = interrupt(run, 0.05)
+            printed, rest = run.communicate(timeout=60)
         finally:
             run.kill()
-    assert code == 130
-    assert seconds < 1
+    assert run.returncode == 130
+    assert float(printed.splitlines()[-1]) - sent <= AT_ONCE
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "mfkernel: interrupted"
     assert [path.name for path in tmp_path.iterdir()] == ["large.npz"]
@@ -662,6 +665,51 @@ def test_recommend__knows_numbers_beside_words(capsys, saved, tmp_path):
     assert [int(line.split()[2]) for line in out.splitlines()[1:]] == expected
     with pytest.raises(SystemExit, match=r"new\.csv: item ids must be integers as in the model, got 'word'"):
         main(["update", str(saved), str(file)])
+
+
+NUMBERED = "%%MatrixMarket matrix coordinate real general\n3 3 4\n1 1 5\n2 2 4\n3 3 3\n1 2 2\n"
+
+
+@pytest.mark.parametrize("command", ["update MODEL FILE", "recommend MODEL --ratings FILE"])
+@pytest.mark.parametrize(
+    ("learned", "given", "words"),
+    [
+        (NUMBERED, "user,item,rating\n0,1,4\n", "MatrixMarket or scipy npz.*has no (user|item) ids"),
+        ("a,x,1\nb,y,2\n", NUMBERED, "text with.*has (user|item) ids"),
+    ],
+)
+def test_main__says_how_a_file_must_name_users_and_items(tmp_path, command, learned, given, words):
+    learn, file, path = tmp_path / "learn", tmp_path / "new.txt", tmp_path / "model.npz"
+    learn.write_text(learned)
+    file.write_text(given)
+    main(["factorize", str(learn), "-q", "-k", "1", "--epochs", "1", "-o", str(path)])
+    before = path.read_bytes()
+    names = {"MODEL": str(path), "FILE": str(file)}
+    with pytest.raises(SystemExit, match=rf"^mfkernel: .*new\.txt must be .*{words}$"):
+        main([names.get(word, word) for word in command.split()])
+    assert path.read_bytes() == before
+
+
+def test_update__takes_numbers_for_a_model_without_ids(tmp_path, capsys):
+    """What the error names is taken."""
+    path, file = tmp_path / "model.npz", tmp_path / "new.mtx"
+    file.write_text(NUMBERED)
+    main(["factorize", str(file), "-q", "-k", "1", "--epochs", "1", "-o", str(path)])
+    file.write_text(NUMBERED.replace("3 3 4\n", "4 3 4\n").replace("3 3 3\n", "4 3 3\n"))
+    capsys.readouterr()
+    main(["update", str(path), str(file)])
+    assert capsys.readouterr().out.startswith("4 ratings, 1 new users and 0 new items\n")
+    assert mf.load(path).shape == (4, 3)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_factorize__saves_nothing_to_a_path_that_ends_as_a_folder(tmp_path, capsys, exists):
+    if exists:
+        (tmp_path / "new").mkdir()
+    out, text = failure(capsys, "-o", f"{tmp_path}/new/")
+    assert re.fullmatch(r"mfkernel: .*must name a file.*", text)
+    assert out == ""
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"] * exists
 
 
 # options

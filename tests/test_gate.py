@@ -85,6 +85,7 @@ def test_gate__fails_on_a_loss_of_quality_unless_the_commit_accepts_it(tree):
     assert verdicts[RMSE]["verdict"] == "accepted"
 
 
+@pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_any_increase_of_a_count(tree):
     old = "self._shuffle, self._seed = shuffle, seed\n"

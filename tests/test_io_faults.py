@@ -86,7 +86,38 @@ TEXTS = {
     "UTF-32": (RATINGS.encode("utf-32"), {}, {(1, 2): 3.0}),
     "UTF-16 without a mark": (RATINGS.encode("utf-16-le"), {"encoding": "utf-16-le"}, {(1, 2): 3.0}),
     "a mark beside encoding=": (RATINGS.encode("utf-8-sig"), {"encoding": "utf-8"}, {(1, 2): 3.0}),
-    "bytes of other encodings elsewhere": (b"1,2,3,caf\xe9\n", {}, {(1, 2): 3.0}),
+    "bytes of other encodings elsewhere": (b"1,2,3,caf\xe9\n", {"columns": (0, 1, 2)}, {(1, 2): 3.0}),
+    "% comments": (
+        "% bip weighted\n% 2 3 4\n1 2 3 947203200\n% 7 8 9\n4 5 6 947203200\n",
+        {},
+        {(1, 2): 3.0, (4, 5): 6.0},
+    ),
+    "% header": ("% item user rating\n1 2 3\n", {}, {(2, 1): 3.0}),
+    "% in ids": ("%ann %1 5\n5%,x 6 4\n", {}, {("%ann", "%1"): 5.0, ("5%,x", "6"): 4.0}),
+    "comments below a header": ("user,item,rating\n# a,b,c\n\n%\n1,2,3\n", {}, {(1, 2): 3.0}),
+    "sep=, header": ("sep=;\nuser;item;rating\n1;2;3\n", {}, {(1, 2): 3.0}),
+    "SEP=, quoted": ('"SEP=,"\r\n1,2;3,4\r\n', {}, {(1, "2;3"): 4.0}),
+    "sep=, tab": ("\ufeffsep=\t\na,b\tc\t3\n", {}, {("a,b", "c"): 3.0}),
+    "semicolons, commas in a text": (
+        "user;item;rating;title\n1;2;3;Good, Bad, Ugly\n",
+        {},
+        {(1, 2): 3.0},
+    ),
+    "semicolons, more commas in the header": ("user;item;rating;a,b,c\n1;2;3;4\n", {}, {(1, 2): 3.0}),
+    "times": ("1,2,3,100000000\n1,3,4,1e9\n2,3,1,1112486027.5\n", {}, {(1, 2): 3, (1, 3): 4, (2, 3): 1}),
+    "milliseconds": ("1 2 3 1112486027000\n", {}, {(1, 2): 3.0}),
+    "dates": (
+        "1,2,3,2005-09-06\n1,3,4,2005-09-06T12:00:00\n2,2,1,2005-09-06 12:00:00\n2,3,2,9/6/2005\n2,4,1,\n",
+        {},
+        {(1, 2): 3.0, (1, 3): 4.0, (2, 2): 1.0, (2, 3): 2.0, (2, 4): 1.0},
+    ),
+    "negative ids that were named": ("-1,-2,3,4\n", {"columns": (0, 1, 2)}, {(-1, -2): 3.0}),
+    "negative ids below a header": ("user,item,rating,n\n-1,-2,3,4\n", {}, {(-1, -2): 3.0}),
+    "a header without a name for the index": (
+        ",item,rating\n1,2,3\n",
+        {"columns": (0, 1, 2)},
+        {(1, 2): 3.0},
+    ),
     "# header": ("# user item rating\n1 2 3\n", {}, {(1, 2): 3.0}),
     "# header in another order": ("#item\tuser\trating\n1\t2\t3\n", {}, {(2, 1): 3.0}),
     "# header, named": ("# wer was sterne\n1 2 3\n", {"columns": ("was", "wer", "sterne")}, {(2, 1): 3.0}),
@@ -173,9 +204,9 @@ def test_read_ratings__refuses_a_column_name_that_occurs_twice(tmp_path):
         mf.read_ratings(written(tmp_path, "a,a,c,d\n1,2,3,4\n"), columns=("a", "c", "d"))
 
 
-@pytest.mark.parametrize("encoding", ["klingon", "hex", "undefined", ""])
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "undefined", "", "idna", "punycode"])
 def test_read_ratings__refuses_encodings_that_give_no_text(tmp_path, encoding):
-    with pytest.raises(ValueError, match="encoding"):
+    with pytest.raises(ValueError, match="encoding must be one of"):
         mf.read_ratings(written(tmp_path, RATINGS), encoding=encoding)
 
 
@@ -184,14 +215,61 @@ JOKES = "4,-7.82,8.79,-9.66,-8.16\n3,4.08,-0.29,99,4.37\n"
 # what is refused: content, options, words of the message
 REFUSED = {
     "wide table": (JOKES, {}, ["line 1", "5 fields", "columns=", "array"]),
-    "wide table of four": ("4,3,8.79,-9.66\n3,-4.08,-0.29,99\n", {}, ["line 2", "-4.08", "columns="]),
+    "wide table of four": ("4,3,8.79,-9.66\n", {}, ["line 1", "time", "columns=", "array"]),
+    "wide table of four, far down": (
+        "1,2,3,881250949\n" * 100_000 + "3,4,5,99\n",
+        {},
+        ["line 100001", "time", "columns="],
+    ),
+    "wide table of decimals of four": (
+        "4,3,8.79,881250949\n3,-4.08,-0.29,\n",
+        {},
+        ["line 2", "-4.08", "columns="],
+    ),
+    "wide table of whole numbers": ("4,-7,8,-9\n3,4,-1,99\n", {}, ["line 1", "time", "columns=", "array"]),
+    "wide table of whole numbers, three": ("4,7,8\n3,-4,-1\n", {}, ["line 2", "negative", "columns="]),
+    "negative users": ("-4\t7\t8\t881250949\n", {}, ["line 1", "negative", "columns="]),
+    "wide below a short line": ("1 2 3\n" + "1 2 3 4 5\n", {}, ["line 2", "5 fields", "array"]),
+    "wide with a gap": ("1,2,NA,4,5\n1,2,3,4,5\n", {}, ["line 1", "5 fields", "array"]),
+    "exponents": ("1e-05 2 3\n", {}, ["line 1", "decimal", "columns="]),
+    "text behind": ("1,2,3,good\n", {}, ["line 1", "time", "columns="]),
+    "nan": ("1,2,3\n1,3,nan\n", {}, ["line 2", "finite rating in column 3", "missing ('nan')"]),
+    "NA": ("1 2 3\n1 3 NA\n", {}, ["line 2", "column 3", "missing ('NA')"]),
+    "NA first": ("1 2 NA\n1 3 4\n", {}, ["line 1", "column 3", "missing ('NA')"]),
+    "NA first, named": ("1,2,NA\n1,3,4\n", {"columns": (0, 1, 2)}, ["line 1", "missing ('NA')"]),
+    "empty first, named": ("1,2,\n1,3,4\n", {"columns": (0, 1, 2)}, ["line 1", "missing ('')"]),
+    "no number first, named": ("1,2,good\n1,3,4\n", {"columns": (0, 1, 2)}, ["line 1", "in column 3"]),
+    "empty": ("item,rating,user\n1,3,4\n1,,2\n", {}, ["line 3", "column 2", "missing ('')"]),
+    "infinite": ("1::2::-inf\n", {}, ["line 1", "finite", "'-inf' is infinite"]),
+    "beyond float64": ("a,b,3e400\n", {}, ["line 1", "finite", "'3e400' is infinite or beyond float64"]),
+    "decimal comma": ("user;item;rating\n1;2;3\n1;3;3,5\n", {}, ["line 3", "'3,5' has a decimal comma"]),
+    "decimal comma first": ("1;2;3,5\n", {}, ["line 1", "'3,5' has a decimal comma"]),
+    "decimal comma, time": ("1;2;3,5;881250949\n", {}, ["line 1", "'3,5' has a decimal comma"]),
+    "decimal comma, quoted": ('1,2,"3,5"\n', {}, ["line 1", "'3,5' has a decimal comma"]),
+    "decimal comma, space": ("1 2 3\n1 3 3,5\n", {}, ["line 2", "'3,5' has a decimal comma"]),
+    "decimal commas, wide": ("1;2;3,5;4,1\n", {}, ["line 1", "time", "array"]),
+    "two users": ("user,user,item,rating\n1,2,3,4\n", {}, ["line 1", "one column for the user", "2"]),
+    "two names for users": (
+        "user_id,userId,item,rating\n1,2,3,4\n",
+        {},
+        ["line 1", "one column for the user", "'user_id', 'userId'", "columns="],
+    ),
+    "two items, commented": (
+        "# user item movie-id rating\n1 2 3 4\n",
+        {},
+        ["line 1", "one column for the item", "'item', 'movie-id'"],
+    ),
+    "two ratings": ("user,item,rating,score\n1,2,3,4\n", {}, ["line 1", "'rating', 'score'"]),
+    "sep=|": ("sep=|\n1|2|3\n", {}, ["line 1", "semicolon"]),
+    "comments without end": ("# a b c\n" * 20_000 + "1 2 3\n", {}, ["line 18725", "131,072", "comments"]),
+    "% comments without end": ("%\n" * 140_000 + "1 2 3\n", {}, ["line 131073", "131,072", "comments"]),
     "wide table of three": ("4 -7.82 8.79\n", {}, ["line 1", "decimal", "columns="]),
-    "date and time": ("1 2 3 2001-01-01 12:00:00\n", {}, ["line 1", "columns=(0, 1, 2)"]),
+    "date and time": ("1 2 3 2001-01-01 12:00:00\n", {}, ["line 1", "5 fields", "columns="]),
     "decimal far down": ("1 2 3\n" * 200_000 + "1 .5 3\n", {}, ["line 200001", "1 .5 3"]),
     "numbers of the lines": (
         "".join(f'"{n}" {n * 7 % 31} 3 4\n' for n in range(1, 13)),
         {},
-        ["numbers of the lines", "columns=(1, 2, 3)"],
+        ["line 1", "time", "counted from 0"],
     ),
     "row names or a time": ("user item rating\n1 2 3 8812\n", {}, ["line 2", "3 fields", "columns="]),
     "# header that does not fit": ("# item user rating time\n1 2 3\n", {}, ["line 1", "columns="]),
@@ -259,6 +337,7 @@ def test_read_ratings__says_what_is_wrong_and_what_to_do(tmp_path, content, opti
         mf.read_ratings(path, **{"duplicates": "last"} | options)
     assert [word for word in words if word not in str(error.value)] == []
     assert "\n" not in str(error.value)
+    assert "columns=(0, 1, 2)" not in str(error.value)  # which would take what has been refused
     assert len(str(error.value)) < 900
 
 
@@ -417,6 +496,10 @@ def bombs() -> dict[str, bytes]:
         "ratings": b"1 2 3\n" * (2**24 // 6),
         "comments": (b"# " + b"a" * 125 + b"\n") * 2**17,
         "empty rows": b",,\n" * (2**24 // 3),
+        "comments that may be headers": b"# a b c\n" * 2**21,
+        "comments below a header": b"user,item,rating\n" + b"# a b c\n" * 2**21,
+        "% comments": b"% user item rating\n" * (2**24 // 19),
+        "one comment": b"# " + b"a b " * 2**18 + b"\n",
     }
     heads = {
         "gzip: market comments": MARKET.encode() + b"%\n" * 2**20,
@@ -470,6 +553,7 @@ def test_read_ratings__a_small_file_costs_little(tmp_path):
     assert {name: x[0] for name, x in found.items() if not x[0].startswith("ValueError: ")} == {}
     assert {name: x[0] for name, x in found.items() if name not in x[0]} == {}  # it names the file
     assert {name: x[1] for name, x in found.items() if x[1] > 100} == {}
+    assert {name: x[2] for name, x in found.items() if x[2] > 20} == {}
 
 
 def test_read_ratings__one_long_id_costs_little(tmp_path):
@@ -693,11 +777,11 @@ def texts(draw: st.DrawFn) -> tuple[str, str | None]:
     return "".join(lines), separator
 
 
-def parsed(text: str, separator: str | None, columns: tuple[int, int, int]) -> object:
+def parsed(text: str, separator: str | None, columns: tuple[int, int, int], guessed: int = 0) -> object:
     data = io.BytesIO(text.encode("utf-8", "surrogatepass"))
     lines = _lines.Lines(Path("any"), _files.Stream(data.read), None)
     try:
-        table = _text.parse(lines, _layout.Layout(separator, columns))
+        table = _text.parse(lines, _layout.Layout(separator, columns, guessed))
     except ValueError as error:
         return str(error)
     return [x.tolist() for x in table] + [table.user_ids.dtype.kind, table.item_ids.dtype.kind]
@@ -718,10 +802,31 @@ def read_one_by_one(*_: object) -> None:
 def test_parse__both_parsers_say_the_same(drawn, columns):
     """The one for plain lines, which takes them all at once, and the one that takes each by itself."""
     text, separator = drawn
-    at_once = parsed(text, separator, columns)
+    layouts = [(columns, 0), ((0, 1, 2), 3), ((0, 1, 2), 4)]
+    at_once = [parsed(text, separator, *layout) for layout in layouts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_text, "plain_block", read_one_by_one)
-        assert parsed(text, separator, columns) == at_once
+        assert [parsed(text, separator, *layout) for layout in layouts] == at_once
+
+
+@settings(max_examples=100)
+@given(
+    rows=st.lists(
+        st.tuples(*[st.integers(-2, 9)] * 3, st.sampled_from([5, 10**8 - 1, 10**8, 10**9])), min_size=1
+    )
+)
+@example(rows=[(1, 2, 3, 10**9), (-1, 2, 3, 10**9)])
+@example(rows=[(1, 2, -3, 10**8)])
+def test_read_ratings__takes_no_row_of_whole_numbers_for_a_rating(tmp_path_factory, rows):
+    text = "".join(" ".join(map(str, row)) + "\n" for row in rows)
+    path = written(tmp_path_factory.getbasetemp(), text, "guessed")
+    wrong = [n for n, (user, item, _, time) in enumerate(rows, 1) if min(user, item) < 0 or time < 10**8]
+    if wrong:
+        with pytest.raises(ValueError, match=f"line {wrong[0]}: "):
+            mf.read_ratings(path, duplicates="last")
+    else:
+        expected = {(user, item): float(rating) for user, item, rating, _ in rows}
+        assert cells(mf.read_ratings(path, duplicates="last")) == expected
 
 
 @settings(max_examples=100)

@@ -72,6 +72,15 @@ def test_select_rank__sees_the_rank_of_what_was_generated(rng):
         (lambda R: mf.select_rank(R, [2, 0]), r"ks\[1\] must be at least 1, got 0"),
         (lambda R: mf.grid_search(R, {"k": []}), "grid.*k.*empty"),
         (lambda R: mf.grid_search(R, {"epochs": [1]}), "k is missing"),
+        (lambda R: mf.grid_search(R, {"k": [4, "x"]}), "k must be .*'x'"),
+        (lambda R: mf.grid_search(R, {"k": [4, 2.5]}), r"k must be .*2\.5"),
+        (lambda R: mf.grid_search(R, {"k": [4, None]}), "k must be .*None"),
+        (lambda R: mf.grid_search(R, {"k": [4, 0]}), "k must be .*0"),
+        (lambda R: mf.cross_validate(R, "x"), "k must be .*'x'"),
+        (lambda R: mf.grid_search(R, {"epochs": [1]}, k="x"), "k must be .*'x'"),
+        (lambda R: mf.grid_search(R, {"k": 4}), r"grid\['k'\] must be a list.*4; pass \[4\]"),
+        (lambda R: mf.grid_search(R, {"k": [4], "loss": "huber"}), r"grid\['loss'\].*pass \['huber'\]"),
+        (lambda R: mf.grid_search(R, [("k", [4])]), "grid must be a dict.*list"),
         (lambda R: mf.cross_validate(R, 2, progress=True), "progress goes with a single fit"),
         (lambda R: mf.cross_validate(R, 2, [(R, R)]), "cv has 1 folds"),
         (lambda R: mf.grid_search(R, {"k": [2], "missing": ["zero", "nan"]}), "missing.*same for all"),
@@ -259,5 +268,6 @@ SEARCHES = """\
 """
 
 
+@pytest.mark.slow
 def test_searches__their_seconds_leave_compilation_out(tmp_path):
     assert python(COMPILED.replace("{searches}", SEARCHES.strip()), NUMBA_CACHE_DIR=str(tmp_path)) == ""

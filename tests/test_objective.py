@@ -484,7 +484,7 @@ def log_loss(chance, values):
 
 
 @pytest.mark.parametrize("biases", [False, True])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float32))
 def test_factorize__the_logistic_loss_predicts_probabilities(dtype, biases):
     train, test = clicks()
     model = mf.factorize(train, 2, loss="logistic", biases=biases, epochs=15, rng=0, dtype=dtype)

@@ -2,17 +2,14 @@
 
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 
 import mfkernel as mf
 from tests.forms import python
+from tests.interrupts import AT_ONCE, answers
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
 
@@ -30,9 +27,9 @@ def test_import__is_quick():
 
 def test_first_call__is_quick_with_a_warm_cache():
     code = (
-        "import time; start = time.perf_counter(); import mfkernel as mf, numpy as np;"
+        "import time; start = time.process_time(); import mfkernel as mf, numpy as np;"
         "R = np.array([[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]);"
-        "mf.factorize(R, 2); print(time.perf_counter() - start)"
+        "mf.factorize(R, 2); print(time.process_time() - start)"
     )
     python(code)
     assert any(float(python(code)) <= 1.5 for _ in range(3))
@@ -49,6 +46,7 @@ def test_factorize__runs_where_no_cache_can_be_written(tmp_path):
     assert python(code) == "1"
 
 
+@pytest.mark.slow
 def test_factorize__gives_the_same_bits_in_a_new_process():
     code = (
         "import mfkernel as mf, hashlib;"
@@ -68,15 +66,18 @@ def test_factorize__asserts_nothing_that_optimised_python_would_drop():
 
 
 INTERRUPTED = """
-import sys, time
+import time
 import numpy as np
 import mfkernel as mf
 {setup}
-print("ready", flush=True)
-try:
-    {call}
-except KeyboardInterrupt:
-    print(time.monotonic(), flush=True)
+for call in {calls}:
+    code = compile(call, call, "exec")
+    for moment in {moments}:
+        try:
+            print("ready", flush=True)
+            exec(code)
+        except KeyboardInterrupt:
+            print(time.process_time(), call, flush=True)
 """
 MOMENTS = (0.3, 0.8)  # CPU seconds after the beginning
 # both kernels are compiled: LLVM calls back into Python, where Numba turns a Ctrl-C into another error
@@ -94,7 +95,6 @@ ONE_LONG_ROW = (
     "R = np.full((1, 3_000_000), 3.0, np.float32); mf.factorize(R[:, :9], 64, epochs=1)",
     "mf.factorize(R, 64, epochs=10**6, regularization=1, n_threads=2)",
 )
-ONE_LONG_ROW = "R = np.full((1, 3_000_000), 3.0, np.float32); mf.factorize(R[:, :9], 64, epochs=1)"
 MANY_TRIPLETS = (
     "n = 20_000_000; users, items = np.divmod(np.random.default_rng(0).permutation(n), 5000);"
     "R = users, items, np.ones(n, np.float32); mf.factorize(tuple(x[:9] for x in R), 8, epochs=1)",
@@ -103,17 +103,21 @@ MANY_TRIPLETS = (
 MANY_ROWS = (
     "users = np.arange(6_000_000); values = np.ones(users.size, np.float32);"
     "R = mf.Ratings((users, users % 50, values));"
-    "[mf.factorize(R, 4, epochs=1, schedule=schedule) for schedule in ('blocks', 'sequential')]"
+    "[mf.factorize(R, 4, epochs=1, schedule=schedule) for schedule in ('blocks', 'sequential')]",
+    "mf.factorize(R, 4, epochs=10**6, n_threads=2)",
+    "mf.factorize(R, 4, epochs=10**6, schedule='sequential')",
+    "mf.factorize(R, 4, epochs=10**6, schedule='hogwild', n_threads=2)",
+    "[mf.factorize(R, 4, epochs=1, n_threads=2) for _ in range(99)]",
 )
 
 
 @POSIX
 @pytest.mark.parametrize(
-    ("setup", "call"),
+    "case",
     [
         pytest.param(LARGE_RUN, id="large"),
         pytest.param(OTHER_SCHEDULES, id="other schedules", marks=pytest.mark.slow),
-        pytest.param(ONE_LONG_ROW, id="one long row"),
+        pytest.param(ONE_LONG_ROW, id="one long row", marks=pytest.mark.slow),
         pytest.param(MANY_TRIPLETS, id="triplets"),
         pytest.param(
             (MANY_TRIPLETS[0], "[mf.Ratings(R) for _ in range(99)]"), id="Ratings", marks=pytest.mark.slow
@@ -121,24 +125,11 @@ MANY_ROWS = (
         pytest.param(MANY_ROWS, id="many rows", marks=pytest.mark.slow),
     ],
 )
-def test_factorize__ctrl_c_returns_within_a_fifth_of_a_second(setup, call):
-    delays = []
-    for attempt in range(3):  # the machine may be busy: one quick answer shows that nothing blocks
-        process = subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTED.format(setup=setup, call=call)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(0.5 + 0.17 * attempt)
-            sent = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            delays.append(float(process.stdout.readline()) - sent)
-            process.kill()
-        if delays[-1] <= 0.2:
-            break
-    assert min(delays) <= 0.2
+def test_factorize__ctrl_c_is_answered_at_once(case):
+    setup, *calls = case
+    code = INTERRUPTED.format(setup=setup, calls=calls, moments=MOMENTS)
+    slow = [(seconds, call) for seconds, call in answers(code, MOMENTS * len(calls)) if seconds > AT_ONCE]
+    assert not slow
 
 
 def test_factorize__runs_in_several_threads_at_once(ratings):
@@ -212,8 +203,8 @@ import mfkernel as mf
 R = mf.datasets.synthetic(3000, 2000, 300_000)
 mf.factorize(R, 4, epochs=1, n_threads=7)
 random.seed(0)
-end, interrupts = time.monotonic() + 5, 0
-while time.monotonic() < end:
+interrupts = 0
+for _ in range(120):
     moment = random.uniform(0.001, 0.06)
     sender = threading.Thread(target=lambda: (time.sleep(moment), os.kill(os.getpid(), signal.SIGINT)))
     try:
@@ -222,7 +213,9 @@ while time.monotonic() < end:
     except KeyboardInterrupt:
         interrupts += 1
     sender.join()
-time.sleep(0.5)
+end = time.monotonic() + 30
+while threading.active_count() > 8 and time.monotonic() < end:
+    time.sleep(0.01)
 print(interrupts, threading.active_count())
 """
 
@@ -231,8 +224,6 @@ print(interrupts, threading.active_count())
 @POSIX
 def test_factorize__no_moment_of_an_interrupt_leaves_it_hanging():
     """Of locks that Python code takes, one time in some hundred one was never given back."""
-    run = [sys.executable, "-c", MANY_INTERRUPTS]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
-    interrupts, threads = map(int, done.stdout.split())
-    assert interrupts > 20
-    assert threads < 10
+    interrupts, threads = map(int, python(MANY_INTERRUPTS).split())
+    assert interrupts > 100  # of 120
+    assert threads <= 8

@@ -213,7 +213,8 @@ def test_logistic__stays_finite_if_a_score_separates():
         assert reg > 1e-3 or (((base + y @ X[0]) > 0) == (r == 1)).all()
 
 
-@pytest.mark.parametrize("loss", quick(LOSSES, "squared"))
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
 def test_result__is_the_same_on_any_number_of_threads(loss, monkeypatch):
     monkeypatch.setattr("mfkernel.ridge.WORK", 300)
     problem = Problem([3, 9, 0, 7, 12, 2, 8, 5], 3, np.float32, loss)

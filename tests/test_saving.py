@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from tests.forms import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners, pipes and signals as POSIX has them")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without a name are of Linux")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 P, Q = np.arange(6.0).reshape(3, 2), np.arange(8.0).reshape(2, 4)
 
 
@@ -137,7 +139,7 @@ def test_save_and_load__refuse_what_is_no_file(tmp_path):
         finally:
             os.chdir(here)
         (tmp_path / "link").symlink_to("pipe")
-        for name, kind in (("pipe", "named pipe"), ("socket", "socket"), ("link", "named pipe")):
+        for name, kind in (("pipe", "a pipe"), ("socket", "a socket"), ("link", "a pipe")):
             for call in (model().save, mf.load):
                 with pytest.raises(ValueError, match=rf"{name}.*{kind}"):
                     call(tmp_path / name)
@@ -148,6 +150,47 @@ def test_save_and_load__refuse_what_is_no_file(tmp_path):
             call(tmp_path)
     assert names(tmp_path) == ["link", "pipe", "socket"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("end", ["/", "//", "/.", "/sub/.."])
+@pytest.mark.parametrize("exists", [True, False])
+def test_save__refuses_a_path_that_ends_as_a_folder(tmp_path, end, exists):
+    if exists:
+        (tmp_path / "model.npz").write_text("a file")
+    path = f"{tmp_path}/model.npz{end}"
+    for call in (model().save, saving.check):
+        with pytest.raises(ValueError, match=f"must name a file, got {re.escape(path)}, a folder"):
+            call(path)
+    assert names(tmp_path) == ["model.npz"] * exists
+
+
+@POSIX
+@pytest.mark.parametrize("call", ["mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save", "saving.check"])
+def test_save__says_that_its_output_is_a_pipe(call):
+    if not Path("/dev/stdout").exists():
+        pytest.skip("no /dev/stdout on this system")
+    program = f"import numpy as np, mfkernel as mf\nfrom mfkernel import saving\n{call}('/dev/stdout')"
+    run = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1] == (
+        "ValueError: path must name a regular file, got /dev/stdout, a pipe"
+    )
+    assert run.stdout == ""
+
+
+@POSIX
+@pytest.mark.parametrize("call", ["save", "load", "check"])
+def test_save_and_load__name_the_path_in_a_folder_that_is_gone(tmp_path, call):
+    (tmp_path / "gone").mkdir()
+    calls = {
+        "save": "mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save",
+        "load": "mf.load",
+        "check": "saving.check",
+    }
+    program = "import os, shutil, sys\nimport numpy as np, mfkernel as mf\nfrom mfkernel import saving\n"
+    program += f"os.chdir(sys.argv[1])\nshutil.rmtree(sys.argv[1])\n{calls[call]}('model.npz')"
+    command = [sys.executable, "-c", program, str(tmp_path / "gone")]
+    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert re.fullmatch(r"FileNotFoundError: .*'model\.npz'", run.stderr.splitlines()[-1])
 
 
 @POSIX

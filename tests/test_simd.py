@@ -1,5 +1,7 @@
 """The code that is generated for a row of each rank: right, and made of vector instructions."""
 
+import functools
+import json
 import os
 import platform
 import re
@@ -8,9 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from llvmlite.binding import get_host_cpu_features
 
-from benchmarks.cases import assembly
 from mfkernel import _simd
 from mfkernel._jit import jit
 from mfkernel._rows import PADDING, aligned_rows
@@ -77,27 +77,41 @@ def innermost_loops(lines):
     """Return the lines' numbers from the target of a backward jump to the jump, where no other is inside."""
     labels = {line.split(":")[0]: n for n, line in enumerate(lines) if re.match(r"\.?\w+:", line)}
     jumps = [(n, re.fullmatch(r"\s+j\w+\s+(\.\w+)", line)) for n, line in enumerate(lines)]
-    targets = [(labels[jump[1]], n) for n, jump in jumps if jump]
-    return [(first, last) for first, last in targets if first < last]
+    loops = [(labels[jump[1]], n) for n, jump in jumps if jump and labels[jump[1]] < n]
+    inside = {
+        outer for outer in loops for a, b in loops if outer != (a, b) and outer[0] <= a and b <= outer[1]
+    }
+    return [range(a, b + 1) for a, b in loops if (a, b) not in inside]
 
 
 @compiled
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86-64")
-@pytest.mark.skipif(not get_host_cpu_features().get("fma"), reason="this processor has no FMA")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for processors of x86-64")
 @pytest.mark.parametrize("adaptive", [False, True])
-@pytest.mark.parametrize("k", [8, 16, 24, 32, 48, 64, 128, 192, 256])
-def test_assembly__hot_loop_is_packed_fma_without_float64(k, adaptive):
-    lines = assembly(k, adaptive)
-    packed = [n for n, line in enumerate(lines) if re.search(r"vfn?m\w+ps\s.*[yz]mm", line)]
-    assert len(packed) >= 2
-    assert k > LONGEST or len(packed) >= 3 * k // 16 - 2  # whole rows, not just a remainder
-    for n in packed:
-        first, last = min(
-            ((a, b) for a, b in loops(lines) if a <= n <= b), key=lambda loop: loop[1] - loop[0]
-        )
-        hot = lines[first : last + 1]
+@pytest.mark.parametrize(
+    ("processor", "k"),
+    [
+        pytest.param(name, k, marks=() if k in FEW and name == "znver3" else pytest.mark.slow)
+        for name in PROCESSORS
+        for k in (*FEW, *MORE)
+    ],
+)
+def test_assembly__hot_loop_is_packed_fma_without_float64(processor, k, adaptive):
+    """The hot loop is an innermost one: the loop around it adds the sum of 64 ratings to a float64.
+
+    Where the hot loop takes two ratings at a time, an odd one stands in the loop around it, too.
+    """
+    lines = compiled_for(processor, FEW if k in FEW else MORE)[k, adaptive]
+    packed = {n for n, line in enumerate(lines) if re.search(r"vfn?m\w+ps\s.*[yz]mm", line)}
+    hot_loops = [loop for loop in innermost_loops(lines) if packed.intersection(loop)]
+    assert hot_loops
+    for loop in hot_loops:
+        hot = [lines[n] for n in loop]
         assert not [line for line in hot if re.search(r"\bv?cvt\w+|\bcall|sd\s+.*%xmm", line)]
         if k <= LONGEST:  # the loop over the ratings itself: rows are read and written whole, not bit by bit
+            wide = PROCESSORS[processor] == "AVX-512" and k >= 16
+            n_vectors = -(-k // (16 if wide else 8))
+            assert len(packed.intersection(loop)) >= 3 * n_vectors - 2
+            assert ("zmm" if wide else "ymm") in "".join(hot)
             scalar = [line for line in hot if re.search(r"\bv(mul|add|fm\w+)ss\b", line)]
             assert len(scalar) <= (60 if adaptive else 12)
 

@@ -78,8 +78,10 @@ class Objective(NamedTuple):
         λ, λ_b, λ₁, whether x ≥ 0.
     floor
         the least λ c, as a part of the mean diagonal of the Gram matrix.
-    alpha, unobserved
-        of implicit feedback: a stored entry of strength r weighs 1 + αr, any other w₀.
+    alpha, unobserved, observed
+        of implicit feedback: a stored entry of strength r weighs ``observed`` + αr, any other w₀.
+    bias_unit
+        what biases are measured in by conjugate gradients: their column of the equations is of this size.
     """
 
     k: int
@@ -93,6 +95,8 @@ class Objective(NamedTuple):
     floor: float
     alpha: float
     unobserved: float
+    observed: float
+    bias_unit: float
 
 
 class Solver(NamedTuple):
@@ -230,7 +234,10 @@ def approach_span(
         if known.indptr[u] == known.indptr[u + 1]:
             continue
         load_row(u, objective, True, X, bias, work.x)
+        unit, K = known.scale.dtype.type(objective.bias_unit), known.Y.shape[1]
+        work.x[K] /= unit
         approach(u, known, objective, solver.steps, work)
+        work.x[K] *= unit
         store_row(u, objective, work.x, X, bias)
         if measure:
             total += row_loss(u, known, objective, work.z)
@@ -528,7 +535,7 @@ def pull_of(objective: Objective, r: float, z: float, epsilon: float) -> tuple[f
     Of implicit feedback, ℓ is ½ c (1 - z)² - ½ w₀ z²: what a stored entry adds to ½ w₀ z² of all cells.
     """
     if objective.kind == IMPLICIT:
-        c = 1 + objective.alpha * r
+        c = objective.observed + objective.alpha * r
         return c - (c - objective.unobserved) * z, c - objective.unobserved
     if objective.kind == LOGISTIC:
         small = math.exp(-abs(z))
@@ -552,7 +559,8 @@ def row_loss(u: int, known: Known, objective: Objective, z: NDArray[Any]) -> flo
     for n in range(start, known.indptr[u + 1]):
         score, r = float(z[n - start]), float(known.values[n])
         if objective.kind == IMPLICIT:
-            total += (1 + objective.alpha * r) * (1 - score) ** 2 - objective.unobserved * score**2
+            c = objective.observed + objective.alpha * r
+            total += c * (1 - score) ** 2 - objective.unobserved * score**2
         else:
             total += weight(known.weights, n) * (r - score) ** 2
     return total
@@ -693,11 +701,13 @@ def descend(work: Work, m: int, k: int, l1: float, nonnegative: bool) -> None:
 def approach(u: int, known: Known, objective: Objective, steps: int, work: Work) -> None:
     """Make some steps of conjugate gradients from ``work.x`` towards the solution of row u.
 
-    Each passes the ratings of the row once, and makes no matrix.
+    Each passes the ratings of the row once, and makes no matrix. Biases are in units of ``bias_unit``, so
+    that the steps do not depend on the unit of the ratings.
     """
     x, residual, direction, product = work.x, work.side, work.step, work.border
     count, number = known.indptr[u + 1] - known.indptr[u], known.scale.dtype.type
-    reg, bias_reg = objective.reg * known.scale[u], objective.bias_reg * known.scale[u]
+    reg = objective.reg * known.scale[u]
+    bias_reg = objective.bias_reg * known.scale[u] * objective.bias_unit**2
     residual[:] = 0
     apply(u, known, objective, x, work.z, work.part, residual, True)
     penalize(known, objective, number(reg), number(bias_reg), x, residual, number(-1))
@@ -754,7 +764,8 @@ def apply(
     """
     start, stop, K, Y = known.indptr[u], known.indptr[u + 1], known.Y.shape[1], known.Y
     indices, none = known.indices, known.scale.dtype.type(0)
-    b = v[K] if objective.biased else none
+    unit = known.scale.dtype.type(objective.bias_unit)
+    b = unit * v[K] if objective.biased else none
     for n in range(start, stop, 4):
         rows = four(indices, n, stop - 1)
         z0, z1, z2, z3 = dot_rows(v, Y, rows, 0, K)
@@ -769,7 +780,7 @@ def apply(
         c3 = coefficient(known, objective, n + 3, stop, z[at + 3], pulls)
         add_rows(part, Y, rows, 0, K, (c0, c1, c2, c3))
         if objective.biased:
-            part[K] += c0 + c1 + c2 + c3
+            part[K] += unit * (c0 + c1 + c2 + c3)
         if (at + 4) % CHUNK == 0 or n + 4 >= stop:
             move(part, out)
 
