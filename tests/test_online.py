@@ -281,7 +281,8 @@ def test_fold_in__names_a_wrong_option(options, error, message):
 @pytest.mark.slow
 @BOTH
 def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
-    model = made(biases, settings=REG._replace(loss="logistic"))
+    known = mf.Ratings((*triplets(OLD)[:2], np.tile([0.0, 1], 6)))
+    model = made(biases, settings=REG._replace(loss="logistic"), ratings=known)
     zeros, ones = (model.fold_in(([0, 2, 3], [low, 1.0, low])) for low in (0.0, -1.0))
     assert_same(zeros, ones)
     y, r = model.Q.T[[0, 2, 3]], np.array([0.0, 1, 0])
