@@ -121,8 +121,7 @@ def as_ids(name: str, ids: Any) -> NDArray[Any]:
         If some are missing, neither integers nor text, or some integers and some text; the message names the
         first such.
     """
-    if isinstance(ids, np.ma.MaskedArray) and np.ma.getmaskarray(ids).any():
-        raise ValueError(f"{_checks.first(name, ids, np.ma.getmaskarray(ids), 'masked')}; {KINDS}")
+    _checks.unmasked(name, ids)
     array = np.array(ids, object) if isinstance(ids, list | tuple | str) else np.asarray(ids)
     if array.dtype.kind == "T":  # NumPy's text of any width
         array = array.astype(object)
