@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BLOCK = 2**17  # ratings that are checked at a time
+BLOCK = 2**16  # ratings that are checked at a time
 NOTICEABLE = 1e-3  # of the ratings' range, that they may be rounded by without a word
 # what other libraries call a choice, and an argument
 MEANT = {
@@ -217,11 +217,13 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str
     else:
         narrower = dtype.itemsize < array.dtype.itemsize
     for start in range(0, array.size, BLOCK):
-        part = array[start : start + BLOCK].copy()
-        finite(part, lambda n, start=start: place(start + n))  # type: ignore[misc]
         kept = result[start : start + BLOCK]
-        with np.errstate(over="ignore", under="ignore"):
-            kept[:] = part
+        part = kept if array.dtype == dtype else np.empty(kept.shape, array.dtype)
+        part[:] = array[start : start + BLOCK]  # another thread may change the caller's array
+        finite(part, lambda n, start=start: place(start + n))  # type: ignore[misc]
+        if part is not kept:
+            with np.errstate(over="ignore", under="ignore"):
+                kept[:] = part
         if narrower:
             fits = np.isfinite(kept)
             if not fits.all():

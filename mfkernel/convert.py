@@ -312,13 +312,17 @@ def _numbers(
         count = int(numbers.max()) + 1 if numbers.size else 0
     result = np.empty(numbers.size, index_dtype(count))
     for start in range(0, numbers.size, _checks.BLOCK):
-        part = numbers[start : start + _checks.BLOCK].copy()  # another thread may change the caller's array
-        if int(part.min()) < 0 or int(part.max()) >= count:
+        kept = result[start : start + _checks.BLOCK]
+        part = kept if numbers.dtype == result.dtype else np.empty(kept.shape, numbers.dtype)
+        part[:] = numbers[start : start + _checks.BLOCK]  # another thread may change the caller's array
+        # as an unsigned number, a negative one is large
+        if int(part.view(part.dtype.str.replace("i", "u")).max()) >= count:
             n = int(((part < 0) | (part >= count)).argmax())
             limit = "numbers must not be negative" if part[n] < 0 else f"but {count_name} = {count}"
             joint = "; " if part[n] < 0 else " "
             raise ValueError(f"{name}[{start + n}] = {part[n]}{joint}{limit}")
-        result[start : start + _checks.BLOCK] = part
+        if part is not kept:
+            kept[:] = part
     return result, count
 
 

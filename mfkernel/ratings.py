@@ -236,16 +236,28 @@ class Ratings(Immutable):
     @lazy
     def std(self) -> float:
         """Spread of the ratings, their standard deviation, weighted like the mean; 0 if there is none."""
-        most = float(np.abs(self.values).max(initial=0))
+        most = self.largest
         unit = 1.0 if 1e-100 < most < 1e100 else 2.0 ** math.frexp(most)[1]  # squares must not overflow
-        return unit * math.sqrt(self._average(lambda x: np.square((x - self.mean) / unit)))
+
+        def squares(x: NDArray[np.float64]) -> NDArray[np.float64]:
+            x -= self.mean
+            x /= unit
+            return np.square(x, out=x)
+
+        return unit * math.sqrt(self._average(squares))
+
+    @lazy
+    def largest(self) -> float:
+        """Largest absolute rating; 0 if there is none."""
+        values = self.values  # of which np.abs would be a copy
+        return max(float(values.max()), -float(values.min())) if self.nnz else 0.0
 
     @lazy
     def _total(self) -> float:
         return float(max(1, self.nnz) if self.weights is None else self.weights.sum(dtype=np.float64) or 1)
 
     def _average(self, of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
-        """Average something of the ratings, weighted if there are weights.
+        """Average something of the ratings, which may change its argument, weighted if there are weights.
 
         In blocks, of which float64 copies are small, and without BLAS, whose threads stay busy for a while.
         """
@@ -253,7 +265,9 @@ class Ratings(Immutable):
         for start in range(0, self.nnz, BLOCK):
             part = slice(start, start + BLOCK)
             terms = of(self.values[part].astype(np.float64))
-            total += float((terms if self.weights is None else self.weights[part] * terms).sum())
+            if self.weights is not None:
+                terms *= self.weights[part]
+            total += float(terms.sum())
         return total / self._total
 
     @property

@@ -42,7 +42,7 @@ class Units(NamedTuple):
         if settings.loss == "logistic" or settings.implicit:
             return cls(loss=settings.loss)
         spread = ratings.std or abs(ratings.mean) or 1.0
-        most = float(np.abs(ratings.values).max())
+        most = ratings.largest
         if not (spread > LEAST and most < min(MOST, float(np.finfo(ratings.dtype).max) / 100)):
             wider = "; pass dtype=np.float64, or rescale" if ratings.dtype == np.float32 else "; rescale"
             raise ValueError(

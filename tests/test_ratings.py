@@ -326,3 +326,9 @@ def test_ratings__transpose_is_that_of_scipy(chosen):
     for name, array in (("indptr", other.indptr), ("indices", other.indices), ("values", other.data)):
         np.testing.assert_array_equal(getattr(R.T, name), array)
     np.testing.assert_array_equal(R.T.T.indices, R.indices)
+
+
+@pytest.mark.parametrize(("values", "largest"), [([3, -5, 2], 5), ([3, 2], 3), ([-1.5], 1.5), ([], 0)])
+def test_largest__is_that_of_the_absolute_ratings(values, largest):
+    numbers = np.arange(len(values))
+    assert mf.Ratings((numbers, numbers, values)).largest == largest
