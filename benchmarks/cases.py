@@ -437,7 +437,7 @@ SUITES: dict[str, Suite] = {
     "file": Suite(SECONDS, {"operation": FILES, "size": _SMALL}, file),
     "start": Suite(SECONDS, {"what": STARTS}, start),
     "fit": Suite(SECONDS, {"schedule": SCHEDULES, "size": _SIZES}, fit, peak=True),
-    "fit memory": Suite(MIB, {"schedule": SCHEDULES, "size": _SIZES}, fit_memory, version="2"),
+    "fit memory": Suite(MIB, {"schedule": SCHEDULES, "size": _SIZES}, fit_memory, version="3"),
     "error": Suite(RMSE, {"schedule": SCHEDULES, "size": _SIZES, "k": RANKS}, error),
     "error after epochs": Suite(RMSE, {"epochs": ("1", "5", "15"), "size": _SIZES, "k": RANKS}, error_after),
     "fit with": Suite(SECONDS, {"option": tuple(questions.OPTIONS), "size": _SIZES}, questions.fit_with),
@@ -459,7 +459,7 @@ SUITES: dict[str, Suite] = {
         als.objective,
         als.exists,
     ),
-    "memory": Suite(MIB, {"call": questions.MEMORY, "size": _SIZES}, questions.memory, version="2"),
+    "memory": Suite(MIB, {"call": questions.MEMORY, "size": _SIZES}, questions.memory, version="3"),
     "ranking score": Suite(
         SCORE, {"score": tuple(questions.SCORES), "size": _SIZES}, questions.ranking_score
     ),

@@ -7,6 +7,7 @@ import platform
 import re
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -59,22 +60,34 @@ def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int) -> di
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-# Memory: the peak of the resident set, as Linux counts it, can be set back to what is held now.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names that glibc has for its options
-LARGE = 2**25  # bytes: what glibc comes to hold back by itself
+# Memory
+
 EPOCHS = 8  # of a fit whose memory is measured: more take no more, of fewer validation warns
 
 
-def glibc() -> ctypes.CDLL | None:
-    """Return the C library whose memory can be given back, if this is it."""
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+def peak_of(run: Callable[[], object]) -> float:
+    """Return the MiB of Python objects and NumPy arrays that a call adds at its peak to those held before it.
+
+    The resident set would depend on which freed memory the allocator happens to hold. Arrays that compiled
+    code makes for itself, a few KiB per thread, are not counted. The result is the median of three calls.
+    """
+    peaks = []
+    for _ in range(3):
+        gc.collect()
+        tracemalloc.start()
+        try:
+            run()
+            peaks.append(tracemalloc.get_traced_memory()[1] / KIB**2)
+        finally:
+            tracemalloc.stop()
+    return statistics.median(peaks)
 
 
 def reset_peak() -> float | None:
-    """Begin to watch for a new peak; return the MiB held now, or None where they are not counted."""
+    """Begin to watch for a new peak of the resident set; return the MiB held now, or None if unknown."""
     gc.collect()
-    if libc := glibc():
-        libc.malloc_trim(0)  # or the next call takes first what is freed but still held
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # or the next call takes first what is freed but still held
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -83,35 +96,9 @@ def reset_peak() -> float | None:
 
 
 def peak() -> float:
-    """Return the MiB held at the peak since it was reset."""
+    """Return the MiB that were resident at the peak since it was reset."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) / KIB for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def peak_of(run: Callable[[], object]) -> float:
-    """Return the MiB that a call adds at its peak to what is held before it: the median of three calls.
-
-    Of a single one it may be less, where the call gets or gives back what others have left.
-    """
-    found = []
-    give_back_from(2**16)
-    try:
-        for _ in range(3):
-            before = reset_peak()
-            if before is None:
-                raise NotImplementedError("only Linux counts the peak of memory anew")
-            run()
-            found.append(peak() - before)
-    finally:
-        give_back_from(LARGE)
-    return statistics.median(found)
-
-
-def give_back_from(size: int) -> None:
-    """Have arrays of so many bytes, and larger ones, given back as soon as they are freed."""
-    if libc := glibc():
-        libc.mallopt(M_MMAP_THRESHOLD, size)
-        libc.mallopt(M_TRIM_THRESHOLD, 2 * size)
 
 
 # An update of one rating at rank k takes, in any order of the ratings, at least
