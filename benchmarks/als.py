@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mfkernel as mf
-from benchmarks import generated, probes, real, results
+from benchmarks import generated, private, probes, real, results
 from benchmarks.generated import Case
 from benchmarks.progress import show
 
@@ -115,27 +115,9 @@ def table(stored: results.Stored) -> str:
 
 def epoch(method: str, solver: str, size: str, k: str) -> Case:
     """Build an epoch of alternating least squares."""
-    import numpy as np
-
-    from mfkernel.als import Als
-    from mfkernel.defaults import choose, start_factors
-    from mfkernel.engine import ThreadEngine
-    from mfkernel.methods import State
-    from mfkernel.objective import Settings
-
-    R, biases = generated.ratings(size), METHODS[method].get("biases", False)
-    name = METHODS[method]["method"]
-    settings = choose(Settings(method=name, biases=biases, weighted=True, solver=solver), R)
-
-    def start() -> State:
-        P, Q = start_factors(R, int(k), R.dtype, settings, np.random.default_rng(0))
-        return State(P, Q, *(np.zeros(size if biases else 0, R.dtype) for size in R.shape))
-
-    als, engine = Als(R, start, int(k), settings), ThreadEngine(1)
-
-    def run() -> None:
-        als.run_epoch(1, engine)
-
+    settings = METHODS[method]
+    biases = settings.get("biases", False)
+    run = private.als_epoch(generated.ratings(size), int(k), solver, settings["method"], biases)
     return generated.warm(run)
 
 

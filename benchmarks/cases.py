@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mfkernel as mf
-from benchmarks import als, probes, questions
+from benchmarks import als, private, probes, questions
 from benchmarks.generated import SIZES, Case, ratings, split, warm
 
 SECONDS, MIB, RMSE, SCORE, COUNT = "seconds", "MiB", "RMSE", "score", "count"
@@ -97,32 +97,10 @@ def numpy_reference(R: mf.Ratings, k: int) -> Case:
 
 def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int = 1, decay: str = "constant") -> Case:
     """Build an epoch of the kernel, exactly as training runs it."""
-    from mfkernel import methods
-    from mfkernel.blocks import BlockSchedule
-    from mfkernel.defaults import start_factors
-    from mfkernel.engine import ThreadEngine
-    from mfkernel.objective import Settings
-    from mfkernel.schedule import RowSchedule, Schedule
-
-    engine, empty = ThreadEngine(n_threads), np.empty(0, R.dtype)
-    order: Schedule
-    if schedule == "blocks":
-        order = BlockSchedule(R, k=-(-k // 8) * 8, shuffle=True, seed=0, engine=engine)
-    else:
-        order = RowSchedule(R, n_tasks=n_threads, shuffle=True, seed=0)
-    settings = Settings(learning_rate=1e-3, decay=decay, regularization=(0.05, 0.05))
-
-    def start() -> methods.State:
-        P, Q = start_factors(R, k, R.dtype, settings, np.random.default_rng(0))
-        return methods.State(P, Q, empty, empty)
-
-    sgd = methods.Sgd(R, order, start, k, settings)
-    epochs = itertools.count(1)
+    run, epochs = private.sgd_epoch(R, k, schedule, n_threads, decay), itertools.count(1)
 
     def epoch() -> None:
-        n = next(epochs)
-        sgd.begin_epoch(n, n, math.inf)
-        engine.run(sgd.visit, order.tasks(n))
+        run(next(epochs))
 
     epoch()
     return epoch
@@ -251,8 +229,9 @@ STARTS = ("import", "first call, compiled before", "first call", "first call wit
 def fit(schedule: str, size: str) -> Case:
     """Build the plain call, from ratings to factors."""
     R = ratings(size)
-    mf.factorize(R, 32, epochs=1, schedule=schedule)
-    return lambda: mf.factorize(R, 32, schedule=schedule, rng=0)
+    settings: dict[str, Any] = {"schedule": schedule}
+    mf.factorize(R, 32, epochs=1, **settings)
+    return lambda: mf.factorize(R, 32, rng=0, **settings)
 
 
 def fit_memory(schedule: str, size: str) -> Case:
@@ -264,8 +243,8 @@ def fit_memory(schedule: str, size: str) -> Case:
 def held_out_rmse(size: str, k: int, schedule: str, **settings: Any) -> float:
     """Return the test RMSE of the plain call, a tenth of the ratings held out."""
     train, test = split(size)
-    n_threads = 2 if schedule == "hogwild" else None
-    return mf.factorize(train, k, schedule=schedule, n_threads=n_threads, rng=0, **settings).rmse(test)
+    settings |= {"schedule": schedule, "n_threads": 2 if schedule == "hogwild" else None}
+    return mf.factorize(train, k, rng=0, **settings).rmse(test)
 
 
 def error(schedule: str, size: str, k: str) -> Case:

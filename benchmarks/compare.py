@@ -208,7 +208,7 @@ def popularity(R: mf.Ratings, seed: int) -> mf.Factors:
     """Return a model that ranks items by how many have rated them."""
     counts = R.item_counts().astype(np.float64)
     zeros = np.zeros((1, R.n_items))
-    settings = mf.Settings(regularization=(1.0, 1.0))
+    settings = mf.SGD(regularization=(1.0, 1.0))
     users = np.zeros(R.n_users)
     return mf.Factors(users[:, None], zeros, user_bias=users, item_bias=counts, settings=settings, ratings=R)
 

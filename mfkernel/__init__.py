@@ -14,7 +14,7 @@ from mfkernel.model_selection import (
     select_rank,
     train_test_split,
 )
-from mfkernel.objective import Settings
+from mfkernel.options import ALS, SGD, ImplicitALS, Settings
 from mfkernel.ranking import Recommendations
 from mfkernel.ratings import Ratings
 from mfkernel.splits import leave_k_out, strong_generalization_split
@@ -23,11 +23,14 @@ from mfkernel.training import DivergenceError, Interrupted
 __version__ = "0.1.0"
 
 __all__ = [
+    "ALS",
+    "SGD",
     "CrossValidation",
     "DivergenceError",
     "Epoch",
     "Explanation",
     "Factors",
+    "ImplicitALS",
     "Interrupted",
     "RankSelection",
     "Ratings",

@@ -6,7 +6,7 @@ import inspect
 import math
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -55,6 +55,7 @@ OURS = {
     **dict.fromkeys(("algorithm", "algo"), "method"),
     **dict.fromkeys(("verbose", "show_progress"), "progress"),
     **dict.fromkeys(("weights", "weight", "sample_weights", "confidence"), "sample_weight"),
+    **dict.fromkeys(("weighted", "per_rating"), "regularization_per"),
     **dict.fromkeys(("early_stopping", "early_stopping_rounds"), "patience"),
 }
 
@@ -64,20 +65,24 @@ WIDER = "pass dtype=np.float64 or rescale"
 def explains_names(function: Callable[P, T]) -> Callable[P, T]:
     """Have a function name its own argument where it is called with that of another library."""
     known = inspect.signature(function).parameters
+    takes_more = any(x.kind is x.VAR_KEYWORD for x in known.values())
 
     @functools.wraps(function)
     def wrapper(*arguments: P.args, **named: P.kwargs) -> T:
         for name in named:
-            if name not in known:
-                close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
-                near = OURS.get(name) or OURS.get(name.lower()) or next(iter(close), "")
-                hint = f"; pass {near}" if near in known else ""
-                raise TypeError(
-                    f"{function.__qualname__.removesuffix('.__init__')}() has no argument {name}{hint}"
-                )
+            if name not in known and (not takes_more or OURS.get(name) in known):
+                raise unknown_argument(function.__qualname__.removesuffix(".__init__"), name, known)
         return function(*arguments, **named)
 
     return wrapper
+
+
+def unknown_argument(function: str, name: str, known: Iterable[str]) -> TypeError:
+    """Word the error for an argument that a function does not have, with the one of its own that is meant."""
+    own = tuple(known)
+    close = difflib.get_close_matches(name.lower(), own, n=1, cutoff=0.75)
+    near = OURS.get(name) or OURS.get(name.lower()) or next(iter(close), "")
+    return TypeError(f"{function}() has no argument {name}" + (f"; pass {near}" if near in own else ""))
 
 
 def one_of(name: str, value: object, known: Sequence[str]) -> None:

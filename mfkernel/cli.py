@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import numpy as np
 
 import mfkernel as mf
 from mfkernel import _checks, saving
-from mfkernel.api import SCHEDULES
 from mfkernel.convert import DUPLICATES
-from mfkernel.objective import DECAYS, LOSSES, METHODS, SOLVERS, targets
+from mfkernel.methods import METHODS
+from mfkernel.objective import targets
+from mfkernel.options import Choice, Flag, Integer
 
-EXAMPLE = {"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0}
+EXAMPLE = {  # the textbook's settings
+    **{"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0},
+    **{"schedule": "sequential", "shuffle": False},
+}
 INTERRUPTED, BROKEN_PIPE = 130, 141  # exit status, as a shell has it of a program that a signal has ended
 TRACEBACK = "MFKERNEL_TRACEBACK"  # if this variable is set, errors show where they come from
 EXPECTED = (  # errors whose message is enough; of others the name is shown as well
@@ -125,13 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="start no epoch after this many seconds"
     )
-    command.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        help="sgd: order of the ratings (default: blocks; sequential for the example)",
-    )
     command.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    _add_fit_options(command, METHODS)
+    _add_fit_options(command, tuple(METHODS), "float32; float64 for the example")
     _add_file_options(command)
 
     command = commands.add_parser(
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
     # implicit feedback is judged by rankings, not by the errors that are compared here
-    _add_fit_options(command, [method for method in METHODS if method != "implicit"])
+    _add_fit_options(command, [name for name, method in METHODS.items() if not method.options.implicit])
     _add_file_options(command)
 
     command = commands.add_parser("recommend", help="list the items with the highest predictions for a user")
@@ -198,10 +198,6 @@ FORMATS = (
     "MovieLens u.data, ratings.dat or ratings.csv, text with a user, an item and a rating per line, "
     "MatrixMarket, or scipy npz; gzipped or not."
 )
-FIT_OPTIONS = (
-    *("method", "epochs", "learning_rate", "decay", "regularization", "biases", "loss", "l1", "nonnegative"),
-    *("solver", "weighted", "alpha", "unobserved_weight", "dtype", "seed", "threads"),
-)
 FILE_OPTIONS = ("columns", "duplicates", "encoding")
 
 
@@ -209,63 +205,45 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="MODEL.npz", help="a model that factorize -o saved")
 
 
-def _add_fit_options(command: argparse.ArgumentParser, methods: Sequence[str]) -> None:
-    implicit = "implicit" in methods
-    least_squares = "als and implicit" if implicit else "als"
+def _add_fit_options(
+    command: argparse.ArgumentParser, methods: Sequence[str], dtype: str = "float32"
+) -> None:
+    """Add a flag for each option of the methods, made from its field; and those that all fits share."""
     add = command.add_argument
     add("--method", choices=methods, default="sgd", help="training method (default: sgd)")
-    add("--epochs", type=int, metavar="N", help="passes over the ratings (default: from the data)")
+    declared: dict[str, list[tuple[str, Field[Any]]]] = {}
+    for method in methods:
+        for field in fields(METHODS[method].options):  # type: ignore[arg-type]
+            declared.setdefault(field.name, []).append((method, field))
+    for name, found in declared.items():
+        names, field = [method for method, _ in found], found[0][1]
+        whose = "" if len(names) == len(methods) else f"{', '.join(names)}: "
+        brief = re.split(r"[:.] |[:.]$", field.metadata["text"])[0]
+        defaults = {x.metadata["otherwise"] or str(x.default) for _, x in found}
+        default = defaults.pop() if len(defaults) == 1 else "chosen by the method"
+        text = f"{whose}{brief[:1].lower()}{brief[1:]} (default: {default})".replace("%", "%%")
+        flag, form = _flag(name, field)
+        add(flag, dest=name, default=None, help=text, **form)
     add("--threads", type=int, metavar="N", help="number of threads (default: from the data size)")
-    add("--learning-rate", type=float, metavar="RATE", help="sgd: first step size (default: from the data)")
-    add(
-        "--decay",
-        choices=tuple(DECAYS),
-        help="sgd: how the step size falls (default: cosine; constant with --learning-rate)",
-    )
-    add(
-        "--regularization",
-        type=float,
-        metavar="LAMBDA",
-        help="penalty on squared factors (default: from the data)",
-    )
-    add("--biases", action="store_true", help="sgd and als: add the mean, and biases of users and items")
-    add("--loss", choices=LOSSES, default="squared", help="sgd: error to minimize (default: squared)")
-    add(
-        "--l1",
-        type=float,
-        default=0.0,
-        metavar="LAMBDA",
-        help="sgd: penalty that sets factors to zero (default: 0)",
-    )
-    add("--nonnegative", action="store_true", help="keep the factors from falling below zero")
-    add(
-        "--solver",
-        choices=SOLVERS,
-        help=f"{least_squares}: how rows are solved (default: cholesky up to 32 factors, else cg)",
-    )
-    add(
-        "--weighted",
-        action="store_true",
-        default=None,
-        help=f"{least_squares}: multiply the penalty of a row by its number of ratings",
-    )
-    if implicit:
-        add(
-            "--alpha",
-            type=float,
-            default=1.0,
-            help="implicit: an entry of strength r weighs 1 + ALPHA r (default: 1)",
-        )
-        add(
-            "--unobserved-weight",
-            type=float,
-            default=1.0,
-            metavar="WEIGHT",
-            help="implicit: weight of cells without an entry (default: 1)",
-        )
-    example = "; float64 for the example" if implicit else ""
-    add("--dtype", choices=("float32", "float64"), help=f"of the factors (default: float32{example})")
+    add("--dtype", choices=("float32", "float64"), help=f"of the factors (default: {dtype})")
     add("--seed", type=int, help="the same seed gives the same result, except with schedule hogwild")
+
+
+def _flag(name: str, field: "Field[Any]") -> tuple[str, dict[str, Any]]:
+    """Return the flag of an option, and how its value is read."""
+    kind, flag = field.metadata["kind"], name.replace("_", "-")
+    if isinstance(kind, Flag):
+        return (
+            (f"--no-{flag}", {"action": "store_false"})
+            if field.default
+            else (
+                f"--{flag}",
+                {"action": "store_true"},
+            )
+        )
+    if isinstance(kind, Choice):
+        return f"--{flag}", {"choices": kind.names}
+    return f"--{flag}", {"type": int if isinstance(kind, Integer) else float, "metavar": "NUMBER"}
 
 
 def _add_file_options(command: argparse.ArgumentParser) -> None:
@@ -300,9 +278,14 @@ def _fit_settings(options: argparse.Namespace) -> dict[str, Any]:
     for name, least in (("epochs", 1), ("threads", 1), ("seed", 0)):
         if (value := getattr(options, name)) is not None:
             _checks.integer(f"--{name}", value, least)
-    settings = {name: getattr(options, name) for name in FIT_OPTIONS if hasattr(options, name)}
-    settings |= {"rng": settings.pop("seed"), "n_threads": settings.pop("threads")}
-    return settings
+    names = {name for method in METHODS.values() for name in method.options.names()}
+    given = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in given.items() if value is not None} | {
+        "method": options.method,
+        "dtype": options.dtype,
+        "rng": options.seed,
+        "n_threads": options.threads,
+    }
 
 
 def _check_output(path: str | None) -> None:
@@ -327,9 +310,7 @@ def _factorize(options: argparse.Namespace) -> None:
         raise ValueError(f"--test must be between 0 and 1, got {options.test}")
     if options.patience is not None and options.validation is None:
         raise ValueError("--patience needs --validation SHARE")
-    textbook = options.file is None and options.method == "sgd"
     settings = _fit_settings(options) | {
-        "schedule": options.schedule or ("sequential" if textbook else "blocks"),
         "validation": options.validation,
         "patience": options.patience,
         "time_limit": options.time_limit,
@@ -373,9 +354,8 @@ def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     _check_file_options(options, "a FILE")
     R, P0, Q0 = mf.datasets.textbook()
     k = 2 if options.k is None else options.k
-    if k == 2 and options.seed is None and options.method == "sgd":
-        settings |= {"init": (P0, Q0), "shuffle": False}
-        settings |= {name: value for name, value in EXAMPLE.items() if settings[name] is None}
+    if k == 2 and options.seed is None and "learning_rate" in METHODS[options.method].options.names():
+        settings = EXAMPLE | {"init": (P0, Q0)} | settings
     model = mf.factorize(R, k, **(settings | {"dtype": settings["dtype"] or "float64"}))
     with np.printoptions(precision=8, suppress=True):
         print(f"Original matrix (0 is unknown):\n{R}")

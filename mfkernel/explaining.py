@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mfkernel.engine import ThreadEngine
 from mfkernel.folding import fold_in, informative, penalty_of
-from mfkernel.objective import is_per_rating, penalty_scale, prediction
+from mfkernel.objective import penalty_scale, prediction
 from mfkernel.ratings import Ratings
 from mfkernel.ridge import solve_rows
 from mfkernel.state import State
@@ -160,7 +160,7 @@ def _first_order(state: State, item: int, known: Ratings) -> tuple[Vector, Vecto
     slope = ridge * theta + np.append(penalty.l1 * np.sign(X[0]), 0.0)[free]
     hessian = (vectors.T * (weights * curvature)) @ vectors + scale[0] * np.diag(ridge)
     inverse = np.linalg.pinv(hessian, hermitian=True)
-    pulls = weights[:, None] * (gradient[:, None] * vectors - slope * is_per_rating(settings))
+    pulls = weights[:, None] * (gradient[:, None] * vectors - slope * settings.is_per_rating)
     to_item, to_ratings = inverse @ asked, vectors @ inverse
     leverage = weights * curvature * np.einsum("nf,nf->n", to_ratings, vectors)
     again = weights * curvature * (vectors @ to_item) * np.einsum("nf,nf->n", to_ratings, pulls)

@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +19,16 @@ from mfkernel.convert import MISSING
 from mfkernel.engine import ThreadEngine
 from mfkernel.explaining import Explanation, explain
 from mfkernel.folding import fold_in, updated
-from mfkernel.objective import Settings, check_settings, prediction, responses, targets
+from mfkernel.methods import read_settings
+from mfkernel.objective import prediction, responses, targets
 from mfkernel.online import is_one_stranger, matched, of_strangers
+from mfkernel.options import SGD, Settings
 from mfkernel.ranking import Recommendations, panels_of, top_n
 from mfkernel.ratings import Ratings
 from mfkernel.state import State
+from mfkernel.typing import Missing
 
-FORMATS = range(1, 5)  # that can be read; the last is written
+FORMATS = range(1, 6)  # that can be read; the last is written
 PAIRS_AT_ONCE = 2**20  # times k, that predictions are made of
 NO_ITEM = np.iinfo(np.int32).max  # stands under a mask: whatever it indexes is an error
 
@@ -46,9 +50,9 @@ class Epoch(NamedTuple):
         Step size of this pass; None if the method has none.
     validation_rmse
         Root mean square error for the validation ratings after this pass; None without such.
-    back_to
-        None; of a pass that diverged, the epoch to which training went back, 0 being the start values. The
-        next record is of the epoch after that one, with half the step size.
+    rolled_back_to
+        For a pass that diverged, the epoch that was restored, 0 for the start values; else None. The next
+        record is of the epoch after that one, with half the learning rate.
     loss
         Of alternating least squares, the whole objective after this pass; else None.
     validation_ndcg
@@ -61,7 +65,7 @@ class Epoch(NamedTuple):
     seconds: float
     learning_rate: float | None
     validation_rmse: float | None = None
-    back_to: int | None = None
+    rolled_back_to: int | None = None
     loss: float | None = None
     validation_ndcg: float | None = None
 
@@ -95,7 +99,9 @@ class Factors(Immutable):
         Why training ended: "epochs" (all done), "converged", "patience", "time limit", "callback" or
         "interrupted".
     settings
-        What was minimized and by which steps.
+        The method and its options.
+    missing
+        How a dense table of ratings is read: ``"zero"`` and nan, or only ``"nan"``, are missing.
     ratings
         What was learned from, which :meth:`recommend` leaves out and :meth:`partial_fit` goes on from.
     user_ids, item_ids
@@ -134,7 +140,8 @@ class Factors(Immutable):
         known_items: ArrayLike | None = None,
         history: Sequence[Epoch] = (),
         stop_reason: str = "",
-        settings: Settings = Settings(),  # noqa: B008 (immutable)
+        settings: Settings = SGD(),
+        missing: Missing = "zero",
         ratings: Ratings | None = None,
         user_ids: Any = None,
         item_ids: Any = None,
@@ -152,7 +159,11 @@ class Factors(Immutable):
             raise TypeError("history must be of mf.Epoch records")
         if (user_bias is None) != (item_bias is None):
             raise ValueError("user_bias and item_bias go together; one of them is None")
-        settings = check_settings(settings._replace(biases=user_bias is not None))
+        _checks.one_of("missing", missing, MISSING)
+        if "biases" in settings.names():
+            settings = replace(settings, biases=user_bias is not None)  # type: ignore[type-var]
+        elif user_bias is not None:
+            raise ValueError(f"user_bias must be None with settings of {type(settings).__name__}")
         if settings.nonnegative and ((P < 0).any() or (Q < 0).any()):
             raise ValueError("P and Q must not be negative with settings.nonnegative")
         vectors: dict[str, NDArray[Any] | None] = {"user_bias": None, "item_bias": None}
@@ -182,6 +193,7 @@ class Factors(Immutable):
                 history=tuple(history),
                 stop_reason=str(stop_reason),
                 settings=settings,
+                missing=missing,
                 ratings=ratings,
                 users=users,
                 items=items,
@@ -250,8 +262,13 @@ class Factors(Immutable):
 
     @property
     def settings(self) -> Settings:
-        """What was minimized and by which steps."""
+        """The method and its options, such as ``mf.SGD(…)``, with the values that training has used."""
         return self.state.settings
+
+    @property
+    def missing(self) -> str:
+        """How a dense table of ratings is read."""
+        return self.state.missing
 
     @property
     def ratings(self) -> Ratings | None:
@@ -390,7 +407,7 @@ class Factors(Immutable):
         by these, and unknown users and items get the default prediction; else R has the model's shape. Under
         the logistic loss, R is of -1 and 1, or 0 and 1, and what is compared with are probabilities.
         """
-        missing = self.settings.missing if missing is None else missing
+        missing = self.missing if missing is None else missing
         values, predicted = self.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
         return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
 
@@ -609,7 +626,7 @@ class Factors(Immutable):
             This model.
         """
         settings, dtype = self.state.settings, self.state.P.dtype
-        missing = settings.missing if missing is None else missing
+        missing = self.missing if missing is None else missing
         with _engine(n_threads) as engine:
             new = targets(Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype), settings)
             with self._writing.own():
@@ -654,7 +671,8 @@ class Factors(Immutable):
             "format": FORMATS[-1],
             "mean": state.mean,
             "stop_reason": state.stop_reason,
-            "settings": state.settings._asdict(),
+            "settings": {"method": state.settings.method, **state.settings.values()},
+            "missing": state.missing,
         }
         history = np.array(state.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
         names = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
@@ -675,7 +693,7 @@ def _folded(
     n_threads: int | None,
 ) -> State:
     """Return a state of new users with these ratings."""
-    form = {"missing": state.settings.missing if missing is None else missing, "duplicates": duplicates}
+    form = {"missing": state.missing if missing is None else missing, "duplicates": duplicates}
     new = of_strangers(ratings, state.shape[1], state.items, state.P.dtype, **form)
     with _engine(n_threads) as engine:
         return fold_in(state, targets(new, state.settings), engine, *penalties)
@@ -756,17 +774,14 @@ def load(path: str | os.PathLike[str]) -> Factors:
         records = arrays.pop("history").astype(np.float64).tolist()
         parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
         ids = {name: unpacked(name, arrays) for name in ("user_ids", "item_ids")}
-        ratings = None
+        given: dict[str, Any] = {**arrays, **ids, **read_settings(header)}
         if parts["indptr"] is not None:
-            ratings = Ratings.of_csr(**parts, shape=(arrays["P"].shape[0], arrays["Q"].shape[1]))
+            given["ratings"] = Ratings.of_csr(**parts, shape=(arrays["P"].shape[0], arrays["Q"].shape[1]))
         return Factors(
-            **arrays,
-            **ids,
             mean=header["mean"],
             history=[_record(*record) for record in records],
             stop_reason=str(header.get("stop_reason", "")),
-            settings=_settings(header.get("settings", {})),
-            ratings=ratings,
+            **given,
         )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole model ({error})") from error
@@ -775,12 +790,8 @@ def load(path: str | os.PathLike[str]) -> Factors:
 def _record(epoch: float, *rest: float) -> Epoch:
     numbers = [None if math.isnan(x) else x for x in rest]
     record = Epoch(int(epoch), *numbers)  # type: ignore[arg-type]
-    return record if record.back_to is None else record._replace(back_to=int(record.back_to))
-
-
-def _settings(names: dict[str, Any]) -> Settings:
-    values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in names.items()}
-    return Settings(**values)
+    back_to = record.rolled_back_to
+    return record if back_to is None else record._replace(rolled_back_to=int(back_to))
 
 
 def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:

@@ -1,27 +1,27 @@
 """One fit: the parts put together, from checked arguments to a model."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel import als, methods
 from mfkernel._ids import united
 from mfkernel._machine import available_memory
-from mfkernel._rows import aligned_rows, padded_rank
-from mfkernel.blocks import BlockSchedule
-from mfkernel.defaults import choose, default_epochs, long_epochs, start_factors
+from mfkernel._rows import aligned_rows
+from mfkernel.checkpoints import Checkpoints
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors
-from mfkernel.objective import Settings, link
+from mfkernel.methods import trainer_of
+from mfkernel.methods.base import CHUNK, Parameters, Problem, Trainer, predict_mean_for_unrated
+from mfkernel.objective import link
+from mfkernel.options import Settings, both
 from mfkernel.ratings import Ratings
-from mfkernel.schedule import Places, RowSchedule, Schedule
+from mfkernel.schedule import Places
 from mfkernel.state import State
 from mfkernel.training import Callback, Interrupted, Stopping, show_progress, train
 from mfkernel.units import Units
 from mfkernel.validation import ErrorValidation, RankingValidation, Validation
-
-FEW_RATINGS = 50  # of which a tenth would show nothing
 
 
 class Plan(NamedTuple):
@@ -29,71 +29,80 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    wishes
-        what is minimized and by which steps.
-    schedule, n_threads, shuffle
-        the order, and who runs it.
+    options
+        of the method, as given; None there is still to be chosen.
     init
-        None, a checked pair (P0, Q0), or a model; in ratings.
+        None, a checked pair (P0, Q0ᵀ), or a model; in ratings.
     units
-        what training measures in; those of ``wishes``.
+        what training measures in; those of ``options``.
     """
 
     k: int
-    wishes: Settings
-    schedule: str
+    options: Settings
     n_threads: int
-    shuffle: bool
-    epochs: int | None
     init: Any
     dtype: np.dtype[Any]
     stopping: Stopping
     callbacks: list[Callback]
     progress: bool
+    missing: str
     units: Units = Units()
+
+    @property
+    def trainer(self) -> type[Trainer[Any]]:
+        """Who trains."""
+        return trainer_of(self.options)
 
 
 def fit(
-    plan: Plan, known: Ratings, training: Ratings, held_out: Ratings | None, rng: np.random.Generator
+    plan: Plan, known: Ratings, train_ratings: Ratings, held_out: Ratings | None, rng: np.random.Generator
 ) -> Factors:
-    """Find factors for ``training``, the best for ``held_out`` if there are such; ``known`` is of both.
+    """Fit ``train_ratings``; if there is ``held_out``, return the epoch that predicts it best.
 
-    Rows and columns of ``held_out`` beyond those of ``training`` are of new users and items.
+    ``known`` holds both. Rows and columns of ``held_out`` beyond those of ``train_ratings`` are of new users
+    and items.
     """
-    units = Units.of(training, plan.wishes)
-    plan = plan._replace(units=units, wishes=units.settings_in(plan.wishes))
-    ratings = interruptible(lambda: units.ratings_in(training))
-    if plan.wishes.method == "sgd":
-        ratings = _normalized(ratings)
-    size = ratings.shape, ratings.nnz, plan.k, plan.dtype
-    if plan.wishes.method == "sgd":
-        _check_memory(methods.training_bytes(*size, plan.schedule, plan.n_threads))
-    else:
-        _check_memory(als.training_bytes(*size))
+    units = Units.of(train_ratings, plan.options)
+    plan = plan._replace(units=units, options=units.settings_in(plan.options))
+    ratings = plan.trainer.scaled(interruptible(lambda: units.ratings_in(train_ratings)))
+    _check_memory(plan.trainer.bytes_needed(ratings, plan.k, plan.dtype, plan.options, plan.n_threads))
     with ThreadEngine(plan.n_threads) as engine:
-        epochs = plan.epochs or _choose_epochs(plan, ratings, engine, rng)
+        epochs = plan.options.epochs or _choose_epochs(plan, ratings, engine, rng)
         callbacks = [show_progress(epochs), *plan.callbacks] if plan.progress else plan.callbacks
         history: list[Epoch] = []
-        method = interruptible(lambda: _prepare(plan, ratings, engine, rng))
+        trainer = interruptible(lambda: _make_trainer(plan, ratings, epochs, engine, rng))
+        checkpoints = Checkpoints(trainer)
         validation: Validation | None = None
-        if held_out is not None and plan.wishes.implicit:
+        if held_out is not None and plan.options.implicit:
             validation = RankingValidation(held_out, ratings)
         elif held_out is not None:
-            validation = ErrorValidation(units.ratings_in(held_out), ratings, method)
+            validation = ErrorValidation(units.ratings_in(held_out), ratings, trainer)
 
         def finish(records: list[Epoch], reason: str) -> Factors:
-            return _finish(plan, ratings, method, records, reason, known)
+            return _finish(plan, trainer, records, reason, known)
 
         try:
             reason = train(
-                method, epochs, engine, history, callbacks, validation, plan.stopping, units.record_out
+                trainer,
+                checkpoints,
+                epochs,
+                engine,
+                history,
+                callbacks,
+                validation,
+                plan.stopping,
+                units.record_out,
             )
             return interruptible(lambda: finish(history, reason))
         except KeyboardInterrupt:
-            done = method.rescue(best=validation is not None)
+            done = checkpoints.restore_whole_epoch(best=validation is not None)
             if done == 0:
                 raise
-            ends = [n for n, record in enumerate(history) if record.epoch == done and record.back_to is None]
+            ends = [
+                n
+                for n, record in enumerate(history)
+                if record.epoch == done and record.rolled_back_to is None
+            ]
             message = (
                 f"interrupted after epoch {history[-1].epoch}; the exception's .model is of epoch {done}"
             )
@@ -101,51 +110,40 @@ def fit(
             raise Interrupted(message, lambda: finish(part, "interrupted")) from None
 
 
-def _normalized(ratings: Ratings) -> Ratings:
-    """Bring weights to a mean of one, so that they do not change the size of the steps."""
-    if ratings.weights is None:
-        return ratings
-    return ratings.with_values(ratings.values, ratings.weights / ratings.weights.mean(dtype=np.float64))
-
-
-def _prepare(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> methods.Method:
-    """Lay the ratings out, and say how to start."""
+def _make_trainer(
+    plan: Plan, ratings: Ratings, epochs: int, engine: ThreadEngine, rng: np.random.Generator
+) -> Trainer[Any]:
+    """Choose what the options leave open, lay the ratings out, and say how to start."""
     seed, start_seed = (int(number) for number in rng.integers(2**63, size=2))
-    settings = choose(plan.wishes, ratings, goes_on=isinstance(plan.init, Factors))
-    if settings.method != "sgd":
-        return als.Als(
-            ratings,
-            lambda: _start(plan, ratings, slice(None), slice(None), np.random.default_rng(start_seed)),
-            plan.k,
-            settings,
-        )
-    order: Schedule
-    if plan.schedule == "blocks":
-        order = BlockSchedule(ratings, padded_rank(plan.k), plan.shuffle, seed, engine)
-    else:
-        order = RowSchedule(ratings, plan.n_threads, plan.shuffle, seed)
-
-    def start() -> methods.State:
-        places = order.user_places, order.item_places
-        return _start(plan, ratings, *places, np.random.default_rng(start_seed))  # the same each time
-
-    return methods.Sgd(ratings, order, start, plan.k, settings)
+    settings = plan.trainer.resolve(plan.options, ratings, warm_start=isinstance(plan.init, Factors))
+    problem = Problem(
+        ratings=ratings,
+        k=plan.k,
+        dtype=plan.dtype,
+        settings=settings.changed(epochs=epochs),
+        adapts=plan.options.regularization is None,
+        start=lambda users, items: _start(plan, ratings, users, items, np.random.default_rng(start_seed)),
+        seed=seed,
+        n_threads=plan.n_threads,
+    )
+    return plan.trainer.create(problem, engine)
 
 
 def _start(
-    plan: Plan, ratings: Ratings, user_places: Places, item_places: Places, rng: np.random.Generator
-) -> methods.State:
-    """Make start values, at the places that the method has for them."""
+    plan: Plan, ratings: Ratings, row_of_user: Places, row_of_item: Places, rng: np.random.Generator
+) -> Parameters:
+    """Make start values, in the rows that the trainer has for users and items."""
     (m, n), k = ratings.shape, plan.k
-    user_bias, item_bias = (np.zeros(size if plan.wishes.biases else 0, plan.dtype) for size in (m, n))
-    users, items = (np.arange(size)[places] for size, places in ((m, user_places), (n, item_places)))
+    biases = plan.options.biases
+    user_bias, item_bias = (np.zeros(size if biases else 0, plan.dtype) for size in (m, n))
+    users, items = (np.arange(size)[rows] for size, rows in ((m, row_of_user), (n, row_of_item)))
     root, scale = plan.units.root, plan.units.scale
     if isinstance(plan.init, tuple):
         P, Q = aligned_rows(m, k, plan.dtype), aligned_rows(n, k, plan.dtype)
         P[users, :k], Q[items, :k] = (X.astype(plan.dtype) / plan.dtype.type(root) for X in plan.init)
-        return methods.State(P, Q, user_bias, item_bias)
-    P, Q = start_factors(ratings, k, plan.dtype, plan.wishes, rng)
-    if plan.wishes.biases or plan.wishes.method != "sgd":  # what has no ratings is not learned
+        return Parameters(P, Q, user_bias, item_bias)
+    P, Q = _start_factors(plan, ratings, rng)
+    if biases or plan.trainer.zeros_unrated:
         P[users[ratings.user_counts() == 0]] = 0
         Q[items[ratings.item_counts() == 0]] = 0
     if plan.init is not None:
@@ -153,11 +151,45 @@ def _start(
         P[users[user_rows.there], :k] = model.P[user_rows.here] / model.P.dtype.type(root)
         Q[items[item_rows.there], :k] = model.Q.T[item_rows.here] / model.Q.dtype.type(root)
         if model.user_bias is not None and model.item_bias is not None:
-            mean = model.mean if plan.wishes.loss == "logistic" else (model.mean - plan.units.center) / scale
-            shift = mean - link(ratings.mean, plan.wishes.loss)
+            loss = plan.options.loss
+            mean = model.mean if loss == "logistic" else (model.mean - plan.units.center) / scale
+            shift = mean - link(ratings.mean, loss)
             user_bias[users[user_rows.there]] = model.user_bias[user_rows.here] / scale + shift
             item_bias[items[item_rows.there]] = model.item_bias[item_rows.here] / scale
-    return methods.State(P, Q, user_bias, item_bias)
+    return Parameters(P, Q, user_bias, item_bias)
+
+
+def _start_factors(
+    plan: Plan, ratings: Ratings, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Start where every prediction is about the mean: constant rows plus noise that breaks the symmetry.
+
+    With biases, these carry the mean and the rows are noise alone. An ℓ₁ penalty draws numbers that are too
+    small to grow to zero, at a rate that does not fall with them: so rows start farther from it.
+
+    Returns
+    -------
+    tuple
+        P (m, k) and Q (n, k), rows padded and aligned.
+    """
+    options, k = plan.options, plan.k
+    center = 0.0 if options.biases or options.implicit else link(ratings.mean, options.loss)
+    level = math.sqrt(abs(center) / k)
+    spread = 1.0 if options.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
+    noise = plan.trainer.start_noise(k, spread, options)
+    noise = max(noise, min(40 * max(both(options.l1)) / spread, math.sqrt(spread) / 2) - level)
+    rows = []
+    for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
+        X = aligned_rows(n_rows, k, plan.dtype)
+        for start in range(0, n_rows, CHUNK):
+            part = X[start : start + CHUNK, :k]
+            part[:] = rng.standard_normal(part.shape, dtype=plan.dtype)
+            part *= plan.dtype.type(noise)
+            part += plan.dtype.type(mean)
+            if options.nonnegative:
+                np.abs(part, out=part)
+        rows.append(X)
+    return rows[0], rows[1]
 
 
 class Rows(NamedTuple):
@@ -199,21 +231,19 @@ def init_rows(model: Factors, ratings: Ratings) -> tuple[Rows, Rows]:
     return rows[0], rows[1]
 
 
-def _finish(
-    plan: Plan, ratings: Ratings, method: methods.Method, history: list[Epoch], reason: str, known: Ratings
-) -> Factors:
-    """Make the model of what training has left."""
-    P, Q, user_bias, item_bias = method.results()
-    biases, mean, units = plan.wishes.biases, link(ratings.mean, plan.wishes.loss), plan.units
-    if plan.wishes.implicit:
-        mean = 0.0  # what is predicted where nothing is known
+def _finish(plan: Plan, trainer: Trainer[Any], history: list[Epoch], reason: str, known: Ratings) -> Factors:
+    """Make the model from the parameters as they are."""
+    P, Q, user_bias, item_bias = trainer.results()
+    ratings, biases, units = trainer.ratings, plan.options.biases, plan.units
+    # the score of a cell of which nothing is known
+    mean = 0.0 if plan.options.implicit else link(ratings.mean, plan.options.loss)
     known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
     if isinstance(plan.init, Factors):
         user_rows, item_rows = init_rows(plan.init, ratings)
         known_users[user_rows.there] |= plan.init.known_users[user_rows.here]
         known_items[item_rows.there] |= plan.init.known_items[item_rows.here]
     elif plan.init is None and not biases:
-        methods.predict_mean_for_unknown(ratings, P, Q, mean)
+        predict_mean_for_unrated(ratings, P, Q, mean)
     if isinstance(plan.init, tuple):
         known_users[:], known_items[:] = True, True
     for X, unit in ((P, units.root), (Q, units.root), (user_bias, units.scale), (item_bias, units.scale)):
@@ -230,7 +260,8 @@ def _finish(
             known_items=known_items,
             history=tuple(history),
             stop_reason=reason,
-            settings=units.settings_out(method.settings._replace(regularization=method.regularization)),
+            settings=units.settings_out(trainer.settings.changed(regularization=trainer.regularization)),
+            missing=plan.missing,
             ratings=known,
             users=known.users_by_id,
             items=known.items_by_id,
@@ -239,23 +270,20 @@ def _finish(
 
 
 def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> int:
-    """Return the default passes; for a small table, more if that predicts a held-out tenth better."""
-    epochs, longer = default_epochs(ratings, plan.wishes), long_epochs(ratings)
-    if plan.wishes.method != "sgd":
-        return epochs
-    nothing_to_predict = ratings.nnz == ratings.n_users * ratings.n_items
-    if longer <= epochs or ratings.nnz < FEW_RATINGS or nothing_to_predict:
-        return max(epochs, longer)
+    """Return the default epochs; where there are several, those that predict a held-out tenth best."""
+    choices = plan.trainer.epoch_choices(ratings, plan.options)
+    if len(choices) == 1:
+        return choices[0]
     trial_rng = np.random.default_rng(rng.integers(2**63))
     kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
     trial = plan._replace(callbacks=[], init=None, stopping=Stopping(), units=Units())  # all in plan's units
 
-    def error(passes: int) -> float:
-        method = _prepare(trial, kept, engine, trial_rng)
-        train(method, passes, engine, [])
-        return _finish(trial, kept, method, [], "", kept).rmse(test)
+    def error(epochs: int) -> float:
+        trainer = _make_trainer(trial, kept, epochs, engine, trial_rng)
+        train(trainer, Checkpoints(trainer), epochs, engine, [])
+        return _finish(trial, trainer, [], "", kept).rmse(test)
 
-    return min(epochs, longer, key=error)
+    return min(choices, key=error)
 
 
 def _check_memory(needs: dict[str, int]) -> None:

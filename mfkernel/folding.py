@@ -10,6 +10,7 @@ from mfkernel import _checks
 from mfkernel.engine import ThreadEngine
 from mfkernel.objective import penalty_scale
 from mfkernel.online import grown, merged
+from mfkernel.options import both
 from mfkernel.ratings import Ratings
 from mfkernel.ridge import Penalty, solve_rows
 from mfkernel.state import State
@@ -98,13 +99,13 @@ def penalty_of(
     if reg is None:
         if settings.regularization is None:
             raise ValueError(
-                "this model does not say its regularization; make it with settings=mf.Settings("
+                "this model does not say its regularization; make it with settings=mf.SGD("
                 "regularization=(λ_P, λ_Q)), or pass fold_in(…, regularization=λ_P)"
             )
-        reg = settings.regularization[side]
+        reg = both(settings.regularization)[side]
     if bias_reg is None:
         bias_reg = settings.bias_regularization or 0.0
-    return Penalty(reg, bias_reg, settings.l1[side], settings.nonnegative)
+    return Penalty(reg, bias_reg, both(settings.l1)[side], settings.nonnegative)
 
 
 def informative(state: State, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:

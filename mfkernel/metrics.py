@@ -171,7 +171,7 @@ def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
 
 def _held_out(state: State, R: Any) -> Ratings:
     """Return held-out ratings in the rows and columns of the model; warn of those that have none there."""
-    ratings = Ratings(R, missing=state.settings.missing, copy=False)
+    ratings = Ratings(R, missing=state.missing, copy=False)
     ratings = targets(matched(ratings, (state.users, state.items), state.shape), state.settings)
     known = within(ratings, state.shape)
     if ratings.nnz and not known.nnz:
@@ -192,7 +192,7 @@ def _held_out(state: State, R: Any) -> Ratings:
 def _residuals(
     model: Factors, R: Any, missing: str | None, duplicates: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    missing = model.settings.missing if missing is None else missing
+    missing = model.missing if missing is None else missing
     values, predicted = model.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
     values = values.astype(np.float64)
     return values - predicted, values

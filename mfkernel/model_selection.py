@@ -16,7 +16,9 @@ from mfkernel._machine import available_cores
 from mfkernel.api import factorize
 from mfkernel.baseline import bias_baseline
 from mfkernel.engine import Task, ThreadEngine, interruptible
+from mfkernel.methods import make_settings
 from mfkernel.ratings import Ratings
+from mfkernel.typing import FitKeywords
 
 Fold = tuple[Ratings, Ratings]
 
@@ -342,14 +344,14 @@ def _run(
         for name in ("callback", "progress", "init"):
             if settings.get(name) not in (None, False):
                 raise ValueError(f"{name} goes with a single fit, not with several")
-        if settings.get("method") == "implicit":
-            raise ValueError(
-                "method='implicit' is judged by rankings, not by the errors that are compared here; fit the "
-                "first part of leave_k_out or train_test_split, and ask metrics.ranking about the other"
-            )
         if "k" not in settings:
             raise TypeError("k is missing: pass k=…, or try several in the grid")
         _checks.integer("k", settings["k"], 1)
+        if _is_implicit(settings):
+            raise ValueError(
+                f"method must be for known ratings, got {settings['method']!r}, which rankings judge; fit "
+                "the first part of leave_k_out or train_test_split, and pass the other to metrics.ranking"
+            )
     # what is about R is the same for all, and is read once
     about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
     given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
@@ -386,6 +388,16 @@ def _run(
         raise errors[min(errors)]
     _warn_of(errors, choices)
     return figures
+
+
+def _is_implicit(settings: dict[str, Any]) -> bool:
+    """Whether the arguments of a fit are for implicit feedback; errors in them are left to the fit."""
+    own = ("k", "method", *FitKeywords.__annotations__)
+    options = {name: value for name, value in settings.items() if name not in own}
+    try:
+        return make_settings(settings.get("method", "sgd"), options, own).implicit
+    except FAILURES:
+        return False
 
 
 class _CompiledError(Exception):

@@ -78,7 +78,7 @@ def general_update(
 
     Each is a step down the gradient of :math:`w [\ell(r, \mu + b_u + b_i + p \cdot q) + \ldots]`, with its
     own γ and λ, and for p and q then the proximal step of λ₁ and of what must not be negative. Without
-    biases, neither μ nor b counts. ``settings`` is an ``objective.Settings`` of which nothing is None.
+    biases, neither μ nor b counts. ``settings`` is an ``mf.SGD`` of which nothing is None.
     """
     z = float(p @ q + (mean + b.sum() if settings.biases else 0.0))
     e = residual(r, z, settings.loss)

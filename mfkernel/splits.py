@@ -12,19 +12,19 @@ from mfkernel.ratings import Ratings
 
 @_checks.explains_names
 def leave_k_out(
-    R: Any, k: int = 1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
+    R: Any, n: int = 1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
 ) -> tuple[Ratings, Ratings]:
-    """Hold out k random ratings of each user who has more than k.
+    """Hold out n random ratings of each user who has more than n.
 
-    Who has k ratings or fewer keeps all of them and is in no test row, so that nobody who has ratings is left
-    without any for training.
+    Users with n ratings or fewer keep all of them and have empty test rows, so that every user with ratings
+    keeps some for training.
 
     Parameters
     ----------
     R
         Anything that :class:`Ratings` takes.
-    k
-        How many to hold out of each user.
+    n
+        Number of ratings to hold out per user.
     rng
         As for ``np.random.default_rng``.
     missing, duplicates
@@ -38,21 +38,21 @@ def leave_k_out(
     Raises
     ------
     TypeError, ValueError
-        If k is no integer of at least 1, or no user has more than k ratings.
+        If n is no integer of at least 1, or no user has more than n ratings.
 
     Examples
     --------
     >>> leave_k_out([[5, 3, 4], [4, 1, 0], [0, 0, 2]], rng=0)
     (Ratings(3 users × 3 items, 4 ratings, float64), Ratings(3 users × 3 items, 2 ratings, float64))
     """
-    k = _checks.integer("k", k, 1)
+    n = _checks.integer("n", n, 1)
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     counts = ratings.user_counts()
     most = int(counts.max(initial=0))
-    if most <= k:
-        remedy = f"pass a k of at most {most - 1}" if most > 1 else "it takes a user with two"
-        raise ValueError(f"no user of R has more than k = {k} ratings, the most is {most}; {remedy}")
-    return _parted(ratings, np.where(counts > k, k, 0), np.random.default_rng(rng))
+    if most <= n:
+        remedy = f"pass n of at most {most - 1}" if most > 1 else "one user at least must have two"
+        raise ValueError(f"no user of R has more than n = {n} ratings, the most is {most}; {remedy}")
+    return _parted(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
 
 
 class Strangers(NamedTuple):

@@ -13,7 +13,7 @@ from mfkernel._ids import Ids, Vocabulary
 from mfkernel._lazy import lazy
 from mfkernel._rows import padded
 from mfkernel.engine import ThreadEngine
-from mfkernel.objective import Settings
+from mfkernel.options import Settings
 from mfkernel.ranking import Panels
 from mfkernel.ratings import Ratings
 from mfkernel.ridge import Implicit, gram
@@ -37,6 +37,7 @@ class State:
     history: tuple[Any, ...] = ()
     stop_reason: str = ""
     settings: Settings
+    missing: str = "zero"
     ratings: Ratings | None = None
     users: Vocabulary | None = None
     items: Vocabulary | None = None

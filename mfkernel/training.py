@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfkernel._lazy import lazy
+from mfkernel.checkpoints import Checkpoints
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors
-from mfkernel.methods import Method
+from mfkernel.methods.base import Trainer
 from mfkernel.validation import Validation
 
 Callback = Callable[[Epoch], Any]
@@ -66,7 +67,8 @@ class Stopping(NamedTuple):
 
 
 def train(
-    method: Method,
+    trainer: Trainer[Any],
+    checkpoints: Checkpoints,
     epochs: int,
     engine: ThreadEngine,
     history: list[Epoch],
@@ -77,17 +79,19 @@ def train(
 ) -> str:
     """Run ``epochs`` epochs, each when the tasks of the one before are done.
 
-    An epoch that diverges is undone: training goes on from the last copy of the factors with half the step
-    size. With validation ratings, that copy is of the best epoch so far, and is what is left in the end.
+    If an epoch diverges, the last checkpoint is restored and training continues with half the learning rate.
+    With validation ratings, the checkpoint is of the best epoch so far, and is restored in the end.
 
     Parameters
     ----------
+    checkpoints
+        copies of the trainer's parameters.
     history
         empty; gets a record after each epoch.
     callbacks
         called with the record of each epoch; if one returns True, training stops there.
     record_out
-        turns a record, in the units of the method's ratings, into what ``history`` and callbacks get.
+        converts a record, in the units of the trainer's ratings, to what ``history`` and callbacks get.
 
     Returns
     -------
@@ -99,36 +103,37 @@ def train(
     DivergenceError
         When the residuals are no longer finite, or absurd, however small the steps.
     """
-    progress = _Progress(method, stopping, record_out)
+    progress = _Progress(trainer, checkpoints, stopping, record_out)
     epoch, reason = 1, ""
-    interruptible(method.compile)  # so that no epoch's seconds have that in them
+    interruptible(trainer.compile)  # so that no epoch's seconds have that in them
     if validation is not None:
-        validation.measure(method, engine, Epoch(0, math.inf, 0.0, None))
+        validation.measure(trainer, engine, Epoch(0, math.inf, 0.0, None))
     while epoch <= epochs and not reason:
-        method.begin_epoch(epoch, epochs, progress.rmse)
+        checkpoints.begin_epoch()
+        trainer.begin_epoch(epoch, epochs, progress.rmse)
         start = time.perf_counter()
-        rmse, loss = method.run_epoch(epoch, engine)
-        record = Epoch(epoch, rmse, time.perf_counter() - start, method.learning_rate, loss=loss)
-        if progress.is_absurd(record) or (epoch == epochs and not interruptible(method.is_finite)):
+        rmse, loss = trainer.run_epoch(epoch, engine)
+        record = Epoch(epoch, rmse, time.perf_counter() - start, trainer.learning_rate, loss=loss)
+        if progress.is_absurd(record) or (epoch == epochs and not interruptible(trainer.is_finite)):
             epoch = progress.back(record, history) + 1
             continue
         if validation is not None:
-            record = validation.measure(method, engine, record)
+            record = validation.measure(trainer, engine, record)
         history.append(record_out(record))  # before the epoch ends: a model of an epoch has its record
-        method.end_epoch(epoch)
+        checkpoints.end_epoch(epoch)
         reason = progress.reason_to_stop(record)
         answers = [callback(history[-1]) for callback in callbacks]
         if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
             reason = "callback"
         epoch += 1
     if validation is not None:
-        method.back_to_kept()
-    elif reason and not interruptible(method.is_finite):
+        checkpoints.restore()
+    elif reason and not interruptible(trainer.is_finite):
         raise progress.divergence(record)
-    if method.slowdown < 1:
+    if trainer.learning_rate_scale < 1:
         warnings.warn(
-            f"training diverged; it went back and on with {method.slowdown:g} times the step size, as the "
-            "history shows",
+            "training diverged; it restored the last good epoch and continued with "
+            f"{trainer.learning_rate_scale:g} times the learning rate, as history shows",
             stacklevel=5,
         )
     return reason or "epochs"
@@ -137,9 +142,16 @@ def train(
 class _Progress:
     """What has been reached, and when it is enough."""
 
-    def __init__(self, method: Method, stopping: Stopping, record_out: Callable[[Epoch], Epoch]) -> None:
-        self._method, self._stopping, self._record_out = method, stopping, record_out
-        self._limit = BLOWN_UP * math.hypot(method.ratings.mean, method.ratings.std)
+    def __init__(
+        self,
+        trainer: Trainer[Any],
+        checkpoints: Checkpoints,
+        stopping: Stopping,
+        record_out: Callable[[Epoch], Epoch],
+    ) -> None:
+        self._trainer, self._checkpoints = trainer, checkpoints
+        self._stopping, self._record_out = stopping, record_out
+        self._limit = BLOWN_UP * math.hypot(trainer.ratings.mean, trainer.ratings.std)
         self._begun, self._halvings = time.perf_counter(), 0
         self.rmse = self._reached = self._best = math.inf
         self._best_epoch = 0
@@ -157,14 +169,14 @@ class _Progress:
         self._halvings += 1
         if self._halvings > MOST_HALVINGS or record.learning_rate is None:
             raise self.divergence(record)
-        self._method.slowdown /= 2
-        epoch = self._method.back_to_kept()
-        history.append(self._record_out(record)._replace(back_to=epoch))
+        self._trainer.learning_rate_scale /= 2
+        epoch = self._checkpoints.restore()
+        history.append(self._record_out(record)._replace(rolled_back_to=epoch))
         return epoch
 
     def divergence(self, record: Epoch) -> DivergenceError:
         """Word the error for the epoch in which training is given up."""
-        shrinkage = (record.learning_rate or 0.0) * max(self._method.regularization)  # has no unit
+        shrinkage = (record.learning_rate or 0.0) * max(self._trainer.regularization)  # has no unit
         return divergence(self._record_out(record), shrinkage)
 
     def reason_to_stop(self, record: Epoch) -> str:
@@ -177,9 +189,9 @@ class _Progress:
             before, reached = self._best, record.validation_error
             if reached < self._best:
                 self._best, self._best_epoch = reached, record.epoch
-                self._method.keep(record.epoch)
+                self._checkpoints.save(record.epoch)
         else:
-            self._method.keep_now_and_then(record.epoch)
+            self._checkpoints.save_now_and_then(record.epoch)
         if patience is not None and record.epoch >= self._best_epoch + patience:
             return "patience"
         # an objective rises by rounding alone

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfkernel.objective import Settings
+from mfkernel.options import Settings
 from mfkernel.ratings import Ratings
 
 BLOCK = 2**17  # ratings that are in float64 at a time
@@ -92,9 +92,9 @@ class Units(NamedTuple):
         changes = {
             name: _times(getattr(settings, name), factor**power)
             for name, factor in factors.items()
-            if getattr(settings, name) is not None
+            if name in settings.names() and getattr(settings, name) is not None
         }
-        return settings._replace(**changes)
+        return settings.changed(**changes)
 
     def record_out(self, record: Any) -> Any:
         """Return the record of an epoch, measured in these units, in ratings."""

@@ -76,7 +76,7 @@ def penalties_of(model):
     for rows, size, reg in zip((R.users, R.items), model.shape, s.regularization, strict=True):
         regs = [reg] * model.k + ([s.bias_regularization] if s.biases else [])
         scale = np.bincount(rows, weights_of(R), size)
-        found.append(np.outer(scale if s.weighted else scale > 0, regs))
+        found.append(np.outer(scale if s.is_per_rating else scale > 0, regs))
     return found
 
 
@@ -141,7 +141,7 @@ def bits(model):
     return [None if X is None else X.tobytes() for X in arrays], history
 
 
-def alternated(R, Q0, epochs, reg, bias_reg, weighted, item_bias=None):
+def alternated(R, Q0, epochs, reg, bias_reg, per, item_bias=None):
     """Return P and Q after some epochs of the reference, biases in their last column if there are such."""
     w, (m, n), biased = weights_of(R), R.shape, item_bias is not None
     P, Q = np.zeros((m, Q0.shape[0])), Q0.T.copy()
@@ -151,7 +151,7 @@ def alternated(R, Q0, epochs, reg, bias_reg, weighted, item_bias=None):
             base = R.mean + biases[1 - side] if biased else np.zeros(len(Y))
             for u in np.unique(rows):
                 at = rows == u
-                c = w[at].sum() if weighted else 1.0
+                c = w[at].sum() if per == "rating" else 1.0
                 x = reference.als_row(
                     Y, columns[at], R.values[at], w[at], base, c * reg[side], c * bias_reg if biased else None
                 )
@@ -163,18 +163,18 @@ def alternated(R, Q0, epochs, reg, bias_reg, weighted, item_bias=None):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
-def test_factors__are_those_of_the_reference(kind, weighted):
+def test_factors__are_those_of_the_reference(kind, per):
     R, rng = some_ratings(6, 5, 0.6), np.random.default_rng(1)
     init = rng.normal(size=(6, 3)), rng.normal(size=(3, 5))
-    reg = {"regularization": (0.2, 0.5), "weighted": weighted}
+    reg = {"regularization": (0.2, 0.5), "regularization_per": per}
     if kind != "plain":
         reg["bias_regularization"] = 0.3
     model = fit(R, 3, kind, init=init, **reg)
     assert (model.ratings.weights is not None) == (kind == "weights")
     P, Q, b, c = alternated(
-        model.ratings, init[1], 3, (0.2, 0.5), 0.3, weighted, None if kind == "plain" else np.zeros(5)
+        model.ratings, init[1], 3, (0.2, 0.5), 0.3, per, None if kind == "plain" else np.zeros(5)
     )
     np.testing.assert_allclose(model.P, P, rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(model.Q, Q.T, rtol=1e-9, atol=1e-10)
@@ -189,16 +189,16 @@ def test_factors__are_those_of_the_reference(kind, weighted):
     n=st.integers(1, 12),
     share=st.sampled_from([0.0, 0.2, 0.6, 1.0]),
     k=st.sampled_from(RANKS),
-    weighted=st.booleans(),
+    per=st.sampled_from(["row", "rating"]),
     reg=st.sampled_from([0.01, 0.3, 20.0]),
     ratio=st.sampled_from([0.1, 1.0]),
     scale=st.sampled_from([1e-3, 1.0, 1e4]),
     seed=st.integers(0, 999),
 )
-def test_items__solve_their_normal_equations(m, n, share, k, kind, weighted, reg, ratio, scale, seed):
+def test_items__solve_their_normal_equations(m, n, share, k, kind, per, reg, ratio, scale, seed):
     R = some_ratings(m, n, share, seed)
     R = R.with_values(R.values * scale)
-    regs = {"regularization": (reg * scale, ratio * reg * scale), "weighted": weighted}
+    regs = {"regularization": (reg * scale, ratio * reg * scale), "regularization_per": per}
     if kind != "plain":
         regs["bias_regularization"] = ratio
     model = fit(R, k, kind, solver="cholesky", rng=seed, epochs=2, **regs)
@@ -265,36 +265,36 @@ def test_transpose__converges_to_the_same_objective():
     np.testing.assert_allclose(one.reconstruct(), other.reconstruct().T, atol=1e-4)
 
 
-def test_weighted__is_lambda_per_rating():
+def test_regularization_per__is_lambda_per_rating():
     R = some_ratings(6, 4, 1.0)
-    one = fit(R, 3, regularization=0.5, weighted=True)
-    other = fit(R, 3, regularization=(0.5 * 4, 0.5 * 6), weighted=False)
-    assert (one.settings.weighted, other.settings.weighted) == (True, False)
+    one = fit(R, 3, regularization=0.5, regularization_per="rating")
+    other = fit(R, 3, regularization=(0.5 * 4, 0.5 * 6), regularization_per="row")
+    assert (one.settings.is_per_rating, other.settings.is_per_rating) == (True, False)
     np.testing.assert_allclose(one.P, other.P, rtol=1e-12)
     assert losses(one)[-1] == pytest.approx(losses(other)[-1], rel=1e-12)
 
 
-def test_weighted__is_the_default_unless_regularization_is_given(ratings):
+def test_regularization_per__is_the_default_unless_regularization_is_given(ratings):
     chosen = fit(ratings, epochs=1)
-    assert chosen.settings.weighted
-    assert not fit(ratings, epochs=1, regularization=1.0).settings.weighted
-    assert not fit(ratings, epochs=1, weighted=False).settings.weighted
-    assert fit(ratings, epochs=1, regularization=1.0, weighted=True).settings.weighted
-    again = fit(ratings, epochs=1, weighted=True, regularization=chosen.settings.regularization)
+    assert chosen.settings.is_per_rating
+    assert not fit(ratings, epochs=1, regularization=1.0).settings.is_per_rating
+    assert not fit(ratings, epochs=1, regularization_per="row").settings.is_per_rating
+    assert fit(ratings, epochs=1, regularization=1.0, regularization_per="rating").settings.is_per_rating
+    again = fit(ratings, epochs=1, regularization_per="rating", regularization=chosen.settings.regularization)
     assert_same(again, chosen)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weighted", [False, True])
-def test_weights__only_their_ratios_to_penalties_per_row_matter(weighted):
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_weights__only_their_ratios_to_penalties_per_row_matter(per):
     """Where λ is per rating, it counts as often as the rating."""
     R = some_ratings(9, 8, 0.5)
     w = np.random.default_rng(0).choice([1.0, 2.0, 5.0], R.nnz)
 
     def found(c, weights):
-        per_row = 1.0 if weighted else c
+        per_row = 1.0 if per == "rating" else c
         regs = {"regularization": 0.5 * per_row, "bias_regularization": 0.25 * per_row}
-        return fit(R, biases=True, weighted=weighted, sample_weight=weights, **regs)
+        return fit(R, biases=True, regularization_per=per, sample_weight=weights, **regs)
 
     one, other, uneven = found(1, w), found(4, 4 * w), found(3, 3 * w)
     assert_same(one, other)
@@ -305,10 +305,10 @@ def test_weights__only_their_ratios_to_penalties_per_row_matter(weighted):
     assert abs(found(1, None).P - one.P).max() > 1e-3
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_weights__of_any_size_are_met_by_defaults(weighted):
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_weights__of_any_size_are_met_by_defaults(per):
     R, w = some_ratings(9, 8, 0.6), np.random.default_rng(0).choice([1.0, 2.0, 5.0], 72)
-    one, other = (fit(R, biases=True, weighted=weighted, sample_weight=c * w[: R.nnz]) for c in (1, 64))
+    one, other = (fit(R, biases=True, regularization_per=per, sample_weight=c * w[: R.nnz]) for c in (1, 64))
     np.testing.assert_allclose(other.predict(R.users, R.items), one.predict(R.users, R.items), rtol=1e-6)
 
 
@@ -316,7 +316,7 @@ def test_weights__of_zero_leave_a_rating_out():
     R = some_ratings(9, 8, 0.5)
     w = np.where(np.arange(R.nnz) % 5 == 0, 0.0, 2.0)
     w[R.users == 4] = 0
-    options = {"biases": True, "weighted": False, "regularization": 0.5}
+    options = {"biases": True, "regularization_per": "row", "regularization": 0.5}
     one = fit(R, sample_weight=w, **options)
     other = fit(R.select(w > 0), sample_weight=w[w > 0], **options)
     assert_same(one, other)
@@ -578,17 +578,17 @@ def test_progress__shows_the_objective(capsys):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
-def test_fold_in__solves_the_normal_equations(kind, weighted):
-    model = fit(some_ratings(8, 7, 0.6), 3, kind, regularization=(0.3, 0.9), weighted=weighted)
+def test_fold_in__solves_the_normal_equations(kind, per):
+    model = fit(some_ratings(8, 7, 0.6), 3, kind, regularization=(0.3, 0.9), regularization_per=per)
     strangers = some_ratings(4, 7, 0.5, seed=1)
     folded = model.fold_in(strangers)
     biased = kind == "biased"
     base = model.mean + model.item_bias if biased else np.zeros(7)
     for u in np.unique(strangers.users):
         at = strangers.users == u
-        c = at.sum() if weighted else 1
+        c = at.sum() if per == "rating" else 1
         x = reference.als_row(
             model.Q.T, strangers.items[at], strangers.values[at], np.ones(at.sum()), base, 0.3 * c,
             model.settings.bias_regularization * c if biased else None,
@@ -598,20 +598,20 @@ def test_fold_in__solves_the_normal_equations(kind, weighted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weighted", [False, True])
-def test_fold_in__finds_the_users_of_the_converged_model(weighted):
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_fold_in__finds_the_users_of_the_converged_model(per):
     R = some_ratings(9, 8, 0.7)
-    model = fit(R, 2, "biased", regularization=0.5, weighted=weighted, epochs=500)
+    model = fit(R, 2, "biased", regularization=0.5, regularization_per=per, epochs=500)
     folded = model.fold_in(R)
     np.testing.assert_allclose(folded.P, model.P, atol=1e-7)
     np.testing.assert_allclose(folded.user_bias, model.user_bias, atol=1e-7)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
-def test_partial_fit__leaves_items_that_solve_their_equations(kind, weighted):
+def test_partial_fit__leaves_items_that_solve_their_equations(kind, per):
     R = some_ratings(9, 8, 0.6)
-    model = fit(R, 3, kind, regularization=(0.3, 0.9), weighted=weighted)
+    model = fit(R, 3, kind, regularization=(0.3, 0.9), regularization_per=per)
     before = model.Q.copy()
     users, items = np.array([0, 9, 9, 10, 3]), np.array([1, 1, 4, 8, 8])
     model.partial_fit((users, items, np.array([5.0, 1, 2, 3, 4])))
@@ -620,16 +620,16 @@ def test_partial_fit__leaves_items_that_solve_their_equations(kind, weighted):
     np.testing.assert_array_equal(model.Q[:, [0, 2]], before[:, [0, 2]])
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_partial_fit__and_explain_heed_weights_as_training_does(weighted):
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_partial_fit__and_explain_heed_weights_as_training_does(per):
     R = some_ratings(9, 8, 0.6)
     free = np.flatnonzero(~np.isin(np.arange(8), R.indices[R.indptr[0] : R.indptr[1]]))[:1]
     models = []
     for c in (1.0, 16.0):
         w = c * np.random.default_rng(0).choice([0.5, 1.5, 2.0], R.nnz)
-        per_row = 1.0 if weighted else c
+        per_row = 1.0 if per == "rating" else c
         regs = {"regularization": 0.5 * per_row, "bias_regularization": 0.25 * per_row}
-        model = fit(R, 3, biases=True, weighted=weighted, sample_weight=w, **regs)
+        model = fit(R, 3, biases=True, regularization_per=per, sample_weight=w, **regs)
         parts = model.explain(1, 2)
         new = mf.Ratings(([0], free, [4.0], (9, 8)), sample_weight=[c])
         models.append((model.partial_fit(new), parts.contributions))
@@ -638,10 +638,10 @@ def test_partial_fit__and_explain_heed_weights_as_training_does(weighted):
     np.testing.assert_allclose(models[1][0].P, models[0][0].P, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
-def test_explain__adds_up_and_leaves_nothing_over(kind, weighted):
-    model = fit(some_ratings(9, 8, 0.7), 2, kind, regularization=0.5, weighted=weighted, epochs=500)
+def test_explain__adds_up_and_leaves_nothing_over(kind, per):
+    model = fit(some_ratings(9, 8, 0.7), 2, kind, regularization=0.5, regularization_per=per, epochs=500)
     for u, i in ((0, 0), (3, 5), (8, 7)):
         parts = model.explain(u, i, 99)
         total = parts.mean + parts.user_bias + parts.item_bias + parts.contributions.sum() + parts.rest
@@ -661,14 +661,19 @@ def test_explain__of_a_stranger_leaves_nothing_over(kind):
 
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_save__keeps_all(kind, tmp_path):
-    options = {"weighted": True, "regularization": (0.2, 0.4), "solver": "subspace", "nonnegative": False}
+    options = {
+        "regularization_per": "rating",
+        "regularization": (0.2, 0.4),
+        "solver": "subspace",
+        "nonnegative": False,
+    }
     model = fit(some_ratings(9, 8, 0.6), 3, kind, **options)
     model.save(tmp_path / "model.npz")
     loaded = mf.load(tmp_path / "model.npz")
     assert bits(loaded) == bits(model)
     assert loaded.history == model.history
     assert loaded.settings == model.settings
-    assert (loaded.settings.method, loaded.settings.weighted, loaded.settings.solver) == (
+    assert (loaded.settings.method, loaded.settings.is_per_rating, loaded.settings.solver) == (
         "als",
         True,
         "subspace",
@@ -809,29 +814,36 @@ def test_ctrl_c__is_answered_at_once_with_a_whole_epoch(method, solver):
     ],
 )  # fmt: skip
 def test_arguments__of_sgd_are_refused(method, name, value):
-    with pytest.raises(ValueError, match=rf"^{name} .*'sgd'.*{method}"):
+    with pytest.raises(TypeError, match=rf"^{name} .*'sgd'.*{method}"):
         mf.factorize(DENSE, 1, method=method, **{name: value})
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weighted", True), ("weighted", False), ("solver", "cg"), ("alpha", 2.0), ("unobserved_weight", 0.5)],
+    [
+        ("regularization_per", "rating"),
+        ("regularization_per", "row"),
+        ("solver", "cg"),
+        ("alpha", 2.0),
+        ("unobserved_weight", 0.5),
+    ],
 )
 def test_arguments__of_als_are_refused_by_sgd(name, value):
-    with pytest.raises(ValueError, match=rf"^{name} .*'implicit'.*sgd"):
+    with pytest.raises(TypeError, match=rf"^{name} .*'implicit'.*sgd"):
         mf.factorize(DENSE, 1, **{name: value})
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"alpha": 2.0}, ValueError, "^alpha .*'implicit'.*'als'"),
-        ({"unobserved_weight": 0.5}, ValueError, "^unobserved_weight .*'implicit'.*'als'"),
+        ({"alpha": 2.0}, TypeError, "^alpha .*'implicit'.*'als'"),
+        ({"unobserved_weight": 0.5}, TypeError, "^unobserved_weight .*'implicit'.*'als'"),
         ({"solver": "qr"}, ValueError, "solver.*'cholesky', 'cg', 'subspace'.*'qr'"),
         ({"solver": 3}, ValueError, "solver.*3"),
         ({"solver": "cg", "nonnegative": True}, ValueError, "nonnegative.*'cholesky'.*'cg'"),
         ({"solver": "subspace", "nonnegative": True}, ValueError, "nonnegative.*'cholesky'.*'subspace'"),
-        ({"weighted": "yes"}, TypeError, "weighted.*'yes'"),
+        ({"regularization_per": "user"}, ValueError, "regularization_per.*'rating', 'row'.*'user'"),
+        ({"weighted": True}, TypeError, "weighted; pass regularization_per"),
         ({"regularization": -1}, ValueError, "regularization.*-1"),
         ({"regularization": (1, math.nan)}, ValueError, r"regularization\[1\].*nan"),
         ({"bias_regularization": -1, "biases": True}, ValueError, "bias_regularization.*-1"),
@@ -852,7 +864,7 @@ def test_quality__is_above_that_of_biases():
     train, test = mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)
     model = mf.factorize(train, 16, method="als", biases=True, rng=0)
     assert len(model.history) == 15
-    assert model.settings.weighted
+    assert model.settings.is_per_rating
     assert model.rmse(test) < 0.96 * bias_baseline(train).rmse(test)
 
 
@@ -867,12 +879,32 @@ def rating_file(tmp_path, ratings):
 @pytest.mark.slow
 def test_program__factorizes(capsys, rating_file, tmp_path):
     options = ["--method", "als", "--biases", "-k", "4", "--seed", "3", "--dtype", "float64"]
-    more = ["--solver", "subspace", "--weighted", "--regularization", "0.2", "--epochs", "5", "--test", "0.1"]
+    more = [
+        "--solver",
+        "subspace",
+        "--regularization-per",
+        "rating",
+        "--regularization",
+        "0.2",
+        "--epochs",
+        "5",
+        "--test",
+        "0.1",
+    ]
     main(["factorize", str(rating_file), *options, *more, "-o", str(tmp_path / "model.npz")])
     captured = capsys.readouterr()
     model = mf.load(tmp_path / "model.npz")
     train, test = mf.train_test_split(mf.read_ratings(rating_file), 0.1, rng=3)
-    expected = fit(train, 4, "biased", rng=3, solver="subspace", weighted=True, regularization=0.2, epochs=5)
+    expected = fit(
+        train,
+        4,
+        "biased",
+        rng=3,
+        solver="subspace",
+        regularization_per="rating",
+        regularization=0.2,
+        epochs=5,
+    )
     assert_same(model, expected)
     assert model.settings == expected.settings
     assert f"{expected.rmse(train):.4f}    {expected.rmse(test):.4f}" in captured.out
@@ -900,7 +932,7 @@ def test_program__factorizes_the_example(capsys):
         (["--method", "als", "--solver", "cg", "--nonnegative"], "nonnegative.*'cg'"),
         (["--method", "als", "--regularization", "0", "-k", "9"], "ratings, k = 9.*regularization"),
         (["--solver", "cg"], "solver .*'als'.*'sgd'"),
-        (["--weighted"], "weighted .*'als'.*'sgd'"),
+        (["--regularization-per", "rating"], "regularization_per .*'als'.*'sgd'"),
     ],
 )
 def test_program__says_in_one_line_what_is_wrong(capsys, rating_file, options, message):

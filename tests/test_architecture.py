@@ -40,8 +40,7 @@ def test_docstrings__examples_are_true(name):
     assert failed == 0
 
 
-def test_public_names__are_sorted_and_documented():
-    assert sorted(mf.__all__) == mf.__all__
+def test_public_names__are_documented():
     assert all(getattr(mf, name).__doc__ for name in mf.__all__)
 
 

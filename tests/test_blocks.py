@@ -12,6 +12,7 @@ import tracemalloc
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfkernel as mf
+from mfkernel.typing import ScheduleName
 from tests.forms import assert_same, python, quick
 from tests.interrupts import AT_ONCE, answers
 
@@ -427,7 +429,7 @@ def test_blocks__an_interrupt_in_the_callback_leaves_the_model_of_that_epoch(las
     assert raised.value.model is model
 
 
-@pytest.mark.parametrize("schedule", mf.api.SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(ScheduleName))
 def test_interrupted__model_knows_what_a_stopped_one_knows(schedule):
     R = mf.Ratings(([0, 0, 2, 4], [0, 1, 1, 3], [5.0, 3, 4, 1], (6, 5)))
 
@@ -445,7 +447,7 @@ def test_interrupted__model_knows_what_a_stopped_one_knows(schedule):
     np.testing.assert_array_equal(model.predict([1, 0], [0, 2]), [R.mean] * 2)
 
 
-@pytest.mark.parametrize("schedule", mf.api.SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(ScheduleName))
 def test_interrupted__model_is_none_the_worse_for_what_happens_later(schedule):
     R = mf.datasets.synthetic(100, 80, 2000)
 
@@ -489,7 +491,7 @@ def interrupted_at(line, R, **options):
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("keep_after", quick([0, 1000], 0), ids=["kept each epoch", "kept never"])
 def test_blocks__ctrl_c_on_any_line_leaves_a_whole_epoch(keep_after, n_threads, monkeypatch):
-    monkeypatch.setattr("mfkernel.methods.KEEP_AFTER", keep_after)
+    monkeypatch.setattr("mfkernel.checkpoints.INTERVAL", keep_after)
     R, options = mf.datasets.synthetic(60, 50, 900), {"n_threads": n_threads, "epochs": 3, "k": 4}
     expected = [None, *(bits(stopped_after(epoch, R, **options)) for epoch in (1, 2, 3))]
     whole, lines = interrupted_at(math.inf, R, **options)
@@ -814,7 +816,7 @@ def memory_needed(R, k, monkeypatch, **options):
         raise ValueError("not refused")
 
     least, most = 0, 2**31
-    monkeypatch.setattr("mfkernel.fitting._prepare", stop)
+    monkeypatch.setattr("mfkernel.fitting._make_trainer", stop)
     while most - least > 2**16:
         free = (least + most) // 2
         monkeypatch.setattr("mfkernel.fitting.available_memory", lambda free=free: free)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
+from mfkernel.methods import METHODS
 
 IDS = {"user_ids": [f"u{n}" for n in range(30)], "item_ids": list(range(100, 120))}
 RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "users", "items", "user_ids", "item_ids")
@@ -363,11 +365,9 @@ def test_factors__are_finite(value, place):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"method": "svd"},
         {"loss": "l1"},
         {"decay": "slow"},
-        {"solver": "lu"},
-        {"missing": "zeros"},
+        {"method": "als", "solver": "lu"},
         {"regularization": (-1.0, 0.1)},
         {"regularization": (np.nan, 0.1)},
         {"regularization": (0.1, 0.1, 0.1)},
@@ -377,19 +377,25 @@ def test_factors__are_finite(value, place):
         {"huber_delta": -1.0},
         {"bias_regularization": np.nan},
         {"nonnegative": "yes"},
-        {"alpha": -1.0},
-        {"alpha": None},
+        {"method": "implicit", "alpha": -1.0},
+        {"method": "implicit", "alpha": None},
         {"method": "implicit", "unobserved_weight": 2.0},
         {"method": "als", "loss": "logistic"},
     ],
     ids=repr,
 )
 def test_settings__that_no_fit_has_are_refused(wrong, tmp_path):
-    with pytest.raises((TypeError, ValueError), match="settings"):
-        mf.Factors(np.ones((3, 2)), np.ones((2, 4)), settings=mf.Settings(**wrong))
+    options = dict(wrong)
+    kind = METHODS[options.pop("method", "sgd")].options
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))):
+        kind(**options)
     model = mf.Factors(np.ones((3, 2)), np.ones((2, 4)))
-    object.__setattr__(model.state, "settings", mf.Settings(**wrong))  # as a damaged file would have it
     model.save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+    header["settings"] |= wrong
+    np.savez(tmp_path / "m.npz", **arrays | {"header": np.array(json.dumps(header))})
     with pytest.raises(ValueError, match=r"m\.npz is not a whole model .*settings"):
         mf.load(tmp_path / "m.npz")
 
@@ -546,19 +552,23 @@ def test_factorize__goes_on_from_the_model_as_it_was():
         ),
         ({"known_users": [0, 1, 2]}, TypeError, "known_users must be True or False"),
         ({"known_users": ["a", "b", "c"]}, TypeError, "known_users must be True or False"),
-        ({"P": -np.ones((3, 2)), "settings": mf.Settings(nonnegative=True)}, ValueError, "negative"),
+        ({"P": -np.ones((3, 2)), "settings": mf.SGD(nonnegative=True)}, ValueError, "negative"),
         (
-            {"ratings": mf.Ratings(np.full((3, 4), 5.0)), "settings": mf.Settings(loss="logistic")},
+            {"ratings": mf.Ratings(np.full((3, 4), 5.0)), "settings": mf.SGD(loss="logistic")},
             ValueError,
             "logistic",
         ),
         (
-            {"ratings": mf.Ratings(np.full((3, 4), -5.0)), "settings": mf.Settings(method="implicit")},
+            {"ratings": mf.Ratings(np.full((3, 4), -5.0)), "settings": mf.ImplicitALS()},
             ValueError,
             "implicit",
         ),
-        ({"settings": mf.Settings(method="als", learning_rate=0.1)}, ValueError, "settings of method='als'"),
-        ({"settings": mf.Settings(decay="adaptive", nonnegative=True)}, ValueError, r"settings\.decay"),
+        ({"missing": "zeros"}, ValueError, "missing must be one of 'zero', 'nan', got 'zeros'"),
+        (
+            {"settings": mf.ImplicitALS(), "user_bias": np.ones(3), "item_bias": np.ones(4)},
+            ValueError,
+            "user_bias must be None with settings of ImplicitALS",
+        ),
         (
             {"user_ids": mf.Ratings(np.ones((5, 1)), user_ids=range(5)).users_by_id},
             ValueError,

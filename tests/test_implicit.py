@@ -59,7 +59,7 @@ def penalties_of(model):
     (_, X), s = cells_of(model), model.settings
     counts = X.sum(axis=1), X.sum(axis=0)
     return [
-        reg * (count + s.unobserved_weight * size if s.weighted else np.ones(count.size))
+        reg * (count + s.unobserved_weight * size if s.is_per_rating else np.ones(count.size))
         for reg, count, size in zip(s.regularization, counts, X.shape[::-1], strict=True)
     ]
 
@@ -101,14 +101,19 @@ def bits(model):
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("unobserved", [1.0, 0.3, 0.0])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_factors__are_those_of_the_textbook(weighted, unobserved, rng):
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_factors__are_those_of_the_textbook(per, unobserved, rng):
     """Epoch by epoch, with the dense formula of Hu, Koren and Volinsky for each row."""
     R = feedback()
     m, n = R.shape
     init = rng.normal(size=(m, 3)), rng.normal(size=(3, n))
     reg, alpha = (0.4, 0.7), 2.5
-    options = {"weighted": weighted, "regularization": reg, "alpha": alpha, "unobserved_weight": unobserved}
+    options = {
+        "regularization_per": per,
+        "regularization": reg,
+        "alpha": alpha,
+        "unobserved_weight": unobserved,
+    }
     model = fit(R, 3, init=init, **options)
     P, Q = np.zeros((m, 3)), init[1].T.copy()
     for _ in range(3):
@@ -118,7 +123,7 @@ def test_factors__are_those_of_the_textbook(weighted, unobserved, rng):
         ):
             for u in range(len(X)):
                 at = rows == u
-                c = at.sum() + unobserved * len(Y) if weighted else 1.0
+                c = at.sum() + unobserved * len(Y) if per == "rating" else 1.0
                 X[u] = 0
                 if at.any():
                     X[u] = reference.implicit_row(
@@ -134,7 +139,7 @@ def test_factors__are_those_of_the_textbook(weighted, unobserved, rng):
     n=st.integers(1, 12),
     share=st.sampled_from([0.0, 0.2, 0.6, 1.0]),
     k=st.sampled_from(RANKS),
-    weighted=st.booleans(),
+    per=st.sampled_from(["row", "rating"]),
     reg=st.sampled_from([0.01, 0.3, 20.0]),
     ratio=st.sampled_from([0.1, 1.0]),
     alpha=st.sampled_from([0.0, 1.0, 40.0]),
@@ -142,11 +147,9 @@ def test_factors__are_those_of_the_textbook(weighted, unobserved, rng):
     heavy=st.sampled_from([1e-3, 1.0, 100.0]),
     seed=st.integers(0, 999),
 )
-def test_items__solve_their_normal_equations(
-    m, n, share, k, weighted, reg, ratio, alpha, unobserved, heavy, seed
-):
+def test_items__solve_their_normal_equations(m, n, share, k, per, reg, ratio, alpha, unobserved, heavy, seed):
     model = fit(
-        feedback(m, n, share, seed, heavy), k, weighted=weighted, regularization=(reg, ratio * reg),
+        feedback(m, n, share, seed, heavy), k, regularization_per=per, regularization=(reg, ratio * reg),
         alpha=alpha, unobserved_weight=unobserved, solver="cholesky", epochs=2, rng=seed,
     )  # fmt: skip
     assert (model.P.shape, model.Q.shape) == ((m, k), (k, n))
@@ -183,12 +186,12 @@ def test_no_weight_of_the_unobserved__leaves_least_squares_of_the_stored():
     )
 
 
-def test_weighted__is_lambda_per_cell():
+def test_regularization_per__is_lambda_per_cell():
     R = feedback(6, 4, 1.0)
     options = {"unobserved_weight": 0.5}
-    one = fit(R, 3, regularization=0.1, weighted=True, **options)
+    one = fit(R, 3, regularization=0.1, regularization_per="rating", **options)
     other = fit(R, 3, regularization=(0.1 * (4 + 0.5 * 4), 0.1 * (6 + 0.5 * 6)), **options)
-    assert (one.settings.weighted, other.settings.weighted) == (True, False)
+    assert (one.settings.is_per_rating, other.settings.is_per_rating) == (True, False)
     np.testing.assert_allclose(one.P, other.P, rtol=1e-12)
 
 
@@ -229,12 +232,18 @@ def test_result__is_the_same_on_any_number_of_threads(solver, monkeypatch):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
-def test_loss__is_the_objective_over_all_cells(solver, weighted, monkeypatch):
+def test_loss__is_the_objective_over_all_cells(solver, per, monkeypatch):
     monkeypatch.setattr("mfkernel.ridge.BLOCK", 8)
     model = fit(
-        feedback(), 9, solver=solver, weighted=weighted, regularization=0.2, unobserved_weight=0.5, epochs=4
+        feedback(),
+        9,
+        solver=solver,
+        regularization_per=per,
+        regularization=0.2,
+        unobserved_weight=0.5,
+        epochs=4,
     )
     assert losses(model)[-1] == pytest.approx(objective(model), rel=1e-10)
     assert_never_rises(model, 1e-12)
@@ -385,9 +394,9 @@ def test_strengths__below_zero_are_named_wherever_they_come(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"biases": True}, ValueError, "^biases .*'als'.*'implicit'"),
-        ({"bias_regularization": 0.1}, ValueError, "^bias_regularization .*'als'.*'implicit'"),
-        ({"sample_weight": np.ones((2, 2))}, ValueError, "^sample_weight .*'als'.*'implicit'"),
+        ({"biases": True}, TypeError, "^biases .*'als'.*'implicit'"),
+        ({"bias_regularization": 0.1}, TypeError, "^bias_regularization .*'als'.*'implicit'"),
+        ({"sample_weight": np.ones((2, 2))}, ValueError, "sample_weight.*'implicit'"),
         ({"alpha": -1}, ValueError, "alpha.*-1"),
         ({"alpha": math.inf}, ValueError, "alpha.*inf"),
         ({"alpha": "much"}, TypeError, "alpha.*'much'"),
@@ -462,15 +471,20 @@ def test_ctrl_c__leaves_the_model_of_the_last_epoch():
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("weighted", [False, True])
-def test_fold_in__solves_the_equations_of_all_cells(weighted):
-    options = {"regularization": (0.3, 0.9), "alpha": 2.0, "unobserved_weight": 0.5, "weighted": weighted}
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_fold_in__solves_the_equations_of_all_cells(per):
+    options = {
+        "regularization": (0.3, 0.9),
+        "alpha": 2.0,
+        "unobserved_weight": 0.5,
+        "regularization_per": per,
+    }
     model, strangers = fit(feedback(share=0.6), **options), feedback(4, 7, 0.5, seed=1)
     assert model.known_items.all()
     folded = model.fold_in(strangers)
     for u in range(4):
         at = strangers.users == u
-        c = at.sum() + 0.5 * 7 if weighted else 1
+        c = at.sum() + 0.5 * 7 if per == "rating" else 1
         x = (
             reference.implicit_row(model.Q.T, strangers.items[at], strangers.values[at], 2.0, 0.5, 0.3 * c)
             * at.any()
@@ -484,9 +498,9 @@ def test_fold_in__finds_the_users_of_the_converged_model():
     np.testing.assert_allclose(model.fold_in(R).P, model.P, atol=1e-7)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_partial_fit__leaves_items_that_solve_their_equations(weighted):
-    model = fit(feedback(share=0.6), regularization=(0.3, 0.9), weighted=weighted)
+@pytest.mark.parametrize("per", ["row", "rating"])
+def test_partial_fit__leaves_items_that_solve_their_equations(per):
+    model = fit(feedback(share=0.6), regularization=(0.3, 0.9), regularization_per=per)
     before = model.Q.copy()
     users, items = np.array([0, 8, 8, 9, 3]), np.array([1, 1, 4, 7, 7])
     model.partial_fit((users, items, np.array([5.0, 1, 2, 0, 4])))
@@ -496,7 +510,11 @@ def test_partial_fit__leaves_items_that_solve_their_equations(weighted):
 
 
 @pytest.mark.parametrize(
-    "options", quick([{}, {"alpha": 3.0, "unobserved_weight": 0.1}, {"weighted": False}], {"weighted": False})
+    "options",
+    quick(
+        [{}, {"alpha": 3.0, "unobserved_weight": 0.1}, {"regularization_per": "row"}],
+        {"regularization_per": "row"},
+    ),
 )
 def test_explain__adds_up_and_leaves_nothing_over(options):
     R = feedback(share=0.5)
@@ -543,7 +561,7 @@ def test_questions__are_answered_by_scores():
 
 @pytest.mark.slow
 def test_save__keeps_all(tmp_path):
-    options = {"alpha": 2.0, "unobserved_weight": 0.25, "solver": "cg", "weighted": True}
+    options = {"alpha": 2.0, "unobserved_weight": 0.25, "solver": "cg", "regularization_per": "rating"}
     users, items = [f"u{n}" for n in range(8)], np.arange(7) * 10
     R = mf.Ratings(feedback(), user_ids=users, item_ids=items)
     model = fit(R, regularization=(0.2, 0.4), **options, validation=0.2)

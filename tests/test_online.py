@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
-from mfkernel.objective import Settings
+from mfkernel.options import SGD
 from tests.forms import DENSE, assert_same, fit, quick
 
 pytestmark = pytest.mark.kernel
 
 M, N, K = 5, 6, 2
-REG = Settings(regularization=(0.1, 0.2), bias_regularization=0.05)
+REG = SGD(regularization=(0.1, 0.2), bias_regularization=0.05)
 USER_IDS, ITEM_IDS = ["eve", "bob", "Ann", "zoë", "max"], [30, 10, 60, 20, 50, 40]
 OLD = {
     (0, 0): 5.0, (0, 2): 3.0, (0, 5): 1.0, (1, 1): 4.0, (1, 2): 2.0, (2, 0): 1.0, (2, 3): 5.0,
@@ -282,7 +283,7 @@ def test_fold_in__names_a_wrong_option(options, error, message):
 @BOTH
 def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
     known = mf.Ratings((*triplets(OLD)[:2], np.tile([0.0, 1], 6)))
-    model = made(biases, settings=REG._replace(loss="logistic"), ratings=known)
+    model = made(biases, settings=replace(REG, loss="logistic"), ratings=known)
     zeros, ones = (model.fold_in(([0, 2, 3], [low, 1.0, low])) for low in (0.0, -1.0))
     assert_same(zeros, ones)
     y, r = model.Q.T[[0, 2, 3]], np.array([0.0, 1, 0])
@@ -295,7 +296,7 @@ def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
 
 
 def test_fold_in__asks_for_the_regularization_if_the_model_has_none():
-    model = made(settings=Settings())
+    model = made(settings=SGD())
     with pytest.raises(ValueError, match="regularization="):
         model.fold_in({0: 1.0})
     assert_row(model.fold_in((ITEMS, VALUES), regularization=0.3), 0, model, ITEMS, VALUES, 0.3)
@@ -507,7 +508,7 @@ def test_partial_fit__leaves_the_model_as_it_was_if_it_is_cut_off(biases, call, 
 def test_partial_fit__says_what_it_lacks():
     with pytest.raises(ValueError, match="does not hold the ratings"):
         made(ratings=None).partial_fit(triplets(NEW))
-    model = made(settings=Settings())
+    model = made(settings=SGD())
     before = state(model)
     with pytest.raises(ValueError, match="regularization"):
         model.partial_fit(triplets(NEW))
@@ -572,7 +573,7 @@ def test_partial_fit__changes_what_is_recommended(biases):
 
 @pytest.mark.slow
 def test_partial_fit__takes_logistic_ratings():
-    logistic = REG._replace(loss="logistic")
+    logistic = replace(REG, loss="logistic")
     known = mf.Ratings((*triplets(OLD)[:2], np.tile([0.0, 1], 6)))
     zeros, ones = (made(True, settings=logistic, ratings=known) for _ in range(2))
     zeros.partial_fit(([0, 5, 5], [1, 0, 6], [0.0, 1, 0]))
@@ -583,7 +584,7 @@ def test_partial_fit__takes_logistic_ratings():
 
 def test_partial_fit__keeps_what_it_solves_nonnegative():
     other = made(True)
-    settings = REG._replace(nonnegative=True)
+    settings = replace(REG, nonnegative=True)
     model = mf.Factors.of_state(
         dataclasses.replace(other.state, P=np.abs(other.P), Q=np.abs(other.Q), settings=settings)
     ).partial_fit(triplets(NEW))
@@ -786,7 +787,7 @@ def test_save__keeps_all_of_a_trained_model(biases, tmp_path):
     model = mf.Factors.of_state(dataclasses.replace(model.state, history=tuple(history)))
     loaded = saved(model, tmp_path / "model.npz")
     assert state(loaded) == state(model)
-    assert isinstance(loaded.history[-1].back_to, int)
+    assert isinstance(loaded.history[-1].rolled_back_to, int)
     assert loaded.ratings.shape == model.ratings.shape
     assert isinstance(loaded.settings.regularization, tuple)
 
@@ -824,7 +825,7 @@ def test_load__reads_the_first_format(tmp_path):
     np.savez(tmp_path / "old.npz", header=header, history=history, **arrays)
     loaded = mf.load(tmp_path / "old.npz")
     assert_same(loaded, model)
-    assert (loaded.mean, loaded.stop_reason, loaded.settings) == (3.5, "", Settings())
+    assert (loaded.mean, loaded.stop_reason, loaded.settings) == (3.5, "", SGD())
     assert loaded.history == [mf.Epoch(1, 0.75, 0.125, 0.1), mf.Epoch(2, 0.5, 0.25, 0.05)]
     assert loaded.ratings is loaded.user_bias is loaded.user_ids is None
     assert loaded.predict(2, 0) == 3.5

@@ -2,6 +2,7 @@
 
 import os
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,8 +104,8 @@ def models(rng):
     P, Q = rng.normal(size=(12, 3)), rng.normal(size=(3, 9))
     biases = {"user_bias": rng.normal(size=12), "item_bias": rng.normal(size=9)}
     known = {"known_users": np.arange(12) != 4, "known_items": np.arange(9) % 4 != 2}
-    logistic = mf.Settings(biases=True, loss="logistic", regularization=(0.1, 0.1))
-    squared = logistic._replace(loss="squared")
+    logistic = mf.SGD(biases=True, loss="logistic", regularization=(0.1, 0.1))
+    squared = replace(logistic, loss="squared")
     labels = R.with_values((R.values > 3).astype(float))
     return {
         "plain": mf.Factors(P, Q, ratings=R, settings=squared),

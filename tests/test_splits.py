@@ -223,13 +223,13 @@ def test_splits__read_dense_arrays_and_duplicates_as_they_are_told(split):
 @pytest.mark.parametrize(
     ("R", "k", "error", "message"),
     [
-        (DENSE, 0, ValueError, "k must be at least 1, got 0"),
-        (DENSE, 1.0, TypeError, "k must be an integer, got 1.0"),
-        (DENSE, True, TypeError, "k must be an integer, got True"),
-        (DENSE, 2, ValueError, "more than k = 2 ratings, the most is 2; pass a k of at most 1"),
-        (DENSE, 10**30, ValueError, "the most is 2; pass a k of at most 1"),
-        (NO_PAIR, 1, ValueError, "more than k = 1 ratings, the most is 1; it takes a user with two"),
-        (np.zeros((0, 3)), 1, ValueError, "the most is 0; it takes a user with two"),
+        (DENSE, 0, ValueError, "n must be at least 1, got 0"),
+        (DENSE, 1.0, TypeError, "n must be an integer, got 1.0"),
+        (DENSE, True, TypeError, "n must be an integer, got True"),
+        (DENSE, 2, ValueError, "more than n = 2 ratings, the most is 2; pass n of at most 1"),
+        (DENSE, 10**30, ValueError, "the most is 2; pass n of at most 1"),
+        (NO_PAIR, 1, ValueError, "more than n = 1 ratings, the most is 1; one user at least must have two"),
+        (np.zeros((0, 3)), 1, ValueError, "the most is 0; one user at least must have two"),
     ],
 )
 def test_leave_k_out__names_what_is_wrong(R, k, error, message):

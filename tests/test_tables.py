@@ -156,7 +156,7 @@ def test_missing__is_remembered_and_may_be_said():
 def test_missing__is_saved(tmp_path):
     model = mf.factorize([[0.0, 1.0], [2.0, np.nan]], 1, missing="nan", rng=0)
     model.save(tmp_path / "m.npz")
-    assert mf.load(tmp_path / "m.npz").settings.missing == "nan"
+    assert mf.load(tmp_path / "m.npz").missing == "nan"
 
 
 # masks

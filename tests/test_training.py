@@ -109,14 +109,14 @@ def test_factorize__divergence_names_epoch_and_learning_rate(schedule, dtype, ra
 @pytest.mark.parametrize("biases", [True, False])
 def test_factorize__goes_back_from_divergence_with_half_the_step_size(schedule, biases, ratings):
     settings = {"schedule": schedule, "biases": biases, "rng": 0, "decay": "cosine"}
-    with pytest.warns(UserWarning, match="diverged.*0.*times the step size"):
+    with pytest.warns(UserWarning, match="diverged.*0.*times the learning rate"):
         model = mf.factorize(ratings, 4, learning_rate=7, **settings)
-    undone = [record for record in model.history if record.back_to is not None]
-    kept = [record for record in model.history if record.back_to is None]
+    undone = [record for record in model.history if record.rolled_back_to is not None]
+    kept = [record for record in model.history if record.rolled_back_to is None]
     assert undone
-    assert all(0 <= record.back_to < record.epoch for record in undone)
+    assert all(0 <= record.rolled_back_to < record.epoch for record in undone)
     for before, after in itertools.pairwise(model.history):
-        assert after.epoch == (before.epoch if before.back_to is None else before.back_to) + 1
+        assert after.epoch == (before.epoch if before.rolled_back_to is None else before.rolled_back_to) + 1
     share = (1 + np.cos(np.pi * (kept[-1].epoch - 1) / kept[-1].epoch)) / 2
     assert kept[-1].learning_rate == pytest.approx(7 * share / 2 ** len(undone))
     assert model.rmse(ratings) < ratings.std
@@ -136,7 +136,7 @@ def test_factorize__slow_divergence_is_seen_before_the_numbers_overflow():
             warnings.simplefilter("always")
             model = mf.factorize(ratings, 2, learning_rate=rate, epochs=20, dtype=np.float64, rng=0)
         diverged += bool(caught)
-        assert any(record.back_to is not None for record in model.history) == bool(caught)
+        assert any(record.rolled_back_to is not None for record in model.history) == bool(caught)
         assert np.abs(model.reconstruct()).max() < 1e5
     assert 0 < diverged < rates.size
 

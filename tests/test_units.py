@@ -269,7 +269,13 @@ def test_als__keeps_its_penalty_where_there_is_noise(options, parts):
     train, test = parts
     own = mf.factorize(train, 8, method="als", rng=0, **options)
     fixed = mf.factorize(
-        train, 8, method="als", rng=0, **options, regularization=own.settings.regularization, weighted=True
+        train,
+        8,
+        method="als",
+        rng=0,
+        **options,
+        regularization=own.settings.regularization,
+        regularization_per="rating",
     )
     np.testing.assert_array_equal(own.P, fixed.P)
     assert own.rmse(test) < 1.05 * train.std
@@ -286,7 +292,7 @@ def test_als__of_ratings_that_are_all_the_same():
 def test_units__come_back_exactly(parts):
     train, _ = parts
     for loss in ("squared", "absolute", "huber"):
-        settings = mf.Settings(
+        settings = mf.SGD(
             loss=loss, huber_delta=0.3, learning_rate=0.1, regularization=(0.2, 0.7), l1=(0.1, 0.3),
             bias_learning_rate=0.01, bias_regularization=0.02,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.baseline import bias_baseline
+from mfkernel.methods.sgd import SGDTrainer
 from tests.forms import quick
 
 SCHEDULES = ["blocks", "sequential", "hogwild"]
@@ -52,7 +53,7 @@ def noise(m=40, n=30, nnz=600):
 
 
 def reached(model):
-    return [e.validation_rmse for e in model.history if e.back_to is None]
+    return [e.validation_rmse for e in model.history if e.rolled_back_to is None]
 
 
 # what is held out
@@ -317,15 +318,15 @@ def test_factorize__progress_shows_validation(split, capsys):
 @pytest.mark.parametrize("biases", [False, True])
 def test_factorize__goes_back_to_the_best_epoch_from_divergence(biases, schedule, split):
     options = {"schedule": schedule, "biases": biases, "n_threads": 1, "learning_rate": 3, "k": 4}
-    with pytest.warns(UserWarning, match=r"diverged; .* times the step size"):
+    with pytest.warns(UserWarning, match=r"diverged; .* times the learning rate"):
         model = overfit(*split, **options)
-    undone = [n for n, e in enumerate(model.history) if e.back_to is not None]
+    undone = [n for n, e in enumerate(model.history) if e.rolled_back_to is not None]
     assert undone
     for n in undone:
-        record, before = model.history[n], [e for e in model.history[:n] if e.back_to is None]
+        record, before = model.history[n], [e for e in model.history[:n] if e.rolled_back_to is None]
         assert record.validation_rmse is None
         best = min(before, key=lambda e: e.validation_rmse).epoch if before else 0
-        assert record.back_to == best
+        assert record.rolled_back_to == best
         assert model.history[n + 1].epoch == best + 1
         assert model.history[n + 1].learning_rate == pytest.approx(3 / 2 ** (undone.index(n) + 1))
     assert model.rmse(split[1]) == pytest.approx(min(reached(model)), rel=1e-4)
@@ -333,15 +334,15 @@ def test_factorize__goes_back_to_the_best_epoch_from_divergence(biases, schedule
 
 def spoil(monkeypatch, at):
     """Make training diverge in an epoch, the first time that it is reached."""
-    begin, left = mf.methods.Sgd.begin_epoch, [at]
+    begin, left = SGDTrainer.begin_epoch, [at]
 
     def begin_epoch(sgd, epoch, epochs, rmse):
         if epoch in left:
             left.remove(epoch)
-            sgd.state.P[:] = 1e30
+            sgd.parameters.P[:] = 1e30
         begin(sgd, epoch, epochs, rmse)
 
-    monkeypatch.setattr("mfkernel.methods.Sgd.begin_epoch", begin_epoch)
+    monkeypatch.setattr("mfkernel.methods.sgd.SGDTrainer.begin_epoch", begin_epoch)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -350,10 +351,10 @@ def test_factorize__a_late_divergence_is_undone_from_the_best_epoch(schedule, sp
     plain = overfit(*split, **options, epochs=4)
     assert int(np.argmin(reached(plain))) == 3
     spoil(monkeypatch, at=5)
-    with pytest.warns(UserWarning, match=r"diverged; it went back and on with 0.5 times"):
+    with pytest.warns(UserWarning, match=r"diverged; it restored .* with 0.5 times"):
         model = overfit(*split, **options, epochs=6)
     assert [e.epoch for e in model.history] == [1, 2, 3, 4, 5, 5, 6]
-    assert [e.back_to for e in model.history] == [None] * 4 + [4, None, None]
+    assert [e.rolled_back_to for e in model.history] == [None] * 4 + [4, None, None]
     assert reached(model)[:4] == reached(plain)
     assert [e.learning_rate for e in model.history] == [0.01] * 5 + [0.005] * 2
     assert model.rmse(split[1]) == pytest.approx(min(reached(model)), rel=1e-4)

@@ -1,17 +1,18 @@
 """Alternating least squares: all users given the items, then all items given the users."""
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._arrays import frozen
+from mfkernel._machine import available_cores
 from mfkernel._rows import padded_rank
 from mfkernel.engine import ThreadEngine
-from mfkernel.methods import Method, Pass, State
-from mfkernel.objective import Settings, penalty_scale
+from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
+from mfkernel.objective import penalty_scale
+from mfkernel.options import ALS, ImplicitALS, both
 from mfkernel.ratings import Ratings
 from mfkernel.ridge import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
 
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     from mfkernel.kernels.ridge import Known, Objective, Solver
     from mfkernel.kernels.sgd import Biases, Loss, Model
 
-Problem = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
+Options = ALS | ImplicitALS
+RowProblems = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
 
+EPOCHS = 15
+IMPLICIT_REGULARIZATION = 0.01  # per rating
+BIAS_REGULARIZATION = 0.02  # per rating
+START_NOISE = 0.3  # of the products of start values, in standard deviations of the ratings
 FAR_MEAN = 1e3  # standard deviations
 LITTLE_NOISE = 0.5  # standard deviations, below which λ falls; residuals of real ratings have more
 LEAST_PART = 1e-5  # of λ that is left in any case, as equations of few ratings need some
@@ -28,8 +34,8 @@ LEAST_SHARE = 0.05  # of noise, which residuals show in any case
 LARGEST_CHOLESKY = 32  # rank; beyond, conjugate gradients are sooner at the same objective
 
 
-class Als(Method):
-    r"""Alternating least squares on the squared loss of every known rating, or of all cells.
+class ALSTrainer(Trainer[Options]):
+    r"""Alternating least squares on the squared error of every known rating, or of all cells.
 
     Each half of an epoch is one call, with ratings, factors and biases of both sides swapped. It minimizes,
     over one side at a time,
@@ -37,13 +43,8 @@ class Als(Method):
     .. math::
         \sum w (r - p \cdot q)^2 + \lambda_P \sum c_u \|p_u\|^2 + \lambda_Q \sum c_i \|q_i\|^2
 
-    with c = 1, or the row's number of ratings if penalties are weighted; and of implicit feedback the first
-    sum is over all cells.
-
-    Parameters
-    ----------
-    ratings, start, k, settings
-        as for :class:`Method`; start values stand in the order of the ratings.
+    with c = 1, or the row's number of ratings if λ is per rating. For implicit feedback, the first sum is
+    over all cells.
 
     References
     ----------
@@ -55,9 +56,10 @@ class Als(Method):
     factorization with subspace optimization", 2021.
     """
 
-    def __init__(self, ratings: Ratings, start: Callable[[], State], k: int, settings: Settings) -> None:
-        super().__init__(ratings, start, k, settings)
-        self.regularization = settings.regularization or (0.0, 0.0)
+    def __init__(self, problem: Problem[Options]) -> None:
+        super().__init__(problem)
+        ratings, settings = self.ratings, self.settings
+        self.regularization = both(settings.regularization)
         self._sides = ratings, ratings.T
         # beside a mean this far off, float32 would round what varies: the equations then need float64
         far = abs(ratings.mean) > FAR_MEAN * ratings.std and not (settings.biases or settings.implicit)
@@ -73,21 +75,73 @@ class Als(Method):
             self._unit = 4.0 ** round(math.log(strength / ratings.nnz, 4))
             weights = settings.alpha / self._unit, settings.unobserved_weight / self._unit
             self._implicit = Implicit(*weights, 1 / self._unit)
-        name = settings.solver or ("cholesky" if settings.nonnegative or k <= LARGEST_CHOLESKY else "cg")
-        self._solver = solver_of(name, k)
+        exact = settings.nonnegative or problem.k <= LARGEST_CHOLESKY
+        name = settings.solver or ("cholesky" if exact else "cg")
+        self.settings = settings.changed(solver=name)
+        self._solver = solver_of(name, problem.k)
         self._quiet = 1.0  # what λ is multiplied by where there is little noise
 
+    @classmethod
+    def create(cls, problem: Problem[Options], engine: ThreadEngine) -> "ALSTrainer":
+        """Transpose the ratings and make the trainer."""
+        return cls(problem)
+
+    @classmethod
+    def resolve(cls, options: Options, ratings: Ratings, *, warm_start: bool = False) -> Options:
+        """Choose open options from the ratings; λ per row is λ per rating of an average row."""
+        # ratings that are all the same have no noise, but the equations need some λ
+        spread = ratings.std or 0.01 * abs(ratings.mean) or 1.0
+        reg, bias_reg = min(0.13, 0.105 * sparsity(ratings)) * spread, BIAS_REGULARIZATION
+        if options.implicit:
+            reg = IMPLICIT_REGULARIZATION
+        if not options.is_per_rating:
+            total = ratings.nnz if ratings.weights is None else float(ratings.weights.sum())
+            average = total / math.sqrt(math.prod(ratings.shape))
+            if options.implicit:
+                average += options.unobserved_weight * math.sqrt(math.prod(ratings.shape))
+            reg, bias_reg = reg * average, bias_reg * average
+        changes: dict[str, Any] = {
+            "regularization": (reg, reg) if options.regularization is None else options.regularization,
+            "regularization_per": "rating" if options.is_per_rating else "row",
+        }
+        if isinstance(options, ALS) and options.bias_regularization is None:
+            changes["bias_regularization"] = bias_reg
+        return options.changed(**changes)
+
+    @classmethod
+    def bytes_needed(
+        cls, ratings: Ratings, k: int, dtype: np.dtype[Any], options: Options, n_threads: int
+    ) -> dict[str, int]:
+        """Return what training takes beyond the ratings, in bytes."""
+        factors = sum(ratings.shape) * padded_rank(k) * dtype.itemsize
+        transposed = ratings.nnz * (4 + dtype.itemsize)
+        return {"factors": factors, "a copy of them": factors, "transposed ratings": transposed}
+
+    @classmethod
+    def epoch_choices(cls, ratings: Ratings, options: Options) -> tuple[int, ...]:
+        """Return the default number of epochs."""
+        return (EPOCHS,)
+
+    @classmethod
+    def start_noise(cls, k: int, spread: float, options: Options) -> float:
+        """Return the standard deviation of the start values."""
+        return START_NOISE / math.sqrt(k) * (1.0 if options.implicit else math.sqrt(spread))
+
+    @classmethod
+    def threads(cls, options: Options, asked: int | None, nnz: int) -> int:
+        """Return how many threads run, by default one per core."""
+        return available_cores() if asked is None else asked
+
     def compile(self) -> None:
-        """Have the kernel of the solver compiled for these options."""
+        """Compile the kernel of the solver for these options."""
         for side, measure in ((0, False), (1, True)):
             with ThreadEngine(1) as engine:
                 compile_rows(*self._problem(side, engine), measure)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Let λ fall with the noise that the residuals, at ``rmse``, show, if it is for us to choose."""
-        super().begin_epoch(epoch, epochs, rmse)
-        given, little = self.settings.regularization or (0.0, 0.0), LITTLE_NOISE * (self.ratings.std or 1.0)
-        if self.settings.adapts and rmse < little:
+        given, little = both(self.settings.regularization), LITTLE_NOISE * (self.ratings.std or 1.0)
+        if self._adapts and not self.settings.implicit and rmse < little:
             noise = rmse / math.sqrt(self._free_share())
             self._quiet = max(LEAST_PART, min(self._quiet, (noise / little) ** 2))
         self.regularization = given[0] * self._quiet, given[1] * self._quiet
@@ -109,11 +163,11 @@ class Als(Method):
                 share -= 1 - left / self._total_weight
         return max(share, LEAST_SHARE)
 
-    def run_epoch(self, epoch: int, engine: ThreadEngine) -> Pass:
+    def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Solve all users, and then all items."""
         self._solve(0, engine, measure=False)
         loss = self._solve(1, engine, measure=True)
-        P, Q = self.state.P, self.state.Q
+        P, Q = self.parameters.P, self.parameters.Q
         if self._implicit is not None:
             squares = [gram(X, engine, np.dtype(np.float64)) for X in (P, Q)]
             loss = self._unit * (loss + self._implicit.unobserved * _dot(*squares))
@@ -123,15 +177,15 @@ class Als(Method):
             if bias is not None:
                 loss += self._bias_reg * _dot(scale, np.square(bias, dtype=np.float64))
             loss += reg * _dot(scale, lengths)
-        return Pass(rmse, loss)
+        return EpochResult(rmse, loss)
 
     @property
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
-        """What a kernel needs to predict ratings by the state as it is."""
+        """What a kernel needs to predict ratings by the parameters as they are."""
         from mfkernel._simd import vectors_of
         from mfkernel.kernels.sgd import Biases, Model
 
-        P, Q, user_bias, item_bias = self.state
+        P, Q, user_bias, item_bias = self.parameters
         number = P.dtype.type
         model = Model(P, Q, number(0), number(0), number(0), vectors_of(P.shape[1]))
         if not self.settings.biases:
@@ -140,7 +194,9 @@ class Als(Method):
 
     @property
     def _biases(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        return (self.state.user_bias, self.state.item_bias) if self.settings.biases else (None, None)
+        return (
+            (self.parameters.user_bias, self.parameters.item_bias) if self.settings.biases else (None, None)
+        )
 
     @property
     def _bias_reg(self) -> float:
@@ -151,7 +207,7 @@ class Als(Method):
         reg = self.regularization[side]
         self._check_counts(side, reg)
         if self._implicit is not None:  # the minimum where all cells are zeros
-            self.state[side][self._sides[side].user_counts() == 0] = 0
+            self.parameters[side][self._sides[side].user_counts() == 0] = 0
         known, objective, solver, X, bias = self._problem(side, engine)
         failed, loss = run_rows(known, objective, solver, X, bias, engine, measure)
         if failed.any():
@@ -163,12 +219,12 @@ class Als(Method):
             return self._solve(side, engine, measure)  # with all arithmetic in float64, from here on
         return loss
 
-    def _problem(self, side: int, engine: ThreadEngine) -> "Problem":
+    def _problem(self, side: int, engine: ThreadEngine) -> "RowProblems":
         """Return what the kernel takes to solve the users, side 0, or the items."""
         from mfkernel.kernels.ridge import Known
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
-        X, Y = (self.state.P, self.state.Q)[:: -1 if side else 1]
+        X, Y = (self.parameters.P, self.parameters.Q)[:: -1 if side else 1]
         bias, other = self._biases[:: -1 if side else 1]
         squares = None
         if self._implicit is not None:
@@ -211,12 +267,6 @@ class Als(Method):
             f"the equations of {kind} {row} ({rows.user_counts()[row]} ratings, k = {self._k}) are not "
             f"positive definite with regularization {self.regularization[side]:g}; {remedy}"
         )
-
-
-def training_bytes(shape: tuple[int, int], nnz: int, k: int, dtype: np.dtype[Any]) -> dict[str, int]:
-    """Return what training takes beyond the ratings, in bytes."""
-    factors = sum(shape) * padded_rank(k) * dtype.itemsize
-    return {"factors": factors, "a copy of them": factors, "transposed ratings": nnz * (4 + dtype.itemsize)}
 
 
 def _dot(x: NDArray[Any], y: NDArray[Any]) -> float:

@@ -1,0 +1,64 @@
+"""Copies of the parameters, to which training returns when it diverges or ends."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from mfkernel.methods.base import Parameters, Trainer
+
+NUMBERS_PER_COPY = 2**20  # Ctrl-C is answered between two copies
+INTERVAL = 0.25  # seconds of training from one checkpoint to the next
+
+
+class Checkpoints:
+    """The last checkpoint of a trainer, and the epoch that its parameters are of."""
+
+    def __init__(self, trainer: Trainer[Any]) -> None:
+        self._trainer = trainer
+        self._epoch: int | None = 0  # after which the parameters are as they are; None within one
+        self._saved: tuple[int, Parameters] | None = None
+        self._saved_at = time.perf_counter()
+
+    def begin_epoch(self) -> None:
+        """Note that the parameters are about to change."""
+        self._epoch = None
+
+    def end_epoch(self, epoch: int) -> None:
+        """Note that all tasks of an epoch are done."""
+        self._epoch = epoch
+
+    def save_now_and_then(self, epoch: int) -> None:
+        """Save the parameters as they are after ``epoch``, unless that was done a short while ago."""
+        if time.perf_counter() > self._saved_at + INTERVAL:
+            self.save(epoch)
+
+    def save(self, epoch: int) -> None:
+        """Copy the parameters as they are after ``epoch``."""
+        parameters = self._trainer.parameters
+        _, saved = self._saved or (0, Parameters(*map(np.empty_like, parameters)))
+        for copy, X in zip(saved, parameters, strict=True):
+            rows = max(1, NUMBERS_PER_COPY // (X.shape[1] if X.ndim == 2 else 1))
+            for start in range(0, len(X), rows):
+                np.copyto(copy[start : start + rows], X[start : start + rows])
+        self._saved, self._saved_at = (epoch, saved), time.perf_counter()
+
+    def restore(self) -> int:
+        """Restore the last checkpoint, or the start values; return its epoch, 0 for the start values."""
+        self._trainer.forget_steps()
+        if self._saved is None:
+            self._epoch, self._trainer.parameters = 0, self._trainer.restart()
+        else:
+            self._epoch, saved = self._saved
+            for X, copy in zip(self._trainer.parameters, saved, strict=True):
+                np.copyto(X, copy)
+        return self._epoch
+
+    def restore_whole_epoch(self, best: bool) -> int:
+        """After an interrupt, leave a whole epoch: the last, or the best if that was saved; return which.
+
+        If it is 0, there is none, and the parameters are of no use.
+        """
+        if self._epoch is not None and not best:
+            return self._epoch
+        return self.restore() if self._saved else 0
