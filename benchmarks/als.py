@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mfkernel as mf
-from benchmarks import generated, probes, real, results
+from benchmarks import generated, private, probes, real, results
 from benchmarks.generated import Case
 from benchmarks.progress import show
 
@@ -85,10 +85,10 @@ def seconds_of_epoch(R: mf.Ratings, k: int, method: str, solver: str, threads: i
 
 def needed(R: mf.Ratings, k: int, method: str, solver: str) -> float:
     """Return the multiply-adds that an epoch needs at least, for products and for equations."""
-    from mfkernel.ridge import multiply_adds, solver_of
-
-    a_rating, a_row = multiply_adds(solver_of(solver, k), k + ("biases" in method), method == "implicit")
-    return 2 * R.nnz * a_rating + sum(R.shape) * a_row
+    coordinates, all_cells = k + ("biases" in method), method == "implicit"
+    per_rating, per_row = private.multiply_adds(private.make_solver(solver, k), coordinates, all_cells)
+    needed: float = 2 * R.nnz * per_rating + sum(R.shape) * per_row
+    return needed
 
 
 def table(stored: results.Stored) -> str:
@@ -117,21 +117,15 @@ def epoch(method: str, solver: str, size: str, k: str) -> Case:
     """Build an epoch of alternating least squares."""
     import numpy as np
 
-    from mfkernel.als import Als
-    from mfkernel.defaults import choose, start_factors
-    from mfkernel.engine import ThreadEngine
-    from mfkernel.methods import State
-    from mfkernel.objective import Settings
-
     R, biases = generated.ratings(size), METHODS[method].get("biases", False)
     name = METHODS[method]["method"]
-    settings = choose(Settings(method=name, biases=biases, weighted=True, solver=solver), R)
+    settings = private.choose(private.Settings(method=name, biases=biases, weighted=True, solver=solver), R)
 
-    def start() -> State:
-        P, Q = start_factors(R, int(k), R.dtype, settings, np.random.default_rng(0))
-        return State(P, Q, *(np.zeros(size if biases else 0, R.dtype) for size in R.shape))
+    def start() -> Any:
+        P, Q = private.start_factors(R, int(k), R.dtype, settings, np.random.default_rng(0))
+        return private.State(P, Q, *(np.zeros(size if biases else 0, R.dtype) for size in R.shape))
 
-    als, engine = Als(R, start, int(k), settings), ThreadEngine(1)
+    als, engine = private.Als(R, start, int(k), settings), private.ThreadEngine(1)
 
     def run() -> None:
         als.run_epoch(1, engine)

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 import mfkernel as mf
-from mfkernel._jit import jit
+from benchmarks.private import jit
 
 LANES = 16  # float32 numbers in the widest vectors
 CHAINS = 12  # of multiply-adds at once, as each waits for the one before it
