@@ -337,8 +337,6 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
     It is compiled for the processor that ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` name, else for this
     one, and not run.
     """
-    import numba
-
     P, Q = np.zeros((2, 3, k), np.float32)
     ids, first = np.zeros(2, np.uint16), np.zeros(1, np.int64)
     tiles = private.Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
@@ -346,15 +344,7 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
     state = private.Adaptive(users, items, np.float32(1)) if adaptive else None
     number = np.float32(0.1)
     model = private.Model(P, Q, number, number, number, private.rank_token(k))
-    function = private.sgd_tiles
-    # compiled again, as what comes from the disk cache has no assembly
-    walk = numba.njit(**private.COMPILE_OPTIONS)(function.py_func)
-    given = [numba.typeof(x) for x in (np.zeros(1, np.int64), 1, 9, tiles, model, state)]
-    left_out = [numba.types.Omitted(default) for default in function.py_func.__defaults__[1:]]
-    walk.compile((*given, *left_out))
-    (text,) = walk.inspect_asm().values()
-    lines: list[str] = text.splitlines()
-    return lines
+    return probes.assembly(private.sgd_tiles, np.zeros(1, np.int64), 1, 9, tiles, model, state)
 
 
 PACKED_FMA = re.compile(r"\s(vfn?m\w+ps\s.*[yz]mm|fml[as]\s+v\d+\.4s)")  # of x86-64 and of 64-bit ARM
@@ -368,17 +358,7 @@ def instructions(pattern: re.Pattern[str], k: str) -> Case:
 
 def allocations(engine: str) -> Case:
     """Build how many arrays the kernels allocate in an epoch."""
-    from numba.core.runtime import _nrt_python, rtsys
-
-    run = epoch(engine, "ml-100k-like", "32")
-
-    def figure() -> int:
-        _nrt_python.memsys_enable_stats()
-        before = rtsys.get_allocation_stats().alloc
-        run()
-        return int(rtsys.get_allocation_stats().alloc - before)
-
-    return figure
+    return partial(probes.allocations, epoch(engine, "ml-100k-like", "32"))
 
 
 def array_bytes(of: str) -> Case:

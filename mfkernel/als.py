@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._arrays import frozen
-from mfkernel._rows import padded_rank
 from mfkernel.engine import ThreadEngine
+from mfkernel.linalg.normal import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
+from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods import Method, Pass, State
 from mfkernel.objective import Settings, penalty_scale
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.ridge import Known, Objective, Solver
+    from mfkernel.kernels.normal import Known, Objective, Solver
     from mfkernel.kernels.sgd import Biases, Loss, Model
 
 Problem = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
@@ -128,8 +128,8 @@ class Als(Method):
     @property
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
         """What a kernel needs to predict ratings by the state as it is."""
-        from mfkernel._simd import vectors_of
         from mfkernel.kernels.sgd import Biases, Model
+        from mfkernel.kernels.vectors import vectors_of
 
         P, Q, user_bias, item_bias = self.state
         number = P.dtype.type
@@ -165,7 +165,7 @@ class Als(Method):
 
     def _problem(self, side: int, engine: ThreadEngine) -> "Problem":
         """Return what the kernel takes to solve the users, side 0, or the items."""
-        from mfkernel.kernels.ridge import Known
+        from mfkernel.kernels.normal import Known
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
         X, Y = (self.state.P, self.state.Q)[:: -1 if side else 1]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._rows import aligned_rows
+from mfkernel.linalg.rows import aligned_rows
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
 

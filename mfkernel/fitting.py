@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from mfkernel import als, methods
 from mfkernel._ids import united
 from mfkernel._machine import available_memory
-from mfkernel._rows import aligned_rows, padded_rank
 from mfkernel.blocks import BlockSchedule
 from mfkernel.defaults import choose, default_epochs, long_epochs, start_factors
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors
+from mfkernel.linalg.rows import aligned_rows, padded_rank
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
 from mfkernel.schedule import Places, RowSchedule, Schedule

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._rows import padded_rank
 from mfkernel.blocks import block_bytes
 from mfkernel.defaults import CHUNK
 from mfkernel.engine import ThreadEngine
+from mfkernel.linalg.rows import padded_rank
 from mfkernel.objective import Settings, link
 from mfkernel.ratings import Ratings
 from mfkernel.schedule import MAX_BANDS, Places, Schedule
@@ -188,8 +188,8 @@ class Sgd(Method):
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set step size and λ for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
-        from mfkernel._simd import vectors_of
         from mfkernel.kernels.sgd import Model
+        from mfkernel.kernels.vectors import vectors_of
 
         P, Q = self.state.P, self.state.Q
         number, settings = P.dtype.type, self.settings
