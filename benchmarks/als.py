@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mfkernel as mf
-from benchmarks import generated, private, probes, real, results
+from benchmarks import generated, private, probes, real, results, trainers
 from benchmarks.generated import Case
 from benchmarks.progress import show
 
@@ -85,10 +85,10 @@ def seconds_of_epoch(R: mf.Ratings, k: int, method: str, solver: str, threads: i
 
 def needed(R: mf.Ratings, k: int, method: str, solver: str) -> float:
     """Return the multiply-adds that an epoch needs at least, for products and for equations."""
-    from mfkernel.ridge import multiply_adds, solver_of
-
-    a_rating, a_row = multiply_adds(solver_of(solver, k), k + ("biases" in method), method == "implicit")
-    return 2 * R.nnz * a_rating + sum(R.shape) * a_row
+    coordinates, all_cells = k + ("biases" in method), method == "implicit"
+    per_rating, per_row = private.multiply_adds(private.make_solver(solver, k), coordinates, all_cells)
+    needed: float = 2 * R.nnz * per_rating + sum(R.shape) * per_row
+    return needed
 
 
 def table(stored: results.Stored) -> str:
@@ -117,7 +117,7 @@ def epoch(method: str, solver: str, size: str, k: str) -> Case:
     """Build an epoch of alternating least squares."""
     settings = METHODS[method]
     biases = settings.get("biases", False)
-    run = private.als_epoch(generated.ratings(size), int(k), solver, settings["method"], biases)
+    run = trainers.als_epoch(generated.ratings(size), int(k), solver, settings["method"], biases)
     return generated.warm(run)
 
 

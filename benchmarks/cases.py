@@ -3,8 +3,8 @@
 asv, pytest-benchmark, the gate and README's tables all take their cases from ``SUITES``; a new capability
 adds its suite here and nowhere else. A builder gets a case's parameters, which are strings, does the set-up
 and one untimed call, so that kernels are compiled, and returns a function without arguments: what is timed,
-or what returns the figure. Builders import what is not public themselves, so that one that an older commit
-cannot serve takes no other with it, and call it by keyword, so that one is not served wrongly.
+or what returns the figure. Builders take names that are not public from ``private``, and call them by
+keyword, so that an older commit does not serve one wrongly.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mfkernel as mf
-from benchmarks import als, private, probes, questions
+from benchmarks import als, private, probes, questions, trainers
 from benchmarks.generated import SIZES, Case, ratings, split, warm
 
 SECONDS, MIB, RMSE, SCORE, COUNT = "seconds", "MiB", "RMSE", "score", "count"
@@ -77,27 +77,23 @@ FIXED_RMSE = {"ml-100k-like": 0.91, "ml-1m-like": 0.86}  # held out; all reach i
 
 def naive_loop(R: mf.Ratings, k: int) -> Case:
     """Build the textbook's program: a Python loop over every cell and factor."""
-    from mfkernel import reference
-
     rng = np.random.default_rng(0)
     dense = R.to_scipy().toarray().astype(np.float64)
     P, Q = rng.random((R.n_users, k)), rng.random((k, R.n_items))
-    return lambda: reference.textbook_program(dense, P, Q, alpha=1e-4, passes=1)
+    return lambda: private.textbook_program(dense, P, Q, alpha=1e-4, passes=1)
 
 
 def numpy_reference(R: mf.Ratings, k: int) -> Case:
     """Build the reference: a Python loop over the ratings, NumPy over the factors."""
-    from mfkernel import reference
-
     rng = np.random.default_rng(0)
     P, Q = rng.random((R.n_users, k)), rng.random((R.n_items, k))
     arrays = (np.arange(R.n_users), R.indptr[:-1], R.indptr[1:], R.indices, R.values.astype(np.float64), P, Q)
-    return lambda: reference.sgd_span(*arrays, 1e-4, 0.05)
+    return lambda: private.sgd_span(*arrays, 1e-4, 0.05)
 
 
 def compiled(R: mf.Ratings, k: int, schedule: str, n_threads: int = 1, decay: str = "constant") -> Case:
     """Build an epoch of the kernel, exactly as training runs it."""
-    run, epochs = private.sgd_epoch(R, k, schedule, n_threads, decay), itertools.count(1)
+    run, epochs = trainers.sgd_epoch(R, k, schedule, n_threads, decay), itertools.count(1)
 
     def epoch() -> None:
         run(next(epochs))
@@ -148,11 +144,9 @@ def kernel(name: str, k: str, dtype: str) -> Case:
 
 def preparation(step: str, size: str) -> Case:
     """Build a step between what the user has and the first epoch."""
-    from mfkernel.blocks import BlockSchedule
-    from mfkernel.engine import ThreadEngine
-    from mfkernel.schedule import RowSchedule
-
     R = ratings(size)
+    block_schedule, row_schedule = private.BlockSchedule, private.RowSchedule
+    engine = private.ThreadEngine(1)
     shuffled = np.random.default_rng(0).permutation(R.nnz)
     triplets = R.users[shuffled], R.items[shuffled], R.values[shuffled]
     matrix = R.to_scipy()
@@ -161,8 +155,8 @@ def preparation(step: str, size: str) -> Case:
         "ratings from scipy": lambda: mf.Ratings(matrix),
         "transpose": lambda: mf.Ratings(R).T,
         "split": lambda: mf.train_test_split(R, 0.1, rng=0),
-        "blocks": lambda: BlockSchedule(R, k=32, shuffle=True, seed=0, engine=ThreadEngine(1)),
-        "bands": lambda: RowSchedule(R, n_tasks=2, shuffle=True, seed=0),
+        "blocks": lambda: block_schedule(R, k=32, shuffle=True, seed=0, engine=engine),
+        "bands": lambda: row_schedule(R, n_tasks=2, shuffle=True, seed=0),
     }
     return warm(steps[step])
 
@@ -330,27 +324,14 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
     It is compiled for the processor that ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` name, else for this
     one, and not run.
     """
-    import numba
-
-    from mfkernel._jit import OPTIONS
-    from mfkernel._simd import vectors_of
-    from mfkernel.kernels.sgd import Adaptive, Model, Tiles, sgd_tiles
-
     P, Q = np.zeros((2, 3, k), np.float32)
     ids, first = np.zeros(2, np.uint16), np.zeros(1, np.int64)
-    tiles = Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
+    tiles = private.Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
     users, items = np.ones((2, 3, 2), np.float32)
-    state = Adaptive(users, items, np.float32(1)) if adaptive else None
+    state = private.Adaptive(users, items, np.float32(1)) if adaptive else None
     number = np.float32(0.1)
-    model = Model(P, Q, number, number, number, vectors_of(k))
-    function: Any = sgd_tiles
-    walk = numba.njit(**OPTIONS)(function.py_func)  # not from the disk cache, which has no assembly
-    given = [numba.typeof(x) for x in (np.zeros(1, np.int64), 1, 9, tiles, model, state)]
-    left_out = [numba.types.Omitted(default) for default in function.py_func.__defaults__[1:]]
-    walk.compile((*given, *left_out))
-    (text,) = walk.inspect_asm().values()
-    lines: list[str] = text.splitlines()
-    return lines
+    model = private.Model(P, Q, number, number, number, private.rank_token(k))
+    return probes.assembly(private.sgd_tiles, np.zeros(1, np.int64), 1, 9, tiles, model, state)
 
 
 PACKED_FMA = re.compile(r"\s(vfn?m\w+ps\s.*[yz]mm|fml[as]\s+v\d+\.4s)")  # of x86-64 and of 64-bit ARM
@@ -364,25 +345,13 @@ def instructions(pattern: re.Pattern[str], k: str) -> Case:
 
 def allocations(engine: str) -> Case:
     """Build how many arrays the kernels allocate in an epoch."""
-    from numba.core.runtime import _nrt_python, rtsys
-
-    run = epoch(engine, "ml-100k-like", "32")
-
-    def figure() -> int:
-        _nrt_python.memsys_enable_stats()
-        before = rtsys.get_allocation_stats().alloc
-        run()
-        return int(rtsys.get_allocation_stats().alloc - before)
-
-    return figure
+    return partial(probes.allocations, epoch(engine, "ml-100k-like", "32"))
 
 
 def array_bytes(of: str) -> Case:
     """Build the bytes of the arrays that an object holds, or of a file."""
-    from mfkernel.blocks import BlockSchedule
-    from mfkernel.engine import ThreadEngine
-
     R = ratings("ml-100k-like")
+    schedule, engine = private.BlockSchedule, private.ThreadEngine(1)
     triplets = R.users.copy(), R.items.copy(), R.values.copy()
     model = mf.factorize(R, 32, epochs=1, rng=0)
 
@@ -393,7 +362,7 @@ def array_bytes(of: str) -> Case:
 
     makers: dict[str, Case] = {
         "ratings": lambda: _held(lambda: mf.Ratings(triplets)),
-        "blocks": lambda: _held(lambda: BlockSchedule(R, k=32, shuffle=True, seed=0, engine=ThreadEngine(1))),
+        "blocks": lambda: _held(lambda: schedule(R, k=32, shuffle=True, seed=0, engine=engine)),
         "model": lambda: _held(lambda: mf.factorize(R, 32, epochs=1, rng=0)),
         "file of a model": saved,
     }

@@ -18,10 +18,12 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
+from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
 import mfkernel as mf
-from mfkernel._jit import jit
+from benchmarks import private
+from benchmarks.private import jit
 
 LANES = 16  # float32 numbers in the widest vectors
 CHAINS = 12  # of multiply-adds at once, as each waits for the one before it
@@ -99,6 +101,31 @@ def peak() -> float:
     """Return the MiB that were resident at the peak since it was reset."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) / KIB for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+# Compiled code
+
+
+def assembly(kernel: Any, *arguments: Any) -> list[str]:
+    """Return the lines of code that are generated for a call of a kernel, whose other arguments are left out.
+
+    The kernel is compiled again, as code that comes from the disk cache has no assembly, and not run.
+    """
+    compiled = numba.njit(**private.COMPILE_OPTIONS)(kernel.py_func)
+    n_left_out = kernel.py_func.__code__.co_argcount - len(arguments)
+    left_out = [types.Omitted(default) for default in kernel.py_func.__defaults__[-n_left_out:]]
+    compiled.compile((*map(numba.typeof, arguments), *left_out))
+    (text,) = compiled.inspect_asm().values()
+    lines: list[str] = text.splitlines()
+    return lines
+
+
+def allocations(run: Callable[[], object]) -> int:
+    """Return how many arrays compiled code allocates in a call."""
+    _nrt_python.memsys_enable_stats()
+    before = rtsys.get_allocation_stats().alloc
+    run()
+    return int(rtsys.get_allocation_stats().alloc - before)
 
 
 # An update of one rating at rank k takes, in any order of the ratings, at least

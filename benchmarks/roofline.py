@@ -8,7 +8,7 @@ of P and Q show what the rows cost that come from farther away. What an update t
 import argparse
 from collections.abc import Callable
 
-from benchmarks import cases, generated, probes, results
+from benchmarks import cases, generated, private, probes, results
 from benchmarks.progress import show
 
 RANKS = (8, 16, 32, 64, 128, 256)
@@ -29,13 +29,15 @@ def main() -> None:
 
 def measure(size: str, repeats: int) -> results.Stored:
     """Measure each engine's ratings a second, and the limits, for each rank."""
-    from mfkernel.blocks import COORDINATES
-
     R = generated.ratings(size)
     rows = []
     for k in RANKS:
         show(f"k = {k} of {', '.join(map(str, RANKS))}")
-        copied = {"nearest": probes.NEAREST, "tile": 4 * COORDINATES, "P and Q": sum(R.shape) * k * 4}
+        copied = {
+            "nearest": probes.NEAREST,
+            "tile": 4 * private.TILE_COORDINATES,
+            "P and Q": sum(R.shape) * k * 4,
+        }
         measured = probes.limit_probes(*copied.values())
         runs: dict[str, Callable[[], object]] = {
             engine: cases.ENGINES[engine](R, k) for engine in cases.COMPILED_ENGINES

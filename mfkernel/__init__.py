@@ -5,6 +5,7 @@ from mfkernel.api import factorize
 from mfkernel.explaining import Explanation
 from mfkernel.factors import Epoch, Factors, load
 from mfkernel.io import read_ratings
+from mfkernel.linalg.top_n import Recommendations
 from mfkernel.model_selection import (
     CrossValidation,
     RankSelection,
@@ -15,7 +16,6 @@ from mfkernel.model_selection import (
     train_test_split,
 )
 from mfkernel.options import ALS, SGD, ImplicitALS, Settings
-from mfkernel.ranking import Recommendations
 from mfkernel.ratings import Ratings
 from mfkernel.splits import leave_k_out, strong_generalization_split
 from mfkernel.training import DivergenceError, Interrupted

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from mfkernel.engine import ThreadEngine
 from mfkernel.folding import fold_in, informative, penalty_of
+from mfkernel.linalg.normal import solve_rows
 from mfkernel.objective import penalty_scale, prediction
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import solve_rows
 from mfkernel.state import State
 
 Vector = NDArray[np.float64]

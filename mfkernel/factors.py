@@ -19,11 +19,11 @@ from mfkernel.convert import MISSING
 from mfkernel.engine import ThreadEngine
 from mfkernel.explaining import Explanation, explain
 from mfkernel.folding import fold_in, updated
+from mfkernel.linalg.top_n import Recommendations, panels_of, top_n
 from mfkernel.methods import read_settings
 from mfkernel.objective import prediction, responses, targets
 from mfkernel.online import is_one_stranger, matched, of_strangers
 from mfkernel.options import SGD, Settings
-from mfkernel.ranking import Recommendations, panels_of, top_n
 from mfkernel.ratings import Ratings
 from mfkernel.state import State
 from mfkernel.typing import Missing

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from mfkernel._ids import united
 from mfkernel._machine import available_memory
-from mfkernel._rows import aligned_rows
 from mfkernel.checkpoints import Checkpoints
 from mfkernel.engine import ThreadEngine, interruptible
 from mfkernel.factors import Epoch, Factors
+from mfkernel.linalg.rows import aligned_rows
 from mfkernel.methods import trainer_of
 from mfkernel.methods.base import CHUNK, Parameters, Problem, Trainer, predict_mean_for_unrated
 from mfkernel.objective import link

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from mfkernel import _checks
 from mfkernel.engine import ThreadEngine
+from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.objective import penalty_scale
 from mfkernel.online import grown, merged
 from mfkernel.options import both
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import Penalty, solve_rows
 from mfkernel.state import State
 
 SWEEPS = 2  # of solving users and then items, where both have new ratings

@@ -16,9 +16,9 @@ from mfkernel import _checks
 from mfkernel._machine import available_cores
 from mfkernel.engine import ThreadEngine
 from mfkernel.factors import Factors
+from mfkernel.linalg.top_n import ndcg, panels_of, ranks
 from mfkernel.objective import targets
 from mfkernel.online import matched, within
-from mfkernel.ranking import ndcg, panels_of, ranks
 from mfkernel.ratings import Ratings
 from mfkernel.state import State
 

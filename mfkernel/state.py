@@ -11,12 +11,12 @@ from mfkernel import _checks
 from mfkernel._arrays import immutable
 from mfkernel._ids import Ids, Vocabulary
 from mfkernel._lazy import lazy
-from mfkernel._rows import padded
 from mfkernel.engine import ThreadEngine
+from mfkernel.linalg.normal import Implicit, gram
+from mfkernel.linalg.rows import padded
+from mfkernel.linalg.top_n import Panels
 from mfkernel.options import Settings
-from mfkernel.ranking import Panels
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import Implicit, gram
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

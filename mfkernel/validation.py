@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from mfkernel._arrays import frozen
 from mfkernel.engine import Task, ThreadEngine
 from mfkernel.factors import Epoch
+from mfkernel.linalg.top_n import ndcg, panels_of, ranks
 from mfkernel.methods.base import Trainer
 from mfkernel.objective import link, prediction
-from mfkernel.ranking import ndcg, panels_of, ranks
 from mfkernel.ratings import Ratings
 
 CHUNK = 2**15  # ratings a task

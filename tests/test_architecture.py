@@ -53,12 +53,23 @@ def test_readme__python_examples_run(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), {})
 
 
+def sources(*folders):
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+
+
 def test_sources__compile_options_live_in_one_place():
     """`fastmath=True` would hide nan; a second place for options would break the cache."""
-    for path in (ROOT / "mfkernel").rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        if path.name not in ("_jit.py", "_simd.py", "_tile.py"):
-            assert not re.search(r"\b(njit|prange|fastmath|import numba|from numba)\b", text), path
+    for name, text in sources("mfkernel"):
+        if name != "mfkernel/kernels/jit.py":
+            assert not re.search(r"\b(njit|prange|fastmath=True)\b", text), name
+
+
+def test_sources__numba_is_imported_by_kernels_only():
+    for name, text in sources("mfkernel", "benchmarks"):
+        if re.search(r"^ *(from|import) (numba|llvmlite)\b", text, re.MULTILINE):
+            assert name.startswith("mfkernel/kernels/") or name == "benchmarks/probes.py", name
 
 
 WORKFLOWS = {

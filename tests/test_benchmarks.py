@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import als, asv_suites, cases, generated, probes, progress, real, report, results
-from tests.forms import quick
+from benchmarks import als, asv_suites, cases, generated, private, probes, progress, real, report, results
+from tests.forms import ROOT, quick
 
 SLOW = ("epoch: naive loop", "epoch: numpy reference", "start: first call")
 LONG = ("als ", "memory", "fit memory", "start", "search", "signatures", "share of limit", "question")
@@ -86,6 +86,29 @@ def test_sequential__is_hundreds_of_times_faster_than_the_naive_loop():
         for epoch, repeats in ((naive, 1), (sequential, 20)):
             times[epoch] += [probes.clock(epoch) for _ in range(repeats)]
     assert statistics.median(times[naive]) / statistics.median(times[sequential]) >= 200
+
+
+@pytest.mark.parametrize("name", private.WHERE)
+def test_private_names__are_found_where_they_are_now(name):
+    module, _, attribute = private.WHERE[name][0].rpartition(".")
+    assert getattr(private, name) is getattr(importlib.import_module(f"mfkernel.{module}"), attribute)
+
+
+def test_private_names__are_found_where_they_were(monkeypatch):
+    monkeypatch.setitem(private.WHERE, "jit", ("no.such.jit", "engine.jit", *private.WHERE["jit"]))
+    assert callable(private.jit)
+    monkeypatch.setitem(private.WHERE, "jit", ("no.such.jit", "engine.jit"))
+    with pytest.raises(ImportError, match=r"none of no\.such\.jit, engine\.jit"):
+        _ = private.jit
+    with pytest.raises(AttributeError, match="no attribute 'tij'"):
+        _ = private.tij
+
+
+def test_private_names__are_imported_in_one_place():
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert not re.search(
+            r"^ *(from|import) mfkernel\.|from mfkernel import", path.read_text("utf-8"), re.M
+        ), path
 
 
 def test_names__are_strings_that_last():

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from mfkernel import _jit
+from mfkernel.kernels import jit
 from tests.forms import quick
 
 pytestmark = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
@@ -25,7 +26,7 @@ COUNT = (
 ERROR = (
     "import numpy as np\n"
     "from mfkernel.kernels.sgd import Model, squared_errors\n"
-    "from mfkernel._simd import vectors_of\n"
+    "from mfkernel.kernels.vectors import vectors_of\n"
     "P = np.ones((1, 8), np.float32); z = np.float32(0); i = np.zeros(1, np.int32)\n"
     "print(squared_errors(i, i, np.zeros(1, np.float32), Model(P, P, z, z, z, vectors_of(8)), None, None))"
 )
@@ -63,7 +64,7 @@ def test_upgrade__of_what_is_compiled_into_a_kernel_is_heeded(copy, tmp_path):
     first = files(tmp_path / "cache", ".nbc")
     assert float(run(ERROR, tmp_path / "cache", copy).stdout) == 64
     assert files(tmp_path / "cache", ".nbc") == first  # nothing was compiled
-    source = copy / "mfkernel" / "_simd.py"
+    source = copy / "mfkernel" / "kernels" / "vectors.py"
     text = source.read_text()
     changed = text.replace("total = ir.Constant(p.number, 0.0)", "total = ir.Constant(p.number, 2.0)")
     assert changed != text
@@ -72,16 +73,16 @@ def test_upgrade__of_what_is_compiled_into_a_kernel_is_heeded(copy, tmp_path):
     assert float(run(ERROR, tmp_path / "cache", copy).stdout) == 100
 
 
-SOURCES = [*_jit.SOURCES, *(f"kernels/{path.name}" for path in sorted((PACKAGE / "kernels").glob("*.py")))]
+SOURCES = sorted((PACKAGE / "kernels").glob("*.py"))
 
 
 @pytest.mark.slow
 def test_stamp__is_another_for_each_source_and_setting(copy, tmp_path):
-    code = "from mfkernel._jit import stamp; print(stamp())"
+    code = "from mfkernel.kernels.jit import stamp; print(stamp())"
     stamps = [run(code, tmp_path, copy).stdout]
     assert run(code, tmp_path, copy).stdout == stamps[0]
-    for name in SOURCES:
-        with (copy / "mfkernel" / name).open("a") as file:
+    for path in SOURCES:
+        with (copy / "mfkernel" / "kernels" / path.name).open("a") as file:
             file.write("\n# changed\n")
         stamps.append(run(code, tmp_path, copy).stdout)
     stamps.append(run(code, tmp_path, copy, "export NUMBA_BOUNDSCHECK=1;").stdout)
@@ -92,13 +93,9 @@ def test_stamp__is_another_for_each_source_and_setting(copy, tmp_path):
 
 def test_sources__are_all_that_kernels_import():
     """A kernel that takes in another file would keep its old machine code when that file changes."""
-    known = {f"mfkernel.{name[:-3].replace('/', '.')}" for name in SOURCES} | {"mfkernel._jit"}
-    for name in SOURCES:
-        lines = (PACKAGE / name).read_text().splitlines()
-        imported = {
-            line.split()[1] for line in lines if line.startswith(("from mfkernel", "import mfkernel"))
-        }
-        assert imported <= known
+    for path in SOURCES:
+        imported = re.findall(r"^ *(?:from|import) (mfkernel[\w.]*)", path.read_text(), re.MULTILINE)
+        assert all(name.startswith("mfkernel.kernels") for name in imported), path
 
 
 DAMAGES = {
@@ -147,14 +144,14 @@ def test_cache__errors_never_reach_the_caller(monkeypatch, caplog):
             raise OSError("no room")
 
     broken = Broken()
-    _jit._survive(broken)
-    _jit._say_uncached_once.cache_clear()
+    jit._survive(broken)
+    jit._say_uncached_once.cache_clear()
     with caplog.at_level(logging.WARNING, "mfkernel"):
         for _ in range(3):
             assert broken.load_overload("signature", "target") is None
             assert broken.save_overload("signature", "result") is None
     assert len(caplog.records) == 1
-    _jit._survive(None)  # without the JIT there is no cache
+    jit._survive(None)  # without the JIT there is no cache
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel import reference
-from mfkernel._rows import aligned_rows
-from mfkernel._simd import vectors_of
 from mfkernel.kernels.csr import band_bounds, count, group, transpose
 from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_tiles
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
+from mfkernel.kernels.vectors import vectors_of
+from mfkernel.linalg.rows import aligned_rows
 from tests.forms import quick, reference_epoch
 
 pytestmark = pytest.mark.kernel

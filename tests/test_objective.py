@@ -15,9 +15,9 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel import reference
-from mfkernel._rows import aligned_rows
-from mfkernel._simd import vectors_of
 from mfkernel.kernels import sgd
+from mfkernel.kernels.vectors import vectors_of
+from mfkernel.linalg.rows import aligned_rows
 from mfkernel.objective import link
 from mfkernel.options import SGD
 from tests.forms import quick

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._jit import jit
+from mfkernel.kernels.jit import jit
 
 
 @jit

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._jit import inlined, jit
-from mfkernel._simd import Vectors, dot, prefetch, step
+from mfkernel.kernels.jit import inlined, jit
+from mfkernel.kernels.vectors import Vectors, dot, prefetch, step
 
 CHUNK = 64  # ratings whose e² are added up in the factors' dtype, before the sum goes into a float64
 AHEAD = 8  # ratings between asking for a row and using it
@@ -232,7 +232,7 @@ def prox_step(model: Model, prox: Prox, lr: Any, u: int, i: int, g: Any) -> None
     least_p, least_q = -most_p, -most_q
     if prox.nonnegative:  # x less anything below zero is zero
         least_p = least_q = model.P.dtype.type(-np.inf)
-    k = model.P.shape[1] // 8 * 8  # see _simd
+    k = model.P.shape[1] // 8 * 8  # see vectors.py
     p, q = model.P[u], model.Q[i]
     for f in range(k):
         x = a * p[f] + move * q[f]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._jit import inlined, jit
+from mfkernel.kernels.jit import inlined, jit
 from mfkernel.kernels.sgd import Tiles
 
 

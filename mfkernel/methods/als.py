@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from mfkernel._arrays import frozen
 from mfkernel._machine import available_cores
-from mfkernel._rows import padded_rank
 from mfkernel.engine import ThreadEngine
+from mfkernel.linalg.normal import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
+from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
 from mfkernel.objective import penalty_scale
 from mfkernel.options import ALS, ImplicitALS, both
 from mfkernel.ratings import Ratings
-from mfkernel.ridge import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.ridge import Known, Objective, Solver
+    from mfkernel.kernels.normal import Known, Objective, Solver
     from mfkernel.kernels.sgd import Biases, Loss, Model
 
 Options = ALS | ImplicitALS
@@ -182,8 +182,8 @@ class ALSTrainer(Trainer[Options]):
     @property
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
         """What a kernel needs to predict ratings by the parameters as they are."""
-        from mfkernel._simd import vectors_of
         from mfkernel.kernels.sgd import Biases, Model
+        from mfkernel.kernels.vectors import vectors_of
 
         P, Q, user_bias, item_bias = self.parameters
         number = P.dtype.type
@@ -221,7 +221,7 @@ class ALSTrainer(Trainer[Options]):
 
     def _problem(self, side: int, engine: ThreadEngine) -> "RowProblems":
         """Return what the kernel takes to solve the users, side 0, or the items."""
-        from mfkernel.kernels.ridge import Known
+        from mfkernel.kernels.normal import Known
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
         X, Y = (self.parameters.P, self.parameters.Q)[:: -1 if side else 1]

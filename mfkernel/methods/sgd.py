@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._machine import available_cores
-from mfkernel._rows import padded_rank
 from mfkernel.blocks import BlockSchedule, block_bytes
 from mfkernel.engine import ThreadEngine
+from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
 from mfkernel.objective import link
 from mfkernel.options import SGD, both
@@ -166,8 +166,8 @@ class SGDTrainer(Trainer[SGD]):
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set learning rate and λ for an epoch, after one that left the residuals at ``rmse``."""
-        from mfkernel._simd import vectors_of
         from mfkernel.kernels.sgd import Model
+        from mfkernel.kernels.vectors import vectors_of
 
         P, Q = self.parameters.P, self.parameters.Q
         number, settings = P.dtype.type, self.settings
@@ -184,7 +184,7 @@ class SGDTrainer(Trainer[SGD]):
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Visit all ratings once."""
-        loss = sum(engine.run(self._run_task, self.schedule.tasks(epoch)))
+        loss = sum(engine.run(self.run_task, self.schedule.tasks(epoch)))
         return EpochResult(math.sqrt(loss / self.ratings.nnz))
 
     def forget_steps(self) -> None:
@@ -197,7 +197,7 @@ class SGDTrainer(Trainer[SGD]):
         model, _, biases, loss, _ = self.update
         return model, biases, loss
 
-    def _run_task(self, work: Any, cancelled: Callable[[], bool]) -> float:
+    def run_task(self, work: Any, cancelled: Callable[[], bool]) -> float:
         """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
         budget = max(1, BUDGET // self.parameters.P.shape[1])
         return self.schedule.visit(work, budget, self.update, cancelled)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._jit import inlined, jit
+from mfkernel.kernels.jit import inlined, jit
 
 GROUP = 4  # rows that are multiplied at a time, and coordinates
 

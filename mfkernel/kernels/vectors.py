@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from mfkernel._jit import FASTMATH, INLINED
+from mfkernel.kernels.jit import FASTMATH, INLINED
 
 EIGHT = 8  # rows are padded to a multiple of it
 LONGEST = 192  # coordinates of a row that is unrolled; beyond, LLVM's loop is as fast

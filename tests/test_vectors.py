@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-from mfkernel import _simd
-from mfkernel._jit import jit
-from mfkernel._rows import PADDING, aligned_rows
-from mfkernel._simd import LONGEST, dot, prefetch, step, vectors_of
+from mfkernel.kernels import vectors
+from mfkernel.kernels.jit import jit
+from mfkernel.kernels.vectors import LONGEST, dot, prefetch, step, vectors_of
+from mfkernel.linalg.rows import PADDING, aligned_rows
 from tests.forms import python, quick
 
 pytestmark = pytest.mark.kernel
@@ -32,7 +32,7 @@ def dot_and_step(P, Q, u, i, a, b, c, d, vectors):
 
 
 def test_vectors__are_as_many_as_a_padded_row_has_and_none_for_long_rows():
-    assert _simd.EIGHT == PADDING
+    assert vectors.EIGHT == PADDING
     assert [len(vectors_of(k)) for k in (8, 24, LONGEST, LONGEST + 8, 512)] == [1, 3, LONGEST // 8, 0, 0]
 
 

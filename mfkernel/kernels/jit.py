@@ -24,8 +24,6 @@ OPTIONS: dict[str, Any] = {
 # for what is called once a rating: a call that LLVM does not inline costs more than the work
 INLINED: dict[str, Any] = {**OPTIONS, "forceinline": True}
 
-SOURCES = ("_jit.py", "_simd.py", "_tile.py")  # of machine code, beside the kernels' own files
-
 SETTINGS = (  # of Numba, that change machine code
     *("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE"),
     *("DISABLE_INTEL_SVML", "USE_RVSDG_FRONTEND", "LLVM_PASS_TIMINGS"),
@@ -59,14 +57,13 @@ def inlined(function: Kernel) -> Kernel:
 def stamp() -> str:
     """Return a name for all that machine code is made of and Numba does not look at.
 
-    The sources of all kernels and of what is compiled into them, this file with its options among them, the
-    version of llvmlite, and the settings of Numba that change the code.
+    The sources of all kernels, this file with its options among them, the version of llvmlite, and the
+    settings of Numba that change the code. So kernels may call one another across files.
     """
-    here = Path(__file__).parent
     digest = hashlib.sha256(llvmlite.__version__.encode())
     digest.update(repr([getattr(numba.config, name, None) for name in SETTINGS]).encode())
     try:
-        for path in sorted((*(here / name for name in SOURCES), *here.glob("kernels/*.py"))):
+        for path in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     except OSError:  # in a zip, or without sources, where Numba keeps nothing
         return "unknown"

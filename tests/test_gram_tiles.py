@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from mfkernel import _tile
-from mfkernel._jit import jit
-from mfkernel._rows import aligned_rows
+from mfkernel.kernels import gram_tiles
+from mfkernel.kernels.jit import jit
+from mfkernel.linalg.rows import aligned_rows
 
 pytestmark = pytest.mark.kernel
 
@@ -16,27 +16,27 @@ TOLERANCE = {np.float32: 1e-4, np.float64: 1e-12}
 
 @jit
 def tile(G, a, b, A, n, sign, rows, columns):
-    _tile.add_tile(G, a, b, A, n, sign, rows, columns)
+    gram_tiles.add_tile(G, a, b, A, n, sign, rows, columns)
 
 
 @jit
 def row(A, n, Y, i, first, width, factor):
-    _tile.scale_row(A, n, Y, i, first, width, factor)
+    gram_tiles.scale_row(A, n, Y, i, first, width, factor)
 
 
 @jit
 def combination(out, Y, rows, first, width, factors):
-    _tile.add_rows(out, Y, rows, first, width, factors)
+    gram_tiles.add_rows(out, Y, rows, first, width, factors)
 
 
 @jit
 def products(v, Y, rows, first, width):
-    return _tile.dot_rows(v, Y, rows, first, width)
+    return gram_tiles.dot_rows(v, Y, rows, first, width)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rows", [_tile.LINES, _tile.ROWS])
-@pytest.mark.parametrize("columns", [_tile.NARROW, _tile.PANEL])
+@pytest.mark.parametrize("rows", [gram_tiles.LINES, gram_tiles.ROWS])
+@pytest.mark.parametrize("columns", [gram_tiles.NARROW, gram_tiles.PANEL])
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_add_tile__adds_a_tile_and_nothing_else(dtype, rows, columns, n, rng):
     A, G = (rng.normal(size=shape).astype(dtype) for shape in ((6, 64), (40, 64)))
@@ -79,15 +79,15 @@ def test_rows__are_scaled_combined_and_multiplied(source, target, width, first, 
 def test_add_tile__keeps_its_sums_in_registers():
     import numba
 
-    from mfkernel._jit import OPTIONS
+    from mfkernel.kernels.jit import OPTIONS
 
     code = numba.njit(**OPTIONS)(tile.py_func)
     A = np.zeros((6, 64), np.float32)
-    code(np.zeros((40, 64), np.float32), 0, 0, A, 6, np.float32(1), _tile.ROWS, _tile.PANEL)
+    code(np.zeros((40, 64), np.float32), 0, 0, A, 6, np.float32(1), gram_tiles.ROWS, gram_tiles.PANEL)
     (text,) = code.inspect_asm().values()
     multiplied = re.findall(r"vfmadd\w+ps|fmla\s", text)
     # each number of the tile is a sum that one instruction in the loop adds to, and nothing is stored there
-    assert len(multiplied) >= len(_tile.ROWS) * len(_tile.PANEL) // 16 or "fma" not in text
+    assert len(multiplied) >= len(gram_tiles.ROWS) * len(gram_tiles.PANEL) // 16 or "fma" not in text
     loops = re.split(r"\n\.L\w+:", text)
     hottest = max(loops, key=lambda part: len(re.findall(r"vfmadd\w+ps|fmla\s", part)))
     assert not re.search(r"\bvmov\w*ps\s+%[xyz]mm\d+, .*\(%r", hottest.split("\tj")[0])

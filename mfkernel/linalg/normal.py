@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._arrays import frozen
-from mfkernel._rows import padded
 from mfkernel.engine import Task, ThreadEngine
+from mfkernel.linalg.rows import padded
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.ridge import Known, Objective, Solver
+    from mfkernel.kernels.normal import Known, Objective, Solver
 
 WORK = 4e7  # multiply-adds of a task, about a millisecond
 FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
@@ -112,7 +112,7 @@ def solve_rows(
         and as biases if there are none. Where λ = 0 leaves more than one solution, that of least norm but for
         rounding: no step is computed with a λ below 1e-10 times the mean square of the coordinates of Y.
     """
-    from mfkernel.kernels import ridge
+    from mfkernel.kernels import normal as ridge
 
     k, rows, dtype = Y.shape[1], padded(Y), np.dtype(np.float64)
     X, bias = np.zeros((indptr.size - 1, k), Y.dtype), np.zeros(indptr.size - 1, Y.dtype)
@@ -146,7 +146,7 @@ def objective_of(
     ``bias_unit``, the square root of the ratings' standard deviation, is the size of a factor: conjugate
     gradients, whose steps depend on it, measure biases so.
     """
-    from mfkernel.kernels import ridge
+    from mfkernel.kernels import normal as ridge
 
     weights = implicit or Implicit()
     kinds = {
@@ -174,7 +174,7 @@ def objective_of(
 
 def solver_of(name: str, k: int) -> "Solver":
     """Return what a solver of ``SOLVERS`` is to the kernel, for rows of rank k."""
-    from mfkernel.kernels.ridge import Solver
+    from mfkernel.kernels.normal import Solver
 
     rank = padded(np.empty((0, k))).shape[1]
     if name == "cg":
@@ -194,7 +194,7 @@ def run_rows(
     measure: bool = False,
 ) -> tuple[NDArray[np.bool_], float]:
     """Solve all rows in place; return which equations were singular, and the loss if it is to be measured."""
-    from mfkernel.kernels import ridge
+    from mfkernel.kernels import normal as ridge
 
     failed = np.zeros(len(X), np.bool_)
     squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
@@ -222,7 +222,7 @@ def compile_rows(
 
 
 def _kernel(objective: "Objective", solver: "Solver") -> Callable[..., float]:
-    from mfkernel.kernels import ridge
+    from mfkernel.kernels import normal as ridge
 
     if solver.steps:
         return ridge.approach_span
@@ -258,7 +258,7 @@ def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray
 
     The same, bit by bit, on any number of threads.
     """
-    from mfkernel.kernels.ridge import gram_span
+    from mfkernel.kernels.normal import gram_span
 
     K = Y.shape[1]
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel.engine import ThreadEngine
-from mfkernel.ranking import panels_of, ranks, top_n
+from mfkernel.linalg.top_n import panels_of, ranks, top_n
 
 pytestmark = pytest.mark.kernel
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from mfkernel.engine import ThreadEngine
-from mfkernel.ridge import Penalty, solve_rows, spans
+from mfkernel.linalg.normal import Penalty, solve_rows, spans
 from tests.forms import quick
 
 pytestmark = pytest.mark.kernel
@@ -216,7 +216,7 @@ def test_logistic__stays_finite_if_a_score_separates():
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_result__is_the_same_on_any_number_of_threads(loss, monkeypatch):
-    monkeypatch.setattr("mfkernel.ridge.WORK", 300)
+    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 300)
     problem = Problem([3, 9, 0, 7, 12, 2, 8, 5], 3, np.float32, loss)
     one, three = (problem.solve(Penalty(0.1, 0.1), n, biased=True) for n in (1, 3))
     np.testing.assert_array_equal(one[0], three[0])

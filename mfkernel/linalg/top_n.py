@@ -88,7 +88,7 @@ def top_n(
     allowed
         (n_items,) mask of the items that may be found.
     """
-    from mfkernel.kernels.ranking import top_n_span
+    from mfkernel.kernels.top_n import top_n_span
 
     size = max(0, min(n, Y.n_items))
     items = np.full((len(X), size), -1, np.int32)
@@ -118,7 +118,7 @@ def ranks(
 
     A held-out item is a candidate even if it is excluded or not allowed; nan counts as the lowest score.
     """
-    from mfkernel.kernels.ranking import ranks_span
+    from mfkernel.kernels.top_n import ranks_span
 
     bounds, indices = held_out
     result = Ranks(*(np.zeros(size, np.int64) for size in (*[indices.size] * 3, len(X))))

@@ -21,8 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._jit import inlined, jit
-from mfkernel._tile import LANES, LINES, NARROW, PANEL, ROWS, add_rows, add_tile, dot_rows, scale_row
+from mfkernel.kernels.gram_tiles import (
+    LANES,
+    LINES,
+    NARROW,
+    PANEL,
+    ROWS,
+    add_rows,
+    add_tile,
+    dot_rows,
+    scale_row,
+)
+from mfkernel.kernels.jit import inlined, jit
 
 ZERO: Any = np.int64(0)  # a literal 0 would have whatever takes it compiled once more
 SQUARED, ABSOLUTE, HUBER, LOGISTIC, IMPLICIT = 0, 1, 2, 3, 4  # kinds of loss

@@ -18,8 +18,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from mfkernel._jit import INLINED
-from mfkernel._simd import EIGHT, FLAGS, VECTOR, splat
+from mfkernel.kernels.jit import INLINED
+from mfkernel.kernels.vectors import EIGHT, FLAGS, VECTOR, splat
 
 LANES = VECTOR // 32  # numbers of float32 in a vector; what columns of tiles are padded to
 _WIDE = binding.get_host_cpu_features().get("avx512f", False)  # 32 registers of 64 bytes; others hold less
