@@ -15,12 +15,12 @@ WHERE: dict[str, tuple[str, ...]] = {
     "SGDTrainer": ("methods.sgd.SGDTrainer",),
     "aligned_rows": ("linalg.rows.aligned_rows", "_rows.aligned_rows"),
     "Adaptive": ("kernels.sgd.Adaptive",),
-    "BlockSchedule": ("blocks.BlockSchedule",),
+    "BlockSchedule": ("methods.schedules.blocks.BlockSchedule", "blocks.BlockSchedule"),
     "COMPILE_OPTIONS": ("kernels.jit.OPTIONS", "_jit.OPTIONS"),
     "Model": ("kernels.sgd.Model",),
-    "RowSchedule": ("schedule.RowSchedule",),
-    "TILE_COORDINATES": ("blocks.COORDINATES",),
-    "ThreadEngine": ("engine.ThreadEngine",),
+    "RowSchedule": ("methods.schedules.rows.RowSchedule", "schedule.RowSchedule"),
+    "TILE_COORDINATES": ("methods.schedules.blocks.COORDINATES", "blocks.COORDINATES"),
+    "ThreadEngine": ("engines.threads.ThreadEngine", "engine.ThreadEngine"),
     "Tiles": ("kernels.sgd.Tiles",),
     "jit": ("kernels.jit.jit", "_jit.jit"),
     "make_solver": ("linalg.normal.solver_of", "ridge.solver_of"),
@@ -29,7 +29,9 @@ WHERE: dict[str, tuple[str, ...]] = {
     "sgd_span": ("reference.sgd_span",),
     "sgd_tiles": ("kernels.sgd.sgd_tiles",),
     "textbook_program": ("reference.textbook_program",),
-    # of commits before there were trainers
+}
+# of commits before there were trainers
+EARLIER: dict[str, tuple[str, ...]] = {
     "Als": ("als.Als",),
     "Settings": ("objective.Settings",),
     "Sgd": ("methods.Sgd",),
@@ -40,12 +42,13 @@ WHERE: dict[str, tuple[str, ...]] = {
 
 def __getattr__(name: str) -> Any:
     """Return the object that goes by ``name`` here, from the first module that has it."""
-    if name not in WHERE:
+    places = WHERE.get(name) or EARLIER.get(name)
+    if places is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for path in WHERE[name]:
+    for path in places:
         module, _, attribute = path.rpartition(".")
         try:
             return getattr(importlib.import_module(f"mfkernel.{module}"), attribute)
         except (ModuleNotFoundError, AttributeError):
             continue
-    raise ImportError(f"this version of mfkernel has none of {', '.join(WHERE[name])}")
+    raise ImportError(f"this version of mfkernel has none of {', '.join(places)}")

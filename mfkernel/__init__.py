@@ -2,11 +2,9 @@
 
 from mfkernel import datasets, metrics
 from mfkernel.api import factorize
-from mfkernel.explaining import Explanation
-from mfkernel.factors import Epoch, Factors, load
-from mfkernel.io import read_ratings
-from mfkernel.linalg.top_n import Recommendations
-from mfkernel.model_selection import (
+from mfkernel.data.files.read import read_ratings
+from mfkernel.data.ratings import Ratings
+from mfkernel.evaluation.search import (
     CrossValidation,
     RankSelection,
     Search,
@@ -15,10 +13,13 @@ from mfkernel.model_selection import (
     select_rank,
     train_test_split,
 )
+from mfkernel.evaluation.splits import leave_k_out, strong_generalization_split
+from mfkernel.linalg.top_n import Recommendations
+from mfkernel.model.explain import Explanation
+from mfkernel.model.factors import Factors, load
+from mfkernel.model.history import Epoch
 from mfkernel.options import ALS, SGD, ImplicitALS, Settings
-from mfkernel.ratings import Ratings
-from mfkernel.splits import leave_k_out, strong_generalization_split
-from mfkernel.training import DivergenceError, Interrupted
+from mfkernel.training.loop import DivergenceError, Interrupted
 
 __version__ = "0.1.0"
 

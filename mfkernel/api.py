@@ -7,15 +7,16 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mfkernel import _checks, fitting
-from mfkernel.baseline import bias_baseline
-from mfkernel.factors import Factors
+from mfkernel._support import checks
+from mfkernel.data.merge import matched, within
+from mfkernel.data.ratings import Ratings
 from mfkernel.methods import make_settings, trainer_of
-from mfkernel.objective import targets
-from mfkernel.online import matched, within
+from mfkernel.methods.baseline import bias_baseline
+from mfkernel.methods.objective import targets
+from mfkernel.model.factors import Factors
 from mfkernel.options import Settings
-from mfkernel.ratings import Ratings
-from mfkernel.training import Stopping
+from mfkernel.training.fit import Plan, fit, init_rows
+from mfkernel.training.loop import Stopping
 from mfkernel.typing import (
     ALSKeywords,
     Callback,
@@ -47,7 +48,7 @@ def factorize(
 def factorize(R: RatingsLike, k: int, method: Settings, **keywords: Unpack[FitKeywords]) -> Factors: ...
 
 
-@_checks.explains_names
+@checks.explains_names
 def factorize(
     R: RatingsLike,
     k: int,
@@ -123,14 +124,14 @@ def factorize(
     Interrupted
         On Ctrl-C after the first epoch; its ``model`` is that of the last whole epoch.
     """
-    k = _checks.integer("k", k, 1)
+    k = checks.integer("k", k, 1)
     settings = make_settings(method, options, tuple(FitKeywords.__annotations__))
-    float_type = _checks.float_dtype(dtype)
+    float_type = checks.float_dtype(dtype)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     if n_threads is not None:
-        n_threads = _checks.integer("n_threads", n_threads, 1)
-    progress = _checks.boolean("progress", progress)
+        n_threads = checks.integer("n_threads", n_threads, 1)
+    progress = checks.boolean("progress", progress)
     generator = _generator(rng)
     stopping = _stopping(validation, patience, tol, time_limit)
     known = targets(
@@ -146,7 +147,7 @@ def factorize(
             f"{known.indices[n]}] is {known.values[n]:g}; pass biases=True or shift the ratings"
         )
     train, held_out = _parts(known, validation, generator, settings, missing=missing, duplicates=duplicates)
-    plan = fitting.Plan(
+    plan = Plan(
         k=k,
         options=settings,
         n_threads=trainer_of(settings).threads(settings, n_threads, train.nnz),
@@ -157,7 +158,7 @@ def factorize(
         progress=progress,
         missing=missing,
     )
-    model = fitting.fit(plan, known, train, held_out, generator)
+    model = fit(plan, known, train, held_out, generator)
     if held_out is not None and settings.loss != "absolute" and not settings.implicit:
         _compare_with_biases(model, train, held_out)
     return model
@@ -165,15 +166,15 @@ def factorize(
 
 def _stopping(validation: Any, patience: int | None, tol: float | None, time_limit: float | None) -> Stopping:
     if patience is not None:
-        patience = _checks.integer("patience", patience, 1)
+        patience = checks.integer("patience", patience, 1)
         if validation is None:
             raise ValueError(f"patience={patience} needs validation ratings; pass validation=0.1")
     elif validation is not None:
         patience = PATIENCE
     return Stopping(
         patience,
-        _checks.optional("tol", tol, positive=False),
-        _checks.optional("time_limit", time_limit, positive=True),
+        checks.optional("tol", tol, positive=False),
+        checks.optional("time_limit", time_limit, positive=True),
     )
 
 
@@ -186,7 +187,7 @@ def _parts(
     if validation is None:
         return known, None
     if isinstance(validation, numbers.Real):
-        share = _checks.real("validation", validation, positive=True)
+        share = checks.real("validation", validation, positive=True)
         if share >= 1:
             raise ValueError(f"validation must be a share between 0 and 1, or ratings, got {share:g}")
         if known.nnz < 2:
@@ -250,7 +251,7 @@ def _checked_init(
         if init.settings.biases != settings.biases:
             has = "biases" if init.settings.biases else "no biases"
             raise ValueError(f"init has {has}, so that biases={init.settings.biases} must be passed")
-        fitting.init_rows(model, R)
+        init_rows(model, R)
         for name, X in (("P", model.P), ("Q", model.Q)):
             if settings.nonnegative and (X < 0).any():
                 row, column = np.argwhere(X < 0)[0]
@@ -263,14 +264,14 @@ def _checked_init(
     except (TypeError, ValueError):
         raise TypeError("init must be a pair of arrays (P0, Q0), or a model") from None
     for name, given in zip(("P0", "Q0"), init, strict=True):
-        _checks.unmasked(name, given)
+        checks.unmasked(name, given)
     m, n = R.shape
     if P0.shape != (m, k) or Q0.shape != (k, n):
         raise ValueError(
             f"init must be P0 of shape {(m, k)} and Q0 of shape {(k, n)}, got {P0.shape} and {Q0.shape}"
         )
     for name, X in (("P0", P0), ("Q0", Q0)):
-        _checks.numeric(name, X)
+        checks.numeric(name, X)
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(X.astype(dtype, copy=False))
         wanted = f"finite, but {{}} in {dtype}"

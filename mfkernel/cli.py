@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 import mfkernel as mf
-from mfkernel import _checks, saving
-from mfkernel.convert import DUPLICATES
+from mfkernel._support import checks
+from mfkernel.data.convert import DUPLICATES
 from mfkernel.methods import METHODS
-from mfkernel.objective import targets
+from mfkernel.methods.objective import targets
+from mfkernel.model import archive
 from mfkernel.options import Choice, Flag, Integer
 
 EXAMPLE = {  # the textbook's settings
@@ -277,7 +278,7 @@ def _check_file_options(options: argparse.Namespace, remedy: str) -> None:
 def _fit_settings(options: argparse.Namespace) -> dict[str, Any]:
     for name, least in (("epochs", 1), ("threads", 1), ("seed", 0)):
         if (value := getattr(options, name)) is not None:
-            _checks.integer(f"--{name}", value, least)
+            checks.integer(f"--{name}", value, least)
     names = {name for method in METHODS.values() for name in method.options.names()}
     given = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in given.items() if value is not None} | {
@@ -295,7 +296,7 @@ def _check_output(path: str | None) -> None:
     folder = Path(path).parent
     if Path(path).is_dir() or not folder.is_dir():
         raise ValueError(f"{path} must name a file in a folder that exists, here {folder}")
-    saving.check(path)
+    archive.check(path)
 
 
 # commands
@@ -305,7 +306,7 @@ def _factorize(options: argparse.Namespace) -> None:
     """Read, factorize, report and save."""
     _check_output(options.output)
     if options.k is not None:
-        _checks.integer("-k", options.k, 1)
+        checks.integer("-k", options.k, 1)
     if options.test is not None and not 0 < options.test < 1:
         raise ValueError(f"--test must be between 0 and 1, got {options.test}")
     if options.patience is not None and options.validation is None:
@@ -382,7 +383,7 @@ def _recommend(options: argparse.Namespace) -> None:
     """Print a line for each user and item."""
     if bool(options.users) == (options.ratings is not None):
         raise ValueError("pass users, or new users' ratings with --ratings, one of both")
-    n = _checks.integer("-n", options.n, 1)
+    n = checks.integer("-n", options.n, 1)
     if options.ratings is not None:
         model = mf.load(options.model)
         asked: Any = _of_known_items(model, _read(options, options.ratings), options.ratings)
@@ -398,7 +399,7 @@ def _recommend(options: argparse.Namespace) -> None:
 
 def _similar(options: argparse.Namespace) -> None:
     """Print a line for each neighbour."""
-    n = _checks.integer("-n", options.n, 1)
+    n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
     search: Any = model.similar_users if options.users else model.similar_items
     kind, ids, translate = (
@@ -412,7 +413,7 @@ def _similar(options: argparse.Namespace) -> None:
 
 def _explain(options: argparse.Namespace) -> None:
     """Print the parts of a prediction."""
-    n = _checks.integer("-n", options.n, 1)
+    n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
     (user,) = _rows("user", model.user_ids, model.user_rows, [options.user])
     (item,) = _rows("item", model.item_ids, model.item_columns, [options.item])

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel import _checks
-from mfkernel.ratings import Ratings
+from mfkernel._support import checks
+from mfkernel.data.ratings import Ratings
 
 
 def textbook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -23,7 +23,7 @@ def textbook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.flo
     return R, P0, random.rand(2, 3)
 
 
-@_checks.explains_names
+@checks.explains_names
 def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rng: Any = 0) -> Ratings:
     """Generate star ratings with the long tails of real ones; by default as many as ML-100K has.
 
@@ -50,7 +50,7 @@ def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rn
     Ratings(200 users × 100 items, 3,000 ratings, float32)
     """
     n_users, n_items, nnz = (
-        _checks.integer(name, value, 1)
+        checks.integer(name, value, 1)
         for name, value in (("n_users", n_users), ("n_items", n_items), ("nnz", nnz))
     )
     if nnz > n_users * n_items // 2:

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel import _checks
-from mfkernel._machine import available_cores
-from mfkernel.engine import ThreadEngine
-from mfkernel.factors import Factors
+from mfkernel._support import checks
+from mfkernel.data.merge import matched, within
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import ndcg, panels_of, ranks
-from mfkernel.objective import targets
-from mfkernel.online import matched, within
-from mfkernel.ratings import Ratings
-from mfkernel.state import State
+from mfkernel.methods.objective import targets
+from mfkernel.model.factors import Factors
+from mfkernel.model.state import State
 
 
 def rmse(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
@@ -122,7 +121,7 @@ def ranking(
         If the shape is not the model's, no user has a relevant held-out item, or the model does not hold the
         ratings that are to be left out.
     """
-    n, state = _checks.integer("n", n, 1), model.state
+    n, state = checks.integer("n", n, 1), model.state
     held_out = _held_out(state, R)
     if relevant is not None:
         held_out = held_out.select(held_out.values >= relevant)
@@ -133,7 +132,7 @@ def ranking(
     rows = held_out.take_rows(users)
     seen = state.seen(users) if exclude_seen else None
     vectors, _ = state.queries(state, users)
-    with ThreadEngine(available_cores()) as engine:
+    with default_engine(None) as engine:
         found = ranks(
             vectors,
             state.item_panels(panels_of),

@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
-from mfkernel import _checks
+from mfkernel._support import checks
 from mfkernel.typing import (
     DecayName,
     LossName,
@@ -34,7 +34,7 @@ class Integer:
 
     def check(self, name: str, value: object) -> int:
         """Return the value, or raise an error that names it."""
-        return _checks.integer(name, value, self.least)
+        return checks.integer(name, value, self.least)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Real:
 
     def check(self, name: str, value: object) -> float:
         """Return the value, or raise an error that names it."""
-        number = _checks.real(name, value, positive=self.positive)
+        number = checks.real(name, value, positive=self.positive)
         if self.most is not None and number > self.most:
             raise ValueError(f"{name} must be at most {self.most:g}, got {number:g}")
         return number
@@ -58,7 +58,7 @@ class PerSide:
 
     def check(self, name: str, value: object) -> Pair:
         """Return the pair, or raise an error that names it."""
-        return _checks.pair(name, value)
+        return checks.pair(name, value)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Flag:
 
     def check(self, name: str, value: object) -> bool:
         """Return the value, or raise an error that names it."""
-        return _checks.boolean(name, value)
+        return checks.boolean(name, value)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Choice:
 
     def check(self, name: str, value: object) -> str:
         """Return the value, or raise an error that names it and the nearest choice."""
-        _checks.one_of(name, value, self.names)
+        checks.one_of(name, value, self.names)
         return str(value)
 
 

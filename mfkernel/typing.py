@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, DTypeLike
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from mfkernel.factors import Epoch, Factors
-    from mfkernel.ratings import Ratings
+    from mfkernel.data.ratings import Ratings
+    from mfkernel.model.factors import Factors
+    from mfkernel.model.history import Epoch
 
 MethodName = Literal["sgd", "als", "implicit"]
 ScheduleName = Literal["blocks", "hogwild", "sequential"]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel import reference
-from mfkernel.baseline import bias_baseline
 from mfkernel.cli import main
-from mfkernel.engine import ThreadEngine
+from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows
+from mfkernel.methods.baseline import bias_baseline
 from tests.forms import DENSE, assert_same, quick
 from tests.interrupts import AT_ONCE, answers
 

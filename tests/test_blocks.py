@@ -491,7 +491,7 @@ def interrupted_at(line, R, **options):
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("keep_after", quick([0, 1000], 0), ids=["kept each epoch", "kept never"])
 def test_blocks__ctrl_c_on_any_line_leaves_a_whole_epoch(keep_after, n_threads, monkeypatch):
-    monkeypatch.setattr("mfkernel.checkpoints.INTERVAL", keep_after)
+    monkeypatch.setattr("mfkernel.training.checkpoints.INTERVAL", keep_after)
     R, options = mf.datasets.synthetic(60, 50, 900), {"n_threads": n_threads, "epochs": 3, "k": 4}
     expected = [None, *(bits(stopped_after(epoch, R, **options)) for epoch in (1, 2, 3))]
     whole, lines = interrupted_at(math.inf, R, **options)
@@ -786,7 +786,7 @@ def test_blocks__leaves_no_threads_behind():
 
 def test_blocks__refuses_what_cannot_fit_before_memory_is_taken(monkeypatch):
     R = few_in_a_huge_shape()
-    monkeypatch.setattr("mfkernel.fitting.available_memory", lambda: 3 * 2**30)
+    monkeypatch.setattr("mfkernel.training.fit.available_memory", lambda: 3 * 2**30)
     tracemalloc.start()
     try:
         with pytest.raises(MemoryError) as raised:
@@ -803,7 +803,7 @@ def test_blocks__refuses_what_cannot_fit_before_memory_is_taken(monkeypatch):
 
 @pytest.mark.parametrize("free", [0, 1000, 10**6])
 def test_blocks__names_what_takes_memory(free, ratings, monkeypatch):
-    monkeypatch.setattr("mfkernel.fitting.available_memory", lambda: free)
+    monkeypatch.setattr("mfkernel.training.fit.available_memory", lambda: free)
     for n_threads in (1, 2, None):
         with pytest.raises(MemoryError, match=r"factors [\d.,]+ GiB.*blocks [\d.,]+ GiB.*only 0\.0 GiB"):
             fit(table("square"), 64, n_threads=n_threads)
@@ -816,10 +816,10 @@ def memory_needed(R, k, monkeypatch, **options):
         raise ValueError("not refused")
 
     least, most = 0, 2**31
-    monkeypatch.setattr("mfkernel.fitting._make_trainer", stop)
+    monkeypatch.setattr("mfkernel.training.fit._make_trainer", stop)
     while most - least > 2**16:
         free = (least + most) // 2
-        monkeypatch.setattr("mfkernel.fitting.available_memory", lambda free=free: free)
+        monkeypatch.setattr("mfkernel.training.fit.available_memory", lambda free=free: free)
         with pytest.raises((MemoryError, ValueError)) as raised:
             fit(R, k, **options)
         least, most = (free, most) if raised.type is MemoryError else (least, free)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfkernel._machine import available_cores, available_memory
-from mfkernel.engine import Task, ThreadEngine, interruptible
+from mfkernel.engines.resources import available_cores, available_memory
+from mfkernel.engines.threads import Task, ThreadEngine, interruptible
 
 
 def tasks(work):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from mfkernel.engine import Task, ThreadEngine, interruptible
+from mfkernel.engines.threads import Task, ThreadEngine, interruptible
 from tests.forms import python
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork as POSIX has it")

@@ -125,16 +125,16 @@ def test_reconstruct__is_the_product(dtype):
 
 def test_reconstruct__refuses_what_cannot_fit(monkeypatch):
     model = mf.Factors(np.zeros((2**15, 1), np.float32), np.zeros((1, 2**14), np.float32))
-    monkeypatch.setattr("mfkernel.factors.available_memory", lambda: 2**30)
+    monkeypatch.setattr("mfkernel.model.predict.available_memory", lambda: 2**30)
     with pytest.raises(MemoryError, match=r"32,?768 × 16,?384.*\b2\.0 GiB.*\b1\.0 GiB"):
         model.reconstruct()
-    monkeypatch.setattr("mfkernel.factors.available_memory", lambda: None)
+    monkeypatch.setattr("mfkernel.model.predict.available_memory", lambda: None)
     assert factors().reconstruct().shape == (3, 4)
 
 
 def test_reconstruct__does_not_overflow_when_it_counts(monkeypatch):
     column = np.zeros((2**17, 1), np.float32)
-    monkeypatch.setattr("mfkernel.factors.available_memory", lambda: 2**20)  # 2³⁴ cells take 2³⁶ bytes
+    monkeypatch.setattr("mfkernel.model.predict.available_memory", lambda: 2**20)  # 2³⁴ cells take 2³⁶ bytes
     with pytest.raises(MemoryError, match=r"64\.0 GiB"):
         mf.Factors(column, column.T).reconstruct()
 

@@ -17,6 +17,7 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel.methods import METHODS
+from mfkernel.model import factors, foldin
 
 IDS = {"user_ids": [f"u{n}" for n in range(30)], "item_ids": list(range(100, 120))}
 RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "users", "items", "user_ids", "item_ids")
@@ -272,7 +273,7 @@ def test_partial_fit__from_threads_loses_nothing(ids):
 def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatch):
     """A reader who is still laying out the old items must not leave them behind for the readers after him."""
     model = mf.factorize(mf.datasets.synthetic(60, 40, 600, rng=1), 4, biases=True, rng=0)
-    lay_out = mf.factors.panels_of
+    lay_out = factors.panels_of
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(Y):
@@ -281,12 +282,12 @@ def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatc
         go_on.wait(30)
         return panels
 
-    monkeypatch.setattr("mfkernel.factors.panels_of", slowly)
+    monkeypatch.setattr("mfkernel.model.factors.panels_of", slowly)
     old = []
     reader = threading.Thread(target=lambda: old.append(model.recommend(0, 40)))
     reader.start()
     assert begun.wait(30)
-    monkeypatch.setattr("mfkernel.factors.panels_of", lay_out)
+    monkeypatch.setattr("mfkernel.model.factors.panels_of", lay_out)
     model.partial_fit((np.arange(50), np.full(50, 40), np.full(50, 50.0)))  # a new item that all love
     go_on.set()
     reader.join()
@@ -490,9 +491,9 @@ def test_partial_fit__is_not_locked_for_ever_by_interrupts(monkeypatch):
         raise StopError
 
     # the work itself takes no time, so that most interrupts come around the lock
-    monkeypatch.setattr("mfkernel.factors.updated", lambda state, *_: state)
-    monkeypatch.setattr("mfkernel.factors.Ratings", lambda R, **_: R)
-    monkeypatch.setattr("mfkernel.factors.targets", lambda R, _: R)
+    monkeypatch.setattr("mfkernel.model.factors.updated", lambda state, *_: state)
+    monkeypatch.setattr("mfkernel.model.factors.Ratings", lambda R, **_: R)
+    monkeypatch.setattr("mfkernel.model.factors.targets", lambda R, _: R)
     before, interrupted = signal.signal(signal.SIGALRM, interrupt), 0
     try:
         for n in range(600):
@@ -514,13 +515,13 @@ def test_recommend__of_new_users_is_of_one_state(monkeypatch):
     """The model learns between the solving of the new user and the search: both are of the old one."""
     model = mf.factorize(mf.datasets.synthetic(60, 40, 600, rng=1), 4, biases=True, rng=0)
     before = model.recommend({3: 5.0, 7: 1.0}, 5)
-    solve = mf.factors.fold_in
+    solve = foldin.fold_in
 
     def learn_first(*arguments):
         model.partial_fit((np.arange(50), np.full(50, 5), np.full(50, 50.0)))
         return solve(*arguments)
 
-    monkeypatch.setattr("mfkernel.factors.fold_in", learn_first)
+    monkeypatch.setattr("mfkernel.model.foldin.fold_in", learn_first)
     after = model.recommend({3: 5.0, 7: 1.0}, 5)
     np.testing.assert_array_equal(after.items, before.items)
     np.testing.assert_array_equal(after.scores, before.scores)
@@ -606,7 +607,7 @@ def test_partial_fit__beyond_the_dtype_changes_nothing(monkeypatch):
         X, bias = solve(*arguments, **options)
         return X * np.float32(np.inf), bias
 
-    monkeypatch.setattr("mfkernel.folding.solve_rows", overflow)
+    monkeypatch.setattr("mfkernel.model.foldin.solve_rows", overflow)
     with (
         np.errstate(invalid="ignore"),
         pytest.raises(ArithmeticError, match="beyond float32; the model stays"),

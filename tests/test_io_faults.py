@@ -21,7 +21,10 @@ from scipy import sparse
 from scipy.io import mmwrite
 
 import mfkernel as mf
-from mfkernel import _files, _layout, _lines, _text
+from mfkernel.data.files.layout import Layout, find_layout
+from mfkernel.data.files.lines import Lines
+from mfkernel.data.files.streams import Stream
+from mfkernel.data.files.text import NotPlainError, parse
 
 ROOT = Path(mf.__file__).parents[1]
 RATINGS = "user,item,rating\n1,2,3\n"
@@ -563,8 +566,8 @@ def test_read_ratings__one_long_id_costs_little(tmp_path):
     for last in ("", "u1\t" + "x" * 1000 + "\t3\n"):
         path = written(tmp_path, lines + last)
         with path.open("rb") as file:
-            text = _lines.Lines(path, _files.Stream(file.read), None)
-            tables.append(_text.parse(text, _layout.find_layout(text, None)))
+            text = Lines(path, Stream(file.read), None)
+            tables.append(parse(text, find_layout(text, None)))
     assert tables[1].item_ids.size == tables[0].item_ids.size + 1
     assert tables[1].item_ids.tolist()[-1] == "x" * 1000
     assert tables[1].item_ids.nbytes < 2 * tables[0].item_ids.nbytes
@@ -647,7 +650,7 @@ def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 @pytest.mark.parametrize("head", [b"", MARKET.encode() + b"9 9 %d\n" % 10**12])
 def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch, head):
-    monkeypatch.setattr(_files, "available_memory", lambda: 10**8)
+    monkeypatch.setattr("mfkernel.data.files.streams.available_memory", lambda: 10**8)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     thread = fed(pipe, [head] + [b"1 2 3\n" * 10_000] * 10**6)
@@ -659,7 +662,7 @@ def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_read_ratings__bounds_an_archive_from_a_pipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "SPOOL", 2**20)
+    monkeypatch.setattr("mfkernel.data.files.streams.SPOOL", 2**20)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     thread = fed(pipe, [b"PK\x03\x04"] + [bytes(2**16)] * 2**20)
@@ -779,16 +782,16 @@ def texts(draw: st.DrawFn) -> tuple[str, str | None]:
 
 def parsed(text: str, separator: str | None, columns: tuple[int, int, int], guessed: int = 0) -> object:
     data = io.BytesIO(text.encode("utf-8", "surrogatepass"))
-    lines = _lines.Lines(Path("any"), _files.Stream(data.read), None)
+    lines = Lines(Path("any"), Stream(data.read), None)
     try:
-        table = _text.parse(lines, _layout.Layout(separator, columns, guessed))
+        table = parse(lines, Layout(separator, columns, guessed))
     except ValueError as error:
         return str(error)
     return [x.tolist() for x in table] + [table.user_ids.dtype.kind, table.item_ids.dtype.kind]
 
 
 def read_one_by_one(*_: object) -> None:
-    raise _text.NotPlainError
+    raise NotPlainError
 
 
 @settings(max_examples=300)
@@ -805,7 +808,7 @@ def test_parse__both_parsers_say_the_same(drawn, columns):
     layouts = [(columns, 0), ((0, 1, 2), 3), ((0, 1, 2), 4)]
     at_once = [parsed(text, separator, *layout) for layout in layouts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_text, "plain_block", read_one_by_one)
+        patch.setattr("mfkernel.data.files.text.plain_block", read_one_by_one)
         assert [parsed(text, separator, *layout) for layout in layouts] == at_once
 
 
@@ -838,8 +841,8 @@ def test_lines__do_not_depend_on_the_blocks(texts, size):
 
     def blocks(step: int) -> tuple[str, int]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_lines, "CHUNK", step)
-            lines = _lines.Lines(Path("any"), _files.Stream(io.BytesIO(data).read), None)
+            patch.setattr("mfkernel.data.files.lines.CHUNK", step)
+            lines = Lines(Path("any"), Stream(io.BytesIO(data).read), None)
             found = list(lines.blocks())
         assert [n for n, _ in found] == [
             1 + sum(x.count("\n") for _, x in found[:n]) for n in range(len(found))

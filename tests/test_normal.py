@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from mfkernel.engine import ThreadEngine
+from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows, spans
 from tests.forms import quick
 

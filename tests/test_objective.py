@@ -18,7 +18,7 @@ from mfkernel import reference
 from mfkernel.kernels import sgd
 from mfkernel.kernels.vectors import vectors_of
 from mfkernel.linalg.rows import aligned_rows
-from mfkernel.objective import link
+from mfkernel.methods.objective import link
 from mfkernel.options import SGD
 from tests.forms import quick
 
@@ -579,7 +579,7 @@ def test_factorize__biases_are_a_part_of_what_is_predicted(loss):
     ids=lambda options: "-".join(options),
 )
 def test_factorize__blocks_give_the_same_bits_on_any_number_of_threads(options, monkeypatch):
-    monkeypatch.setattr("mfkernel.blocks.RATINGS_A_BLOCK", 2**5)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_BLOCK", 2**5)
     loss = options.get("loss", "squared")
     ratings = table(loss, 60, 50, 1000)
     weights = weights_of(ratings) if options.get("sample_weight") else None

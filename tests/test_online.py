@@ -499,7 +499,7 @@ def test_partial_fit__leaves_the_model_as_it_was_if_it_is_cut_off(biases, call, 
             raise KeyboardInterrupt
         return solve(*args, **options)
 
-    monkeypatch.setattr("mfkernel.folding.solve_rows", cut_off)
+    monkeypatch.setattr("mfkernel.model.foldin.solve_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
         model.partial_fit(triplets(NEW))
     assert state(model) == before

@@ -263,7 +263,7 @@ def test_ratings__survives_pickle(ratings):
 
 @pytest.mark.parametrize(("n_items", "dtype"), [(2**31 - 1, np.int32), (2**31 + 5, np.int64)])
 def test_ratings__widens_indices_as_needed(n_items, dtype, monkeypatch):
-    monkeypatch.setattr("mfkernel.convert.available_memory", lambda: None)
+    monkeypatch.setattr("mfkernel.data.convert.available_memory", lambda: None)
     R = sparse.csr_array((np.array([2.0]), np.array([n_items - 1]), np.array([0, 1])), shape=(1, n_items))
     r = mf.Ratings(R)
     assert r.indices.dtype == dtype

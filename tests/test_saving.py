@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from mfkernel import saving
+from mfkernel.model import archive
 from tests.forms import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners, pipes and signals as POSIX has them")
@@ -44,7 +44,7 @@ def mode(path):
 def any_draft(request, monkeypatch):
     """Save in both ways, of which many systems know the second only."""
     if request.param == "draft with a name":
-        monkeypatch.setattr(saving, "_open_nameless", lambda folder, mode: None)
+        monkeypatch.setattr("mfkernel.model.archive._open_nameless", lambda folder, mode: None)
 
 
 # what a new file takes over from the one that it replaces
@@ -90,7 +90,7 @@ def test_save__gives_nobody_more_access_where_the_group_cannot_be_kept(tmp_path,
     for bits, narrower in ((0o640, 0o600), (0o664, 0o644), (0o606, 0o600)):
         path.chmod(bits)
         with monkeypatch.context() as patch:
-            patch.setattr(saving, "_give_to", lambda *_: False)
+            patch.setattr("mfkernel.model.archive._give_to", lambda *_: False)
             model().save(path)
         assert mode(path) == narrower
 
@@ -158,7 +158,7 @@ def test_save__refuses_a_path_that_ends_as_a_folder(tmp_path, end, exists):
     if exists:
         (tmp_path / "model.npz").write_text("a file")
     path = f"{tmp_path}/model.npz{end}"
-    for call in (model().save, saving.check):
+    for call in (model().save, archive.check):
         with pytest.raises(ValueError, match=f"must name a file, got {re.escape(path)}, a folder"):
             call(path)
     assert names(tmp_path) == ["model.npz"] * exists
@@ -263,9 +263,9 @@ def test_save__names_a_target_that_is_too_long(tmp_path):
 LIMITED = """
 import resource, sys
 import numpy as np, mfkernel as mf
-from mfkernel import saving
+from mfkernel.model import archive
 if sys.argv[2] == "named":
-    saving._open_nameless = lambda folder, mode: None
+    archive._open_nameless = lambda folder, mode: None
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     mf.Factors(np.ones((300_000, 2)), np.ones((2, 4))).save(sys.argv[1])
@@ -304,7 +304,7 @@ def test_save__passes_other_errors_on(tmp_path, any_draft, monkeypatch, error):
 def test_load__a_lack_of_memory_stays_one(tmp_path, monkeypatch):
     path = tmp_path / "model.npz"
     model().save(path)
-    monkeypatch.setattr(saving, "available_memory", lambda: 100)
+    monkeypatch.setattr("mfkernel.model.archive.available_memory", lambda: 100)
     with pytest.raises(MemoryError, match=r"model\.npz.*GiB"):
         mf.load(path)
     monkeypatch.undo()
@@ -321,9 +321,9 @@ def test_load__a_lack_of_memory_stays_one(tmp_path, monkeypatch):
 STOPS = """
 import sys
 import numpy as np, mfkernel as mf
-from mfkernel import saving
+from mfkernel.model import archive
 if sys.argv[2] == "named":
-    saving._open_nameless = lambda folder, mode: None
+    archive._open_nameless = lambda folder, mode: None
 savez = np.savez
 def slow(file, **arrays):
     file.write(b"half of it")
@@ -362,7 +362,7 @@ def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, an
     with stopped(tmp_path / "other.npz") as killed:
         killed.kill()
     abandoned, foreign = names(tmp_path)
-    if abandoned.split("-")[1] != saving._draft_prefix(path).name.split("-")[1]:
+    if abandoned.split("-")[1] != archive._draft_prefix(path).name.split("-")[1]:
         abandoned, foreign = foreign, abandoned
     kind, target, machine, token = abandoned.split("-")
     elsewhere = f"{kind}-{target}-{'0' * len(machine)}-{token}"  # written on another machine, perhaps now
@@ -407,7 +407,7 @@ def test_save__from_several_threads_leaves_a_whole_file(tmp_path, any_draft):
 @pytest.mark.parametrize("objects", [["a", "b"], [1, "a"], [None], [["a", "b"]]])
 def test_save__pickles_no_objects(tmp_path, objects):
     with pytest.raises(TypeError, match="ids must be an array of numbers or text, got dtype object"):
-        saving.write(tmp_path / "file", {"format": 1}, {"ids": np.array(objects, object)})
+        archive.write(tmp_path / "file", {"format": 1}, {"ids": np.array(objects, object)})
     assert names(tmp_path) == []
 
 
@@ -420,7 +420,7 @@ def npy(shape, dtype="<f8", data=b""):
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
 
 
-def archive(path, compression=zipfile.ZIP_STORED, **members):
+def zip_of(path, compression=zipfile.ZIP_STORED, **members):
     with zipfile.ZipFile(path, "w", compression) as file:
         header = np.array(json.dumps({"format": 1}))
         file.writestr("header.npy", npy((), header.dtype.str, header.tobytes()))
@@ -447,23 +447,23 @@ LYING = {
 
 @pytest.mark.parametrize("data", LYING.values(), ids=LYING)
 def test_load__believes_no_size_that_a_file_declares(tmp_path, data):
-    path = archive(tmp_path / "model.npz", P=data)
+    path = zip_of(tmp_path / "model.npz", P=data)
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"model\.npz is not a model saved by mfkernel"):
-            saving.read(path, range(1, 2))
+            archive.read(path, range(1, 2))
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
 
 
 def test_load__decompresses_nothing(tmp_path):
-    path = archive(tmp_path / "bomb.npz", zipfile.ZIP_DEFLATED, P=npy((2 * 10**6,), data=bytes(16 * 10**6)))
+    path = zip_of(tmp_path / "bomb.npz", zipfile.ZIP_DEFLATED, P=npy((2 * 10**6,), data=bytes(16 * 10**6)))
     assert path.stat().st_size < 10**5
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"bomb\.npz is not a model.*compressed"):
-            saving.read(path, range(1, 2))
+            archive.read(path, range(1, 2))
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
@@ -471,7 +471,7 @@ def test_load__decompresses_nothing(tmp_path):
 
 def test_load__counts_no_byte_twice(tmp_path):
     """Many entries of a zip file may share the same bytes of it."""
-    path = archive(tmp_path / "model.npz", P=npy((10**5,), data=bytes(8 * 10**5)))
+    path = zip_of(tmp_path / "model.npz", P=npy((10**5,), data=bytes(8 * 10**5)))
     with zipfile.ZipFile(path, "a") as file:
         member = file.getinfo("P.npy")
         for n in range(50):
@@ -484,7 +484,7 @@ def test_load__counts_no_byte_twice(tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"not a model.*larger than the file"):
-            saving.read(path, range(1, 2))
+            archive.read(path, range(1, 2))
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
@@ -492,8 +492,8 @@ def test_load__counts_no_byte_twice(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_load__refuses_two_arrays_of_one_name(tmp_path):
-    path = archive(tmp_path / "model.npz", P=npy((1,), data=bytes(8)))
+    path = zip_of(tmp_path / "model.npz", P=npy((1,), data=bytes(8)))
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("P.npy", npy((1,), data=bytes(8)))
     with pytest.raises(ValueError, match=r"not a model.*same name"):
-        saving.read(path, range(1, 2))
+        archive.read(path, range(1, 2))

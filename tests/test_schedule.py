@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mfkernel as mf
-from mfkernel.blocks import RATINGS_A_TILE, BlockSchedule
-from mfkernel.engine import ThreadEngine
-from mfkernel.schedule import MAX_BANDS, RowSchedule, balanced_cuts
+from mfkernel.engines.threads import ThreadEngine
+from mfkernel.methods.schedules.blocks import RATINGS_A_TILE, BlockSchedule
+from mfkernel.methods.schedules.rows import MAX_BANDS, RowSchedule, balanced_cuts
 
 
 def entries(span):
@@ -70,9 +70,9 @@ def test_row_schedule__balances_by_ratings_not_by_rows():
 
 def block_schedule(ratings, monkeypatch, n_bands, *, k=8, coordinates=64, seed=3, n_threads=1):
     """Build a schedule with ``n_bands`` bands, if there are rows and columns enough, and small tiles."""
-    monkeypatch.setattr("mfkernel.blocks.RATINGS_A_BLOCK", ratings.nnz / n_bands**2)
-    monkeypatch.setattr("mfkernel.blocks.COORDINATES", coordinates)
-    monkeypatch.setattr("mfkernel.blocks.RATINGS_A_TILE", 1)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_BLOCK", ratings.nnz / n_bands**2)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.COORDINATES", coordinates)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_TILE", 1)
     with ThreadEngine(n_threads) as engine:
         return BlockSchedule(ratings, k, True, seed, engine)
 

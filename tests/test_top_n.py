@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
-from mfkernel.engine import ThreadEngine
+from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.top_n import panels_of, ranks, top_n
 
 pytestmark = pytest.mark.kernel

@@ -194,6 +194,6 @@ def test_factorize__goes_on_from_given_factors(ratings):
 
 
 def test_factorize__refuses_factors_that_cannot_fit(ratings, monkeypatch):
-    monkeypatch.setattr("mfkernel.fitting.available_memory", lambda: 10_000)
+    monkeypatch.setattr("mfkernel.training.fit.available_memory", lambda: 10_000)
     with pytest.raises(MemoryError, match="factors.*GiB"):
         mf.factorize(ratings, 64)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from mfkernel.units import Units
+from mfkernel.training.units import Units
 from tests.forms import quick
 
 # all methods, solvers and losses, with biases and without

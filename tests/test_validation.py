@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mfkernel as mf
-from mfkernel.baseline import bias_baseline
+from mfkernel.methods.baseline import bias_baseline
 from mfkernel.methods.sgd import SGDTrainer
 from tests.forms import quick
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._arrays import frozen
-from mfkernel.engine import Task, ThreadEngine
+from mfkernel._support.arrays import frozen
+from mfkernel.engines.threads import Task, ThreadEngine
 from mfkernel.linalg.rows import padded
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._arrays import frozen
-from mfkernel.engine import Task, ThreadEngine
+from mfkernel._support.arrays import frozen
+from mfkernel.engines.threads import Task, ThreadEngine
 
 WIDTH = 128  # items of a panel: with 64 coordinates, 32 KiB of float32
 WORK = 2e7  # products of a task, about a millisecond

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mfkernel import _checks
+from mfkernel._support import checks
 from mfkernel.methods.als import ALSTrainer
 from mfkernel.methods.base import Trainer
 from mfkernel.methods.sgd import SGDTrainer
@@ -51,7 +51,7 @@ def make_settings(method: Any, options: Mapping[str, Any], others: tuple[str, ..
     if isinstance(method, Settings):
         kind = type(method)
     elif isinstance(method, str):
-        _checks.one_of("method", method, tuple(METHODS))
+        checks.one_of("method", method, tuple(METHODS))
         kind = METHODS[method].options
     else:
         names = ", ".join(repr(name) for name in METHODS)
@@ -65,7 +65,7 @@ def make_settings(method: Any, options: Mapping[str, Any], others: tuple[str, ..
                     f"{name} is an option of {' and '.join(having)}, but not of {_called(kind)}, which has "
                     f"{', '.join(sorted(kind.names()))}"
                 )
-            raise _checks.unknown_argument("factorize", name, (*kind.names(), *others))
+            raise checks.unknown_argument("factorize", name, (*kind.names(), *others))
     return replace(method, **options) if isinstance(method, Settings) else kind(**options)  # type: ignore[type-var]
 
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._arrays import frozen
-from mfkernel._machine import available_cores
-from mfkernel.engine import ThreadEngine
+from mfkernel._support.arrays import frozen
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.resources import available_cores
+from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
 from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
-from mfkernel.objective import penalty_scale
+from mfkernel.methods.objective import penalty_scale
 from mfkernel.options import ALS, ImplicitALS, both
-from mfkernel.ratings import Ratings
 
 if TYPE_CHECKING:
     from mfkernel.kernels.normal import Known, Objective, Solver

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.engine import ThreadEngine
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import ThreadEngine
+from mfkernel.methods.schedules.rows import Places
 from mfkernel.options import Settings
-from mfkernel.ratings import Ratings
-from mfkernel.schedule import Places
 
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Biases, Loss, Model

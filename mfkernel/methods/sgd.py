@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._machine import available_cores
-from mfkernel.blocks import BlockSchedule, block_bytes
-from mfkernel.engine import ThreadEngine
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.resources import available_cores
+from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
-from mfkernel.objective import link
+from mfkernel.methods.objective import link
+from mfkernel.methods.schedules.blocks import BlockSchedule, block_bytes
+from mfkernel.methods.schedules.rows import MAX_BANDS, RowSchedule, Schedule
 from mfkernel.options import SGD, both
-from mfkernel.ratings import Ratings
-from mfkernel.schedule import MAX_BANDS, RowSchedule, Schedule
 
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Adaptive, Biases, Loss, Model, Prox

@@ -1,0 +1,345 @@
+"""From whatever holds ratings to one canonical CSR matrix: rows sorted by column, no duplicates, checked."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel._support.arrays import frozen
+from mfkernel.data.tables import refuse_table_of_triplets
+from mfkernel.engines.resources import available_memory
+
+DUPLICATES = ("raise", "sum", "mean", "last")
+MISSING = ("zero", "nan")
+
+NUMBERING = (
+    "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
+    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
+)
+
+
+class Csr(NamedTuple):
+    """A CSR matrix whose rows are sorted and hold each column at most once."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[Any]
+    values: NDArray[Any]
+    shape: tuple[int, int]
+
+
+class DuplicateError(ValueError):
+    """Some cells have several ratings, ``count`` beyond the first; the first such is (user, item)."""
+
+    def __init__(self, count: int, user: Any, item: Any) -> None:
+        self.count, self.user, self.item = count, user, item
+        super().__init__(
+            f"{count} duplicate ratings (the first of user {user} for item {item}); "
+            "pass duplicates='sum', 'mean' or 'last'"
+        )
+
+
+def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
+    """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
+
+    What is checked is a copy, so that a kernel never meets numbers that somebody has changed meanwhile; but
+    without ``copy``, the values may be those of a canonical CSR matrix.
+    """
+    if isinstance(R, tuple):
+        if len(R) not in (3, 4):
+            raise TypeError(
+                "triplets must be (users, items, values) or (users, items, values, shape), "
+                f"got a tuple of {len(R)}"
+            )
+        return from_triplets(*R, duplicates=duplicates, dtype=dtype)
+    if hasattr(R, "format") and hasattr(R, "tocoo"):
+        return _from_sparse(R, duplicates, dtype, copy)
+    refuse_table_of_triplets(R)
+    return _from_dense(R, missing, dtype)
+
+
+def from_triplets(
+    users: Any,
+    items: Any,
+    values: Any,
+    shape: Any = None,
+    *,
+    duplicates: str = "raise",
+    dtype: np.dtype[Any] | None = None,
+    names: tuple[str, str] = ("users", "items"),
+    place: Callable[[int], str] = "values[{}]".format,
+) -> Csr:
+    """Convert three arrays, the n-th rating being ``values[n]`` of user ``users[n]`` for item ``items[n]``.
+
+    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Two counting
+    sorts, by item and then by user, both of which keep duplicates in the order in which they came.
+    """
+    from mfkernel.kernels.csr import group
+
+    n_users, n_items = (None, None) if shape is None else check_shape(shape)
+    masked = [np.ma.getmask(x) for x in (users, items, values)]
+    users, items, values = np.asarray(users), np.asarray(items), np.asarray(values)
+    if not (users.ndim == 1 and users.shape == items.shape == values.shape):
+        shapes = f"{users.shape}, {items.shape} and {values.shape}"
+        raise ValueError(f"users, items and values must be 1-D and of one length, got the shapes {shapes}")
+    if any(mask is not np.ma.nomask for mask in masked):
+        known = ~np.logical_or.reduce(np.broadcast_arrays(*masked, users)[:3])
+        users, items, values = users[known], items[known], values[known]
+    users, n_users = _numbers(names[0], users, n_users, "n_users")
+    items, n_items = _numbers(names[1], items, n_items, "n_items")
+    values = _values(values, dtype, place)
+    _check_memory(n_users, n_items)
+    by_item = Csr(
+        np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
+    )
+    group(frozen(items), frozen(users), frozen(values), by_item.indptr, by_item.indices, by_item.values)
+    del users, items, values  # a third of the memory at the peak
+    return _merge_duplicates(transposed(by_item), duplicates)
+
+
+def transposed(csr: Csr) -> Csr:
+    """Transpose in linear time; the rows need not be sorted, but those of the result are."""
+    from mfkernel.kernels.csr import transpose
+
+    m, n = csr.shape
+    result = Csr(
+        np.zeros(n + 1, np.int64),
+        np.empty(csr.indices.size, index_dtype(m)),
+        np.empty_like(csr.values),
+        (n, m),
+    )
+    transpose(
+        frozen(csr.indptr),
+        frozen(csr.indices),
+        frozen(csr.values),
+        result.indptr,
+        result.indices,
+        result.values,
+    )
+    return result
+
+
+def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the row of each entry."""
+    m = indptr.size - 1
+    return np.repeat(np.arange(m, dtype=index_dtype(m)), np.diff(indptr))
+
+
+def index_dtype(count: int) -> type[np.signedinteger[Any]]:
+    """Return int32 where it is wide enough for numbers below ``count``, else int64."""
+    return np.int32 if count <= np.iinfo(np.int32).max else np.int64
+
+
+def _check_memory(n_users: int, n_items: int) -> None:
+    """Refuse more rows and columns than fit in memory: they take some even if they are empty."""
+    size, free = 24 * (n_users + n_items), available_memory()
+    if free is not None and size > free:
+        raise MemoryError(
+            f"{n_users:,} rows and {n_items:,} columns take {size / 2**30:,.1f} GiB before any factor, but "
+            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING}"
+        )
+
+
+def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
+    masked = np.ma.getmaskarray(R) if isinstance(R, np.ma.MaskedArray) else None
+    try:
+        array = np.asarray(R)
+        given = f"{type(R).__name__} of {array.ndim} dimensions"
+    except ValueError:
+        array, given = np.empty(0), f"{type(R).__name__} with rows of several lengths"
+    if array.ndim != 2:
+        raise TypeError(
+            "R must be a 2-D array, a scipy.sparse matrix, a tuple (users, items, values) "
+            f"or mf.Ratings, got {given}"
+        )
+    if array.dtype.kind not in "iuf":
+        raise TypeError(
+            f"R must hold real numbers, got dtype {array.dtype}; if its rows are ratings, pass triplets "
+            f"(users, items, values), where {NUMBERING}"
+        )
+    known = ~np.isnan(array)
+    if missing == "zero":
+        known &= array != 0
+    if masked is not None:
+        known &= ~masked
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(known, axis=1))])
+    columns = np.flatnonzero(known) % max(1, array.shape[1])
+    values = _values(array[known], dtype, partial(_cell, indptr, columns))
+    return Csr(indptr, columns.astype(index_dtype(array.shape[1])), values, array.shape)
+
+
+def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
+    """Convert any of scipy's seven formats; stored entries are ratings, explicit zeros too.
+
+    DIA and blocks of BSR store zeros only to fill up, so that there a zero is unknown.
+    """
+    if len(R.shape) != 2:
+        raise TypeError(f"R must have 2 dimensions, got a sparse array of shape {R.shape}")
+    checks.numeric("R", R)
+    if R.format == "csr":
+        csr = _compressed(R, R.shape, ("n_users", "n_items"), _cell, dtype, copy)
+        if _is_canonical(csr.indptr, csr.indices):
+            return csr
+        return _merge_duplicates(transposed(transposed(csr)), duplicates)  # which sorts the rows
+    if R.format == "csc":
+        by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
+        return _merge_duplicates(transposed(by_item), duplicates)
+    users, items, values = _coo_triplets(R)
+    return from_triplets(
+        users,
+        items,
+        values,
+        R.shape,
+        duplicates=duplicates,
+        dtype=dtype,
+        names=("R.row", "R.col"),
+        place=lambda n: f"R[{users[n]}, {items[n]}]",
+    )
+
+
+def _coo_triplets(R: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    try:
+        coo = R.tocoo(copy=False)
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"R is a damaged {R.format} matrix: {error}") from error
+    if R.format == "bsr" and R.blocksize != (1, 1):
+        known = coo.data != 0
+        return coo.row[known], coo.col[known], coo.data[known]
+    return coo.row, coo.col, coo.data
+
+
+def _compressed(
+    R: Any,
+    shape: tuple[int, int],
+    names: tuple[str, str],
+    cell: Callable[[NDArray[Any], NDArray[Any], int], str],
+    dtype: np.dtype[Any] | None,
+    copy: bool,
+) -> Csr:
+    """Copy CSR or CSC arrays and check the copies: scipy takes arrays that point outside."""
+    arrays = R.indptr, R.indices, R.data  # once, as another thread may put others in their place
+    for name, array in zip(("indptr", "indices", "data"), arrays, strict=True):
+        if array.ndim != 1 or (name != "data" and array.dtype.kind not in "iu"):
+            kind = "1-D" if name == "data" else "1-D integers"
+            raise ValueError(f"R.{name} must be {kind}, got the shape {array.shape} and dtype {array.dtype}")
+    _check_memory(*shape)
+    indptr = np.array(arrays[0], np.int64)
+    if indptr.size != shape[0] + 1 or indptr[0] != 0:
+        raise ValueError(
+            f"R.indptr must start with 0 and have {names[0]} + 1 = {shape[0] + 1} entries, "
+            f"got {indptr.size} from {indptr[:1]}"
+        )
+    if (falls := indptr[1:] < indptr[:-1]).any():
+        place = int(falls.argmax())
+        raise ValueError(
+            f"R.indptr[{place + 1}] = {indptr[place + 1]} is less than R.indptr[{place}] = {indptr[place]}"
+        )
+    nnz = min(arrays[1].size, arrays[2].size)
+    if indptr[-1] > nnz:
+        raise ValueError(f"R.indptr ends at {indptr[-1]} but R has {nnz} stored entries")
+    nnz = int(indptr[-1])
+    indices, _ = _numbers("R.indices", arrays[1][:nnz], shape[1], names[1])
+    values = _values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)
+    return Csr(indptr, indices, values, shape)
+
+
+def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
+    """Whether every row is sorted by column, without duplicates."""
+    rises = indices[1:] > indices[:-1]
+    starts = indptr[1:-1]
+    rises[starts[(starts > 0) & (starts < indices.size)] - 1] = True
+    return bool(rises.all())
+
+
+def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
+    """Apply the policy for a user who rated an item more than once; equal entries are neighbours here."""
+    indptr, indices, values, shape = csr
+    again = np.empty(indices.size, np.bool_)
+    again[:1] = False
+    np.equal(indices[1:], indices[:-1], out=again[1:])
+    again[indptr[:-1][indptr[:-1] < indices.size]] = False
+    count = int(np.count_nonzero(again))
+    if count == 0:
+        return csr
+    if duplicates == "raise":
+        place = int(again.argmax())
+        user = int(np.searchsorted(indptr, place, side="right")) - 1
+        raise DuplicateError(count, user, int(indices[place]))
+    firsts = np.flatnonzero(~again)
+    if duplicates == "last":
+        merged = values[np.append(firsts[1:], indices.size) - 1]
+    else:
+        with np.errstate(over="ignore"):  # infinite sums are refused below
+            merged = np.add.reduceat(values, firsts, dtype=np.float64)
+        if duplicates == "mean":
+            merged /= np.diff(np.append(firsts, indices.size))
+        cell = partial(_cell, np.searchsorted(firsts, indptr), indices[firsts])
+        label = f"the {duplicates} of the duplicates"
+        merged = checks.copied(merged, values.dtype, lambda n: f"{label} {cell(n)}")
+    return Csr(np.searchsorted(firsts, indptr), indices[firsts], merged, shape)
+
+
+def check_shape(shape: Any) -> tuple[int, int]:
+    """Return (n_users, n_items), both integers from 0."""
+    try:
+        m, n = shape
+    except (TypeError, ValueError):
+        raise TypeError(f"shape must be (n_users, n_items), got {shape!r}") from None
+    return checks.integer("n_users in shape", m, 0), checks.integer("n_items in shape", n, 0)
+
+
+def _cell(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
+    """Name the place of entry n of a CSR matrix."""
+    return f"R[{int(np.searchsorted(indptr, n, side='right')) - 1}, {indices[n]}]"
+
+
+def _cell_of_transpose(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
+    """Name the place of entry n of a CSC matrix."""
+    return f"R[{indices[n]}, {int(np.searchsorted(indptr, n, side='right')) - 1}]"
+
+
+def _numbers(
+    name: str, numbers: NDArray[Any], count: int | None, count_name: str
+) -> tuple[NDArray[Any], int]:
+    """Copy row or column numbers, and check the copy; without a count, it is the largest plus one."""
+    if numbers.dtype.kind not in "iu":
+        if numbers.size:
+            raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING}")
+        numbers = numbers.astype(np.int32)
+    if count is None:
+        count = int(numbers.max()) + 1 if numbers.size else 0
+    result = np.empty(numbers.size, index_dtype(count))
+    for start in range(0, numbers.size, checks.BLOCK):
+        kept = result[start : start + checks.BLOCK]
+        part = kept if numbers.dtype == result.dtype else np.empty(kept.shape, numbers.dtype)
+        part[:] = numbers[start : start + checks.BLOCK]  # another thread may change the caller's array
+        # as an unsigned number, a negative one is large
+        if int(part.view(part.dtype.str.replace("i", "u")).max()) >= count:
+            n = int(((part < 0) | (part >= count)).argmax())
+            limit = "numbers must not be negative" if part[n] < 0 else f"but {count_name} = {count}"
+            joint = "; " if part[n] < 0 else " "
+            raise ValueError(f"{name}[{start + n}] = {part[n]}{joint}{limit}")
+        if part is not kept:
+            kept[:] = part
+    return result, count
+
+
+def _values(
+    values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str], copy: bool = True
+) -> NDArray[Any]:
+    """Check ratings and make them float32 or float64: as asked, else float32 where that loses nothing.
+
+    Without ``copy``, they stay as they are if they have that type.
+    """
+    if values.size == 0 and values.dtype.kind not in "iuf":
+        values = values.astype(np.float32)
+    checks.numeric("values", values)
+    if dtype is None:
+        exact = np.can_cast(values.dtype.newbyteorder("="), np.float32, "safe")
+        dtype = np.dtype(np.float32 if exact else np.float64)
+    if not copy and values.dtype == dtype and values.flags.c_contiguous:
+        checks.finite(values, place)
+        return values
+    return checks.copied(values, dtype, place)

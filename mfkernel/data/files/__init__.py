@@ -1,0 +1,1 @@
+"""Readers of ratings from files, within bounds of memory."""

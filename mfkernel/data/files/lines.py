@@ -1,0 +1,148 @@
+"""Lines of text, of bounded length, from bytes in any encoding."""
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mfkernel.data.files.streams import CHUNK, Stream
+
+LONGEST_LINE = 2**20  # characters
+SPACE = " \t\v\f"  # what separates fields, and is not part of them; a no-break space is
+
+PROBE = "user,item\n1\t2 -.5\n"  # what any encoding of texts can say
+
+MARKS = {  # the longer first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Refuse what Python does not know, or does not turn bytes into text."""
+    if encoding is None:
+        return
+    if not isinstance(encoding, str):
+        raise TypeError(f"encoding must be a name, such as 'latin-1', or None, got {encoding!r}")
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding)
+        # byte by byte, and with our errors: punycode, idna and the like take whole words, and no errors
+        decoder = codecs.getincrementaldecoder(encoding)("mfkernel.bytes")
+        if "".join(decoder.decode(bytes([byte])) for byte in PROBE.encode(encoding)) != PROBE:
+            raise ValueError
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"encoding must be one of Python's for texts, such as 'latin-1' or 'utf-16', got {encoding!r}"
+        ) from None
+
+
+class Lines:
+    """The lines of a text, which come once and in order; LF, CR LF and CR end a line.
+
+    Attributes
+    ----------
+    path
+        what errors name.
+    number
+        of the next line, from 1.
+    """
+
+    def __init__(self, path: Path, data: Stream, encoding: str | None) -> None:
+        start = data.start(4)
+        marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+        name = codecs.lookup(encoding or marked or "utf-8").name
+        # wrong bytes must not stop us before their line can be named
+        errors = "surrogateescape" if name == "utf-8" else "mfkernel.bytes"
+        decoder = codecs.getincrementaldecoder(name)(errors)
+        self._undecodable = f"it is not {name.upper()}, " + (
+            "as encoding= says"
+            if encoding
+            else "as its byte-order mark says"
+            if marked
+            else "as texts are by default; pass its encoding, such as encoding='latin-1'"
+        )
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._data = data
+        self._text, self._at, self._begun, self._ended = "", 0, False, False
+        self.path = path
+        self.number = 1
+
+    def peek(self) -> str | None:
+        """Return the next line, without its end, and do not take it; None after the last."""
+        while (end := self._text.find("\n", self._at)) < 0 and not self._ended:
+            self._more()
+        if end < 0:
+            return self._text[self._at :] or None
+        return self._text[self._at : end]
+
+    def skip(self) -> None:
+        """Take the next line, which has been looked at."""
+        end = self._text.find("\n", self._at)
+        self._at = len(self._text) if end < 0 else end + 1
+        self.number += 1
+
+    def skip_all(self, few: re.Pattern[str]) -> None:
+        """Take lines as long as the pattern, of some whole lines, matches."""
+        while self.peek() is not None:
+            found = few.match(self._text, self._at)
+            if found is None or found.end() == self._at:
+                return
+            self.number += self._text.count("\n", self._at, found.end())
+            self._at = found.end()
+
+    def blocks(self) -> Iterator[tuple[int, str]]:
+        """Take all other lines, many at a time; with each text the number of its first line."""
+        while True:
+            end = len(self._text) if self._ended else self._text.rfind("\n", self._at) + 1
+            if end > self._at:
+                number, block = self.number, self._text[self._at : end]
+                self.number += block.count("\n")
+                self._at = end
+                yield number, block
+            elif self._ended:
+                return
+            else:
+                self._more()
+
+    def error(self, number: int, line: str, expected: str, remedy: str = "") -> ValueError:
+        """Word the error for a line."""
+        if "\0" in line:
+            remedy = "NUL is no text; if it is UTF-16 without a byte-order mark, pass encoding='utf-16-le'"
+        elif any("\ud800" <= character <= "\udfff" for character in line):
+            remedy = self._undecodable
+        shown = repr(line if len(line) <= 200 else line[:200] + "…")
+        return ValueError(
+            f"{self.path}, line {number}: expected {expected}, got {shown}{'; ' if remedy else ''}{remedy}"
+        )
+
+    def _more(self) -> None:
+        """Read on: lines that have not been taken stay."""
+        chunk = self._data.read(CHUNK)
+        self._ended = not chunk
+        try:
+            text = self._decoder.decode(chunk, final=self._ended)
+        except UnicodeError as error:
+            raise ValueError(
+                f"{self.path}, line {self.number} or below: {self._undecodable} ({error})"
+            ) from error
+        if text and not self._begun:
+            self._begun = True
+            text = text.removeprefix("\ufeff")
+        self._text, self._at = self._text[self._at :] + text, 0
+        end = self._text.find("\n")
+        if (len(self._text) if end < 0 else end) > LONGEST_LINE:
+            expected = f"a line of at most {LONGEST_LINE:,} characters"
+            raise self.error(self.number, self._text[:300], expected)
+
+
+def _as_surrogates(error: UnicodeError) -> tuple[str, int]:
+    """Keep bytes that cannot be decoded as half surrogates, as ``surrogateescape`` does."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("mfkernel.bytes", _as_surrogates)

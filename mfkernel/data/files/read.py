@@ -1,0 +1,179 @@
+"""Ratings from files, recognised by their content."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfkernel._support import checks
+from mfkernel.data.convert import DUPLICATES
+from mfkernel.data.files.layout import Column, check_columns, find_layout
+from mfkernel.data.files.lines import Lines, check_encoding
+from mfkernel.data.files.market import is_market, read_market
+from mfkernel.data.files.npz import is_matrix, read_matrix
+from mfkernel.data.files.streams import GZIP, ZIP, Archive, Stream, gunzipped, opened, refuse_binary
+from mfkernel.data.files.text import parse
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import interruptible
+
+
+@checks.explains_names
+def read_ratings(
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[Column] | ArrayLike | None = None,
+    duplicates: str = "raise",
+    encoding: str | None = None,
+) -> Ratings:
+    """Read ratings from a file or a pipe, plain, gzipped or zipped, whose format is known by its content.
+
+    ======================  ==============================================================================
+    MovieLens ``u.data``    tabs: user, item, rating, time
+    ``ratings.dat``         ``::`` between user, item, rating, time
+    ``ratings.csv``         commas, semicolons or tabs, with a header that names the columns
+    plain text (LIBMF)      ``user item rating``, white space between
+    RecBole                 tabs, with a header of names and types, such as ``user_id:token``
+    MatrixMarket            ``%%MatrixMarket``; rows and columns keep their numbers
+    scipy ``.npz``          what ``scipy.sparse.save_npz`` wrote; rows and columns keep their numbers
+    ======================  ==============================================================================
+
+    In text, the users' ids are integers if all of them are, else strings, and so are the items'; sorted, they
+    become the ``user_ids`` and ``item_ids`` of the result, and the row of user ``user_ids[u]`` is u.
+
+    Fields may be quoted, except between ``::``. Only ASCII white space separates or surrounds fields; a
+    no-break space is part of an id. Blank lines, lines whose fields are all empty, and lines that begin with
+    ``#`` or ``%`` and a space are left out; a header may follow a ``#`` or ``%``. A first line ``sep=;``
+    names the separator. Without a header and ``columns``, lines of more than four fields, with a fourth that
+    is no time (seconds since 1970, later than 1973, or a date such as 2005-09-06), or with a decimal or
+    negative number as an id, are refused: they look like rows of a table.
+
+    Parameters
+    ----------
+    path
+        The file, or a pipe, such as ``/dev/stdin``; it is read once, from start to end.
+    columns
+        Which columns of a text hold user, item and rating: three names in the header, or positions from 0.
+        Default: known names, such as userId, movieId and rating; without a header the first three.
+    duplicates
+        How to merge several ratings of one user for one item: ``"raise"``, ``"sum"``, ``"mean"``, ``"last"``.
+    encoding
+        Encoding of a text, such as ``"latin-1"``. Default: UTF-8, or UTF-16 or UTF-32 if a byte-order mark
+        says so.
+
+    Returns
+    -------
+    Ratings
+        float32 where that holds all values exactly, else float64.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it cannot be understood; the message names file, line and content. Also if it is beyond the bounds
+        below.
+    MemoryError
+        If the ratings do not fit in memory.
+
+    Notes
+    -----
+    Time and memory grow in proportion to the ratings: about 150 bytes per rating, and for each distinct text
+    id 300 bytes and up to 40 bytes per character. To keep a small file from costing more, these are refused:
+
+    - devices, such as ``/dev/zero``;
+    - a line of more than 1,048,576 characters, or an id of more than 1000;
+    - more than 131,072 characters of comments before the first rating;
+    - a gzip or zip file that unpacks to more than 16 MiB plus 100 times its size;
+    - a zip file of more than 1 GiB in gzip or from a pipe;
+    - a matrix file with more rows and columns than 10 million plus 100 times its entries.
+
+    Examples
+    --------
+    >>> ratings = read_ratings("ml-latest-small/ratings.csv")  # doctest: +SKIP
+    """
+    checks.one_of("duplicates", duplicates, DUPLICATES)
+    check_encoding(encoding)
+    names = check_columns(columns)
+    source = Path(path)
+    with ExitStack() as stack:
+        file = stack.enter_context(opened(source))
+        raw = data = Stream(file.read)
+        if raw.start(2) == GZIP:
+            data = gunzipped(source, raw)
+        if data.start(4) in ZIP:
+            seekable = file if data is raw and file.seekable() else None
+            archive = stack.enter_context(Archive(source, seekable, data))
+            if is_matrix(archive):
+                return _read_npz(source, archive, duplicates)
+            data = archive.stream(archive.only_member())
+        refuse_binary(source, data)
+        lines = Lines(source, data, encoding)
+        if is_market(lines):
+            return _read_market(source, lines, duplicates)
+        return _read_text(source, lines, names, duplicates)
+
+
+def _read_npz(path: Path, archive: Archive, duplicates: str) -> Ratings:
+    matrix: Any = interruptible(lambda: read_matrix(path, archive))
+    try:
+        return Ratings(matrix, duplicates=duplicates, dtype=_exact_dtype(matrix.data), copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_text(path: Path, lines: Lines, columns: tuple[Column, ...] | None, duplicates: str) -> Ratings:
+    layout = find_layout(lines, columns)
+    table = parse(lines, layout)
+    user_ids, item_ids = table.user_ids, table.item_ids
+    triplets = (table.users, table.items, table.values, (user_ids.size, item_ids.size))
+    dtype = _exact_dtype(table.values)
+    try:
+        return Ratings(triplets, duplicates=duplicates, dtype=dtype, user_ids=user_ids, item_ids=item_ids)
+    except ValueError as error:
+        raise _named(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
+
+
+def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
+    rows, columns, values, (m, n) = read_market(lines)
+    try:
+        return Ratings((rows, columns, values, (m, n)), duplicates=duplicates, dtype=_exact_dtype(values))
+    except ValueError as error:
+        raise _named(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
+
+
+def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
+    """Return float32 if that loses nothing, else float64."""
+    if values.dtype.kind not in "iuf":
+        return np.float64
+    with np.errstate(over="ignore"):
+        exact = interruptible(lambda: bool((values.astype(np.float32) == values).all()))
+    return np.float32 if exact else np.float64
+
+
+def _named(
+    path: Path,
+    error: ValueError,
+    duplicates: str,
+    users: NDArray[Any],
+    items: NDArray[Any],
+    user_ids: Sequence[Any] | NDArray[Any],
+    item_ids: Sequence[Any] | NDArray[Any],
+) -> ValueError:
+    """Word an error about ratings with the file's name, and one about duplicates with the file's ids."""
+    if duplicates == "raise":
+        order = interruptible(lambda: np.lexsort((items, users)))
+        ordered_users, ordered_items = users[order], items[order]
+        again = np.flatnonzero(
+            (ordered_users[1:] == ordered_users[:-1]) & (ordered_items[1:] == ordered_items[:-1])
+        )
+        if again.size:
+            first = order[again + 1].min()
+            return ValueError(
+                f"{path}: {again.size} duplicate ratings, the first of user {user_ids[users[first]]} for "
+                f"item {item_ids[items[first]]}; pass duplicates='sum', 'mean' or 'last'"
+            )
+    return ValueError(f"{path}: {error}")

@@ -1,0 +1,259 @@
+"""Bytes of files: plain, gzipped or in a zip archive, and no more of them than a file may hold."""
+
+import errno
+import gzip
+import os
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from mfkernel.engines.resources import available_memory
+
+GZIP = b"\x1f\x8b"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second begins an archive without members
+CHUNK = 2**20  # bytes read by one call
+
+FREE = 2**24  # bytes that any packed file may hold
+EXPANSION = 100  # bytes that it may hold for each of its own: long constant columns of text reach 90
+SPOOL = 2**30  # bytes of a zip archive that comes through a pipe or gzipped
+
+PER_ENTRY = 100  # bytes to turn a rating that has been read into one of Ratings
+
+FREE_SHAPE = 10**7  # rows and columns that any file may name, and as many again
+SHAPE_PER_ENTRY = 100  # for each of its entries
+
+# how files begin that hold no text; bzip2 has a digit in its fourth byte
+BINARY = {
+    GZIP: "gzip within gzip or zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a": "RAR",
+    b"PAR1\x15": "Parquet",
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"SQLite format 3\x00": "SQLite",
+    b"\x93NUMPY": "NumPy .npy",
+    b"ARROW1\x00\x00": "Arrow",
+}
+
+
+class Stream:
+    """Bytes that come once and in order; the first can be looked at before they are read.
+
+    Attributes
+    ----------
+    count
+        how many bytes have been read.
+    """
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._ahead = b""
+        self.count = 0
+
+    def start(self, size: int) -> bytes:
+        """Return the next bytes, fewer than ``size`` only at the end, without taking them."""
+        while len(self._ahead) < size and (more := self._read(size - len(self._ahead))):
+            self._ahead += more
+        return self._ahead[:size]
+
+    def read(self, size: int) -> bytes:
+        """Take at most ``size`` bytes; none at the end."""
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        data = data or self._read(size)
+        self.count += len(data)
+        return data
+
+
+@contextmanager
+def damage(message: str) -> Iterator[None]:
+    """Turn what a parser meets into a ``ValueError`` with this message; errors of the system stay."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        # EINVAL: a wrong number in the file is a place before its start
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + '…'}") from error
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file, a pipe or a terminal.
+
+    Raises
+    ------
+    ValueError
+        For a device, which may never end.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISBLK(mode):
+        file = path.open("rb")
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or file.isatty():
+            return file
+        file.close()
+    raise ValueError(f"{path} must be a file or a pipe, got a device")
+
+
+def gunzipped(path: Path, packed: Stream) -> Stream:
+    """Unpack gzip."""
+    unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb")
+    total = 0
+
+    def read(size: int) -> bytes:
+        nonlocal total
+        with damage(f"{path} is damaged"):
+            data = unpacked.read(size)
+        total += len(data)
+        _check_expansion(path, total, packed.count)
+        return data
+
+    return Stream(read)
+
+
+def refuse_binary(path: Path, data: Stream) -> None:
+    """Refuse what is known not to be text.
+
+    Raises
+    ------
+    ValueError
+        With the name of what it is.
+    """
+    start = data.start(16)
+    kind = next((name for magic, name in BINARY.items() if start.startswith(magic)), None)
+    if kind == "bzip2" and start[4:10] not in (b"1AY&SY", b"\x17rE8P\x90"):
+        kind = None
+    if kind is not None:
+        raise ValueError(
+            f"{path} must be text, MatrixMarket or a sparse matrix in .npz, plain, gzipped or zipped, "
+            f"got {kind}; unpack or export it as text first"
+        )
+
+
+class Archive:
+    """A zip archive, open for reading: from the file, or where that cannot be read in any order, from data.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged or holds far more than its bytes can.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO | None, data: Stream) -> None:
+        self._path = path
+        with ExitStack() as stack:
+            source = file or stack.enter_context(self._spooled(data))
+            self._size = source.seek(0, os.SEEK_END)
+            with damage(f"{path} begins as a zip archive but is damaged; unzip it first, or get it again"):
+                self._zip = stack.enter_context(zipfile.ZipFile(source))
+                infos = [x for x in self._zip.infolist() if not x.is_dir()]  # fails for an empty name
+            self.members = {x.filename: x for x in infos if not x.filename.startswith("__MACOSX/")}
+            _check_expansion(path, sum(x.file_size for x in infos), self._size)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def _spooled(self, data: Stream) -> Iterator[BinaryIO]:
+        """Copy what cannot be read in any order to a temporary file."""
+        with tempfile.TemporaryFile() as file:
+            while chunk := data.read(CHUNK):
+                file.write(chunk)
+                if file.tell() > SPOOL:
+                    raise ValueError(
+                        f"{self._path} must be at most {SPOOL >> 30} GiB, as a zip archive in gzip or from a "
+                        "pipe; save it as a plain file first"
+                    )
+            yield cast(BinaryIO, file)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a member; it ends at the latest where its declared size ends."""
+        info = self.members[name]
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise ValueError(
+                f"{self._path} must be stored or deflated and not encrypted, got {name!r} otherwise; "
+                "unzip it first"
+            )
+        with damage(f"{self._path} is damaged at {name!r}"):
+            return cast(BinaryIO, self._zip.open(info))
+
+    def stream(self, name: str) -> Stream:
+        """Open a member to be read from start to end."""
+        member = self.open(name)
+
+        def read(size: int) -> bytes:
+            with damage(f"{self._path} is damaged at {name!r}"):
+                return member.read(size)
+
+        return Stream(read)
+
+    def only_member(self) -> str:
+        """Return the name of the one file in it.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or another.
+        """
+        names = list(self.members)
+        if len(names) != 1:
+            if "[Content_Types].xml" in names:
+                raise ValueError(f"{self._path} must be text, got an Office document; save the sheet as CSV")
+            listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            raise ValueError(
+                f"{self._path} must be a zip archive of one file, or of scipy.sparse.save_npz, got "
+                f"{len(names)} files ({listed}); unzip it first, and read one of them"
+            )
+        return names[0]
+
+
+def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
+    """Refuse rows and columns far beyond the entries: each takes memory, even if it is empty.
+
+    Raises
+    ------
+    ValueError
+        If there are more than ``FREE_SHAPE + SHAPE_PER_ENTRY * entries`` of them.
+    """
+    most = FREE_SHAPE + SHAPE_PER_ENTRY * entries
+    if sum(shape) > most:
+        raise ValueError(
+            f"{path} must have at most {most:,} rows and columns for {entries:,} entries, got "
+            f"{shape[0]:,} × {shape[1]:,}; as text 'user item rating', only those with ratings count"
+        )
+
+
+def check_memory(path: Path, entries: int) -> None:
+    """Refuse to read on where the entries so far can only just be made ratings, as of a pipe without end.
+
+    Raises
+    ------
+    MemoryError
+        Before memory runs out, which would end the process.
+    """
+    free = available_memory()
+    if free is not None and PER_ENTRY * entries > free:
+        raise MemoryError(
+            f"{path} must hold fewer ratings: the {entries:,} read so far take "
+            f"{PER_ENTRY * entries / 2**30:,.1f} GiB more, but only {free / 2**30:,.1f} GiB is free"
+        )
+
+
+def _check_expansion(path: Path, unpacked: int, packed: int) -> None:
+    if unpacked > FREE + EXPANSION * packed:
+        raise ValueError(
+            f"{path} must unpack to at most {FREE >> 20} MiB plus {EXPANSION} times its size, got "
+            f"{unpacked:,} bytes from {packed:,}; unpack it first"
+        )

@@ -1,0 +1,255 @@
+"""What users and items are called outside: integers or text, none missing, each once."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel._support.arrays import Immutable, frozen, immutable
+from mfkernel._support.lazy import lazy
+
+Ids = NDArray[Any] | None
+
+WIDEST = 8  # times the characters of all texts that an array may take in which each is as wide as the longest
+MISSING_TYPES = ("NAType", "NaTType")  # pandas.NA, pandas.NaT
+KINDS = "ids must be integers or text, none missing"
+
+
+class Vocabulary(Immutable):
+    """The ids of all rows, or of all columns, in their order; each occurs once.
+
+    Attributes
+    ----------
+    ids
+        (n,) int64, uint64 or text, read-only. Text is an array of ``str`` (dtype U), or where one long id
+        would make that large, of Python's ``str`` objects.
+    """
+
+    _ids: NDArray[Any]
+
+    def __init__(self, ids: NDArray[Any]) -> None:
+        self._set_once(_ids=immutable(ids))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Vocabulary, (self._ids,)  # a pickled array forgets that it is read-only
+
+    def __len__(self) -> int:
+        return int(self._ids.size)
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """The ids; of text objects a read-only copy, as NumPy can lock no such array."""
+        return frozen(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
+
+    @classmethod
+    def of(cls, name: str, ids: Any, count: int) -> "Vocabulary | None":
+        """Check ids, one for each of ``count`` rows or columns; None stays None."""
+        if ids is None or (isinstance(ids, Vocabulary) and len(ids) == count):
+            return ids
+        array = ids.ids if isinstance(ids, Vocabulary) else as_ids(name, ids)
+        if array.shape != (count,):
+            raise ValueError(
+                f"{name} must have the shape ({count},), one for each row or column, got {array.shape}"
+            )
+        vocabulary = cls(array)
+        ordered = vocabulary._ids[vocabulary._order]
+        again = np.asarray(ordered[1:] == ordered[:-1], np.bool_)
+        if again.any():
+            repeats = vocabulary._order[1:][again]  # a stable order: the first of equal ids comes first
+            second = int(repeats.min())
+            first = int(np.flatnonzero(array == array[second])[0])
+            raise ValueError(
+                f"{name} must be unique, but {name}[{first}] and {name}[{second}] are both "
+                f"{array[second : second + 1].tolist()[0]!r}"
+            )
+        return vocabulary
+
+    @lazy
+    def _order(self) -> NDArray[np.intp]:
+        return np.argsort(self._ids, kind="stable")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the ids are text, not integers."""
+        return self._ids.dtype.kind in "UO"
+
+    def find(self, wanted: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Return where each id stands, 0 where it does not, and which do not; ``wanted`` is of as_ids."""
+        nowhere = np.zeros(wanted.shape, np.intp), np.ones(wanted.shape, np.bool_)
+        if self._ids.size == 0 or self.is_text != (wanted.dtype.kind in "UO"):
+            return nowhere
+        if self.is_text:
+            outside = np.zeros(wanted.shape, np.bool_)
+        else:
+            limits = np.iinfo(self._ids.dtype)
+            outside = (wanted < limits.min) | (wanted > limits.max)
+            wanted = np.where(outside, 0, wanted).astype(self._ids.dtype)  # 0 keeps the type, unlike an id
+        places = np.searchsorted(self._ids, wanted, sorter=self._order).clip(max=self._ids.size - 1)
+        found = np.asarray(self._order[places])
+        unknown = outside | np.asarray(self._ids[found] != wanted, np.bool_)
+        return np.where(unknown, 0, found), unknown
+
+    def positions(self, kind: str, ids: Any) -> NDArray[np.intp]:
+        """Return where each id stands.
+
+        Raises
+        ------
+        KeyError
+            For the first that does not, or is no id at all; ``kind`` says of what it is.
+        """
+        try:
+            wanted = as_ids(f"{kind} ids", ids)
+        except (TypeError, ValueError) as error:  # such as 5.5, which no user is called
+            raise KeyError(str(error)) from None
+        found, unknown = self.find(wanted)
+        if unknown.any():
+            raise KeyError(f"{kind} id {wanted[unknown].tolist()[0]!r} is not in the model")
+        return found
+
+
+def as_ids(name: str, ids: Any) -> NDArray[Any]:
+    """Return ids of any shape as an array of their own: int64, uint64, or text.
+
+    Takes lists, arrays of integers, text or objects, columns of data frames, also nullable and categorical.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If some are missing, neither integers nor text, or some integers and some text; the message names the
+        first such.
+    """
+    checks.unmasked(name, ids)
+    array = np.array(ids, object) if isinstance(ids, list | tuple | str) else np.asarray(ids)
+    if array.dtype.kind == "T":  # NumPy's text of any width
+        array = array.astype(object)
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} must be text, got bytes that are not UTF-8 ({error})") from None
+    kind = array.dtype.kind
+    if kind in "iu":
+        return array.astype(np.uint64 if array.dtype == np.uint64 else np.int64)
+    if kind == "f":
+        return _whole(name, array)
+    if kind == "U":
+        array = np.array(array, array.dtype.newbyteorder("="), order="C")
+        if array.dtype.itemsize and array.size and array.reshape(-1).view(np.uint32).max() > sys.maxunicode:
+            raise ValueError(f"{name} must be text, got characters beyond Unicode")
+        return array
+    if array.size == 0:
+        return np.empty(array.shape, np.int64)
+    if kind != "O":
+        raise TypeError(f"{name} has dtype {array.dtype}; {KINDS}")
+    return _of_objects(name, array)
+
+
+def text_array(texts: Sequence[str]) -> NDArray[Any]:
+    """Return texts as an array: as wide as the longest, or where that is large, of Python objects."""
+    longest, total = max(map(len, texts), default=0), sum(map(len, texts))
+    wide = len(texts) * longest > WIDEST * total + 4096
+    array = np.empty(len(texts), object if wide else f"U{max(1, longest)}")
+    array[:] = texts
+    return array
+
+
+def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    flat = array.ravel().tolist()
+    texts = sum(isinstance(x, str) for x in flat)
+    if texts == len(flat):
+        bad = next((n for n, x in enumerate(flat) if x.endswith("\0")), None)
+        if bad is not None:  # NumPy drops it, and so takes "a\0" for "a"
+            raise ValueError(f"{name}[{bad}] is {flat[bad]!r}; ids must not end with the character NUL")
+        return text_array(flat).reshape(array.shape)
+    for n, x in enumerate(flat):
+        if x is None or type(x).__name__ in MISSING_TYPES or (isinstance(x, float) and x != x):
+            raise ValueError(f"{name}[{n}] is {x!r}; {KINDS}")
+        if isinstance(x, bool | np.bool_) or not isinstance(x, str | int | float | np.integer | np.floating):
+            raise TypeError(f"{name}[{n}] is {x!r}; {KINDS}: pass str(id) for each")
+    if texts:
+        text = next(x for x in flat if isinstance(x, str))
+        number = next(x for x in flat if not isinstance(x, str))
+        raise TypeError(f"{name} must be all integers or all text, got {number!r} and {text!r}")
+    if any(isinstance(x, float | np.floating) for x in flat):
+        _whole(name, np.array([x if isinstance(x, float | np.floating) else 0 for x in flat], np.float64))
+        flat = [int(x) for x in flat]  # beside a float, other integers keep all their digits
+        array = np.array(flat, object).reshape(array.shape)
+    least, most = min(flat), max(flat)
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
+            return array.astype(dtype)
+    raise ValueError(
+        f"{name} has {least if least < -(2**63) else most}, beyond 64 bits; pass str(id) for each"
+    )
+
+
+def _whole(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
+    """Return floats that are integers, as data frames make of those beside missing ones.
+
+    From 2⁵³ on, a float stands for several integers.
+    """
+    array = array.astype(np.float64)
+    whole = np.isfinite(array) & (array == np.rint(array)) & (np.abs(array) < 2**53)
+    if not whole.all():
+        raise ValueError(f"{checks.first(name, array, ~whole)}; {KINDS}")
+    return array.astype(np.int64)
+
+
+def united(
+    kind: str,
+    old: Vocabulary | None,
+    new: Vocabulary | None,
+    n_old: int,
+    n_new: int,
+    sides: tuple[str, str] = ("the old ratings", "the new ratings"),
+) -> tuple[Vocabulary | None, NDArray[np.intp]]:
+    """Unite the ids of old and new rows, or their numbers if neither has ids.
+
+    Returns
+    -------
+    tuple
+        The ids of all, the old ones first, or None; and where each of the new rows stands among them.
+    """
+    if (old is None) != (new is None):
+        named, other = sides if new is None else sides[::-1]
+        raise ValueError(f"{named} have {kind} ids and {other} have none; give both or neither")
+    if old is None or new is None:
+        return None, np.arange(n_new)
+    if n_old and n_new and old.is_text != new.is_text:
+        words = {True: "text", False: "integers"}
+        raise ValueError(
+            f"{kind} ids are {words[old.is_text]} in {sides[0]} and {words[new.is_text]} in {sides[1]}"
+        )
+    found, unknown = old.find(new.ids)
+    places = np.where(unknown, n_old - 1 + np.cumsum(unknown), found)
+    if not unknown.any():
+        return old, places
+    if n_old == 0:
+        return new, places
+    # objects, so that neither the longest text nor a number of another width changes the others
+    both = np.concatenate([old.ids.astype(object), new.ids[unknown].astype(object)])
+    return Vocabulary(as_ids(f"{kind}_ids", both)), places
+
+
+def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
+    """Return ids as arrays that need no pickle; text objects as UTF-8, with where each of them ends."""
+    if ids is None or ids.dtype.kind != "O":
+        return {name: ids}
+    texts = [x.encode("utf-8", "surrogatepass") for x in ids]
+    ends = np.cumsum([len(x) for x in texts], dtype=np.int64)
+    return {f"{name}_text": np.frombuffer(b"".join(texts), np.uint8), f"{name}_ends": ends}
+
+
+def unpacked(name: str, arrays: dict[str, Any]) -> Any:
+    """Take ids out of arrays that :func:`packed` made; None if there are none."""
+    text, ends = arrays.pop(f"{name}_text", None), arrays.pop(f"{name}_ends", None)
+    if text is None or ends is None:
+        return arrays.pop(name, None)
+    content = text.astype(np.uint8).tobytes()
+    starts = [0, *ends[:-1].tolist()]
+    if ends.dtype.kind not in "iu" or starts != sorted(starts) or ends[-1:].tolist() != [len(content)]:
+        raise ValueError(f"{name} do not end where their text does")
+    return [content[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends.tolist(), strict=True)]

@@ -1,0 +1,169 @@
+"""Ratings brought into the rows and columns of others: held-out and new ones, and those of new users."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel.data.ids import Vocabulary, united
+from mfkernel.data.ratings import Ratings
+
+
+def are_rows(users: Any) -> bool:
+    """Whether these are row numbers, rather than ratings of new users."""
+    if isinstance(users, tuple):
+        return all(np.ndim(u) == 0 for u in users)
+    if isinstance(users, Ratings | Mapping) or hasattr(users, "tocsr"):
+        return False
+    return np.ndim(users) < 2
+
+
+def is_one_user(R: Any) -> bool:
+    """Whether these ratings are of one user: a mapping of items to ratings, or a pair of both."""
+    return (isinstance(R, Mapping) and not hasattr(R, "tocsr")) or (isinstance(R, tuple) and len(R) == 2)
+
+
+def new_user_ratings(
+    R: Any,
+    n_items: int,
+    item_ids: Vocabulary | None,
+    dtype: np.dtype[Any],
+    *,
+    missing: str = "zero",
+    duplicates: str = "raise",
+) -> Ratings:
+    """Return ratings of new users, one row per user, for the model's items.
+
+    Parameters
+    ----------
+    R
+        ``{item: rating}`` or a pair ``(items, ratings)`` for one user; for several, any form that
+        :class:`Ratings` takes, one row per user. Items are column numbers; a :class:`Ratings` with item ids
+        is read by id.
+    """
+    if is_one_user(R):
+        items, values = (list(R), list(R.values())) if isinstance(R, Mapping) else R
+        remedy = (
+            "" if item_ids is None else "these are positions, and model.item_columns(ids) finds those of ids"
+        )
+        items = checks.bounded("items", items, n_items, "n_items", remedy)
+        R = np.zeros(items.size, np.int32), items, values, (1, n_items)
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype)
+    if ratings.items_by_id is not None and item_ids is not None:
+        users, n_users = ratings.users_by_id, ratings.n_users
+        moved = matched(ratings, (users, item_ids), (n_users, n_items), "ratings")
+        unknown = moved.indices >= n_items
+        if unknown.any():
+            new = np.flatnonzero(~np.isin(ratings.items_by_id.ids, item_ids.ids))
+            rated = ratings.item_counts()[new] > 0
+            raise KeyError(f"item id {ratings.items_by_id.ids[new[rated]].tolist()[0]!r} is not in the model")
+        return Ratings(_cut(moved, (n_users, n_items)), user_ids=users, item_ids=item_ids)
+    if ratings.n_items > n_items or (ratings.n_items < n_items and not isinstance(R, tuple)):
+        raise ValueError(
+            f"ratings must have a column for each of the model's {n_items} items, got {ratings.shape}"
+        )
+    return ratings if ratings.n_items == n_items else ratings.reshaped((ratings.n_users, n_items))
+
+
+def matched(
+    ratings: Ratings,
+    ids: tuple[Vocabulary | None, Vocabulary | None],
+    shape: tuple[int, int],
+    name: str = "R",
+    others: str = "the model",
+) -> Ratings:
+    """Bring ratings into the rows and columns of others, by id where both have ids, else by position.
+
+    Parameters
+    ----------
+    ratings
+        What is to be brought there, of any shape where both sides have ids.
+    ids, shape
+        Of the others, (m, n).
+    name, others
+        What the ratings and the others are called in an error.
+
+    Returns
+    -------
+    Ratings
+        Rows from m on, and columns from n on, are of users and items whose id the others do not have.
+
+    Raises
+    ------
+    ValueError
+        If a side without ids has another length, or one has text and the other integers.
+    """
+    places, sizes = [], []
+    sides = (("user", ratings.users_by_id, ids[0]), ("item", ratings.items_by_id, ids[1]))
+    for (kind, own, known), size, wanted in zip(sides, ratings.shape, shape, strict=True):
+        if own is None or known is None:
+            if size != wanted:
+                raise ValueError(
+                    f"{name} must have {others}'s shape {shape}, got {ratings.shape}; triplets may name a "
+                    f"shape, and ratings with {kind} ids on both sides are found by these"
+                )
+            own = known = None
+        _, rows = united(kind, known, own, wanted, size, (others, name))
+        places.append(rows)
+        sizes.append(max(wanted, int(rows.max(initial=-1)) + 1))
+    if all(np.array_equal(rows, np.arange(size)) for rows, size in zip(places, shape, strict=True)):
+        return ratings
+    moved = places[0][ratings.users], places[1][ratings.items], ratings.values, tuple(sizes)
+    return Ratings(moved, dtype=ratings.dtype, sample_weight=ratings.weights)
+
+
+def within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
+    """Leave out what stands beyond the m rows and n columns of ``shape``."""
+    if ratings.shape == shape:
+        return ratings
+    return _cut(ratings.select((ratings.users < shape[0]) & (ratings.items < shape[1])), shape)
+
+
+def _cut(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
+    triplets = ratings.users, ratings.items, ratings.values, shape
+    return Ratings(triplets, dtype=ratings.dtype, sample_weight=ratings.weights)
+
+
+def merged(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
+    """Unite old ratings with new ones, which replace those of the same cells.
+
+    Returns
+    -------
+    tuple
+        All ratings, old rows and columns first; and the places of the new ones' rows and columns. Rows are
+        the same if they have the same id, or the same number if neither side has ids.
+    """
+    user_ids, users = united("user", old.users_by_id, new.users_by_id, old.n_users, new.n_users)
+    item_ids, items = united("item", old.items_by_id, new.items_by_id, old.n_items, new.n_items)
+    shape = (
+        max(old.n_users, int(users.max(initial=-1)) + 1),
+        max(old.n_items, int(items.max(initial=-1)) + 1),
+    )
+    rows = np.concatenate([old.users, users[new.users]])
+    columns = np.concatenate([old.items, items[new.items]])
+    values = np.concatenate([old.values, new.values])
+    weights = None
+    if old.weights is not None or new.weights is not None:
+        parts = [np.ones(x.nnz, x.dtype) if x.weights is None else x.weights for x in (old, new)]
+        weights = np.concatenate(parts)
+    return (
+        Ratings(
+            (rows, columns, values, shape),
+            duplicates="last",
+            dtype=old.dtype,
+            user_ids=user_ids,
+            item_ids=item_ids,
+            sample_weight=weights,
+        ),
+        users,
+        items,
+    )
+
+
+def grown(array: NDArray[Any], n_rows: int) -> NDArray[Any]:
+    """Return a copy with so many rows, those beyond the old ones zero."""
+    result = np.zeros((n_rows, *array.shape[1:]), array.dtype)
+    result[: len(array)] = array
+    return result

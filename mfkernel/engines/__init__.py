@@ -1,0 +1,1 @@
+"""Who runs the tasks of an epoch, and with which cores and how much memory."""

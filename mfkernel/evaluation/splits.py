@@ -1,0 +1,189 @@
+"""Which ratings of each user to test with, and which users: splits that heed whose the ratings are."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import interruptible
+
+
+@checks.explains_names
+def leave_k_out(
+    R: Any, n: int = 1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
+) -> tuple[Ratings, Ratings]:
+    """Hold out n random ratings of each user who has more than n.
+
+    Users with n ratings or fewer keep all of them and have empty test rows, so that every user with ratings
+    keeps some for training.
+
+    Parameters
+    ----------
+    R
+        Anything that :class:`Ratings` takes.
+    n
+        Number of ratings to hold out per user.
+    rng
+        As for ``np.random.default_rng``.
+    missing, duplicates
+        As for :class:`Ratings`.
+
+    Returns
+    -------
+    tuple of Ratings
+        Training and test ratings, both of R's shape and with its ids and weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no integer of at least 1, or no user has more than n ratings.
+
+    Examples
+    --------
+    >>> leave_k_out([[5, 3, 4], [4, 1, 0], [0, 0, 2]], rng=0)
+    (Ratings(3 users × 3 items, 4 ratings, float64), Ratings(3 users × 3 items, 2 ratings, float64))
+    """
+    n = checks.integer("n", n, 1)
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
+    counts = ratings.user_counts()
+    most = int(counts.max(initial=0))
+    if most <= n:
+        remedy = f"pass n of at most {most - 1}" if most > 1 else "one user at least must have two"
+        raise ValueError(f"no user of R has more than n = {n} ratings, the most is {most}; {remedy}")
+    return _parted(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
+
+
+class Strangers(NamedTuple):
+    """Ratings parted by users, some of whom training never sees.
+
+    Attributes
+    ----------
+    training
+        (m - s, n) ratings of all other users.
+    known
+        (s, n) a row a stranger: what the model may see of him when it folds him in.
+    held_out
+        (s, n) the rest of the strangers' ratings, to be predicted.
+    """
+
+    training: Ratings
+    known: Ratings
+    held_out: Ratings
+
+
+@checks.explains_names
+def strong_generalization_split(
+    R: Any,
+    test_users: float = 0.1,
+    holdout: float = 0.2,
+    *,
+    rng: Any = None,
+    missing: str = "zero",
+    duplicates: str = "raise",
+) -> Strangers:
+    """Set random users aside as strangers, and hold out a random share of the ratings of each.
+
+    It is how models are tested with users who were not there in training: they learn from ``training``, fold
+    in what is ``known`` of the strangers, and predict what is ``held_out`` of them.
+
+    Parameters
+    ----------
+    R
+        Anything that :class:`Ratings` takes.
+    test_users
+        Share, between 0 and 1, of the users with at least two ratings who become strangers, one at least and
+        as many at most as leave training a user with ratings; or, if an integer, their number.
+    holdout
+        Share of a stranger's ratings to hold out, between 0 and 1; of each at least one is held out and one
+        is known.
+    rng
+        As for ``np.random.default_rng``.
+    missing, duplicates
+        As for :class:`Ratings`.
+
+    Returns
+    -------
+    Strangers
+        Its users are in the order of R and have their ids, if there are any; all items of R, their ids, and
+        weights stay.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``test_users`` or ``holdout`` is out of range, or there are too few users: it takes a stranger with
+        two ratings, and another user with one.
+
+    References
+    ----------
+    Marlin, "Collaborative filtering: a machine learning perspective", University of Toronto 2004 (strong
+    generalization). Liang, Krishnan, Hoffman and Jebara, "Variational autoencoders for collaborative
+    filtering", WWW 2018.
+
+    Examples
+    --------
+    >>> import mfkernel as mf
+    >>> split = strong_generalization_split(mf.datasets.synthetic(200, 100, 3000), rng=0)
+    >>> split.training.shape, split.known.shape, split.held_out.shape
+    ((180, 100), (20, 100), (20, 100))
+    >>> model = mf.factorize(split.training, 4, biases=True, rng=0)
+    >>> strangers = model.fold_in(split.known)
+    >>> mf.metrics.ranking(strangers, split.held_out, 20, relevant=4)["auc"] > 0.6
+    True
+    """
+    if isinstance(test_users, int | np.integer):
+        wanted: float = checks.integer("test_users", test_users, 1)
+    else:
+        wanted = _share("test_users", test_users, "; a number of users must be an integer")
+    share = _share("holdout", holdout)
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
+    random = np.random.default_rng(rng)
+    strange = _strange(ratings.user_counts(), wanted, random)
+    training, strangers = (_users(ratings, np.flatnonzero(users)) for users in (~strange, strange))
+    counts = strangers.user_counts()
+    held_out = np.rint(share * counts).astype(np.int64).clip(1, counts - 1)
+    return Strangers(training, *_parted(strangers, held_out, random))
+
+
+def _share(name: str, value: float, hint: str = "") -> float:
+    share = checks.real(name, value, positive=True)
+    if share >= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {share}{hint}")
+    return share
+
+
+def _strange(counts: NDArray[np.int64], wanted: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return an (m,) mask of as many strangers as are wanted, or of that share of those who can be one."""
+    able, rated = np.flatnonzero(counts >= 2), int((counts > 0).sum())
+    most = able.size if able.size < rated else rated - 1  # training needs a user with ratings; one will do
+    if most < 1:
+        raise ValueError(
+            f"R has {rated} users with ratings, {able.size} of them with two or more; it takes one with two "
+            "to be the stranger, and another for training (train_test_split needs neither)"
+        )
+    if wanted > most:
+        raise ValueError(
+            f"test_users must be at most {most}, got {wanted}: of {rated} users with ratings {able.size} "
+            "have two or more, and one must be left for training"
+        )
+    number = int(wanted) if wanted >= 1 else min(max(1, round(wanted * able.size)), most)
+    strange = np.zeros(counts.size, np.bool_)
+    strange[rng.choice(able, number, replace=False, shuffle=False)] = True
+    return strange
+
+
+def _users(ratings: Ratings, rows: NDArray[np.intp]) -> Ratings:
+    """Return the rows of these users, with their ids."""
+    ids = ratings.user_ids
+    return Ratings(ratings.take_rows(rows), user_ids=None if ids is None else ids[rows])
+
+
+def _parted(ratings: Ratings, counts: NDArray[np.int64], rng: np.random.Generator) -> tuple[Ratings, Ratings]:
+    """Hold out as many random ratings of each user as (m,) ``counts`` says; return the others and these."""
+    turn = rng.random(ratings.nnz)
+    order = interruptible(lambda: np.lexsort((turn, ratings.users)))
+    # order changes places within rows only, so that the first of a row's places hold random ratings of it
+    held_out = np.empty(ratings.nnz, np.bool_)
+    held_out[order] = np.arange(ratings.nnz) < (ratings.indptr[:-1] + counts)[ratings.users]
+    return ratings.select(~held_out), ratings.select(held_out)

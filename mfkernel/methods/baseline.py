@@ -1,0 +1,44 @@
+"""What biases alone predict: the least that factors must beat."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.data.ratings import Ratings
+
+DAMPING = 10.0  # ratings of the mean that each row and column is taken to have besides its own
+SWEEPS = 3
+
+
+class Biases(NamedTuple):
+    """μ, b_u (m,) and b_i (n,), which predict μ + b_u + b_i."""
+
+    mean: float
+    users: NDArray[np.float64]
+    items: NDArray[np.float64]
+
+    def rmse(self, ratings: Ratings) -> float:
+        """Return the root mean square error; rows and columns beyond these biases have none."""
+        residuals = ratings.values - self.mean
+        for biases, rows in ((self.users, ratings.users), (self.items, ratings.items)):
+            residuals = residuals - np.append(biases, 0.0)[np.minimum(rows, biases.size)]
+        return float(np.sqrt(np.mean(np.square(residuals))))
+
+
+def bias_baseline(ratings: Ratings) -> Biases:
+    """Fit damped biases by turns, those of the users given those of the items and the other way round.
+
+    Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", TKDD 2010, section 2.1.
+    """
+    from mfkernel.kernels.baseline import bias_sweep
+
+    users, items = np.zeros(ratings.n_users), np.zeros(ratings.n_items)
+    counts = ratings.item_counts()
+    for sweep in range(SWEEPS):
+        sums = np.zeros(ratings.n_items)
+        # the first sweep only finds the items' means
+        known = np.inf if sweep == 0 else DAMPING
+        bias_sweep(ratings.indptr, ratings.indices, ratings.values, ratings.mean, known, items, users, sums)
+        items = sums / (counts + DAMPING)
+    return Biases(ratings.mean, users, items)

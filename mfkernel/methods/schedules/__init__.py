@@ -1,0 +1,1 @@
+"""The order in which stochastic gradient descent visits the ratings."""

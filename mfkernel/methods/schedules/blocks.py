@@ -1,0 +1,236 @@
+"""The blocks schedule: a grid of blocks, cut into tiles that fit in a processor's cache."""
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import Task, ThreadEngine
+from mfkernel.methods.schedules.rows import Places, balanced_cuts, generator
+
+if TYPE_CHECKING:
+    from mfkernel.kernels.sgd import Tiles, Update
+
+COORDINATES = (
+    2**15
+)  # of P and Q that a tile touches: 128 KiB of float32, half of the smallest L2 cache in use
+RATINGS_A_BLOCK = 2**16  # on average; a block is a task for one thread, of about a quarter of a millisecond
+MOST_BANDS = 64
+RATINGS_A_TILE = 2**6  # on average, where P and Q are so thin that smaller tiles would gain nothing
+MOST_PLACES = 2**16  # rows and columns of a tile are numbered in 16 bits
+
+Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+
+class BlockSchedule:
+    """Ratings in a grid of B × B blocks, visited in B waves of B blocks that share no row and no column.
+
+    Blocks of one wave touch different rows of P and of Q, so that it does not matter which is visited first:
+    the result is the same, bit for bit, on any number of threads. A block waits for the two blocks of the
+    wave before that share its rows or its columns, and for nothing else; so one thread may go through many
+    waves of one band of rows, whose P is in its cache, before it turns to the next band.
+
+    Rows and columns are permuted at random and cut where blocks get equally many ratings. Each block is cut
+    again, into tiles so small that the rows of P and Q that they touch stay in the cache, and the ratings of
+    a tile are in random order. Nothing of this depends on the machine.
+
+    Parameters
+    ----------
+    ratings
+        what is to be visited; rows and columns without ratings are in no block.
+    k
+        numbers in a row of P or Q, with padding.
+    shuffle
+        permute rows and columns, the ratings of each tile and, anew each epoch, the blocks. Without it, a
+        single tile is visited row by row.
+    seed
+        of all permutations.
+    engine
+        lays the ratings out, on all its threads.
+
+    Attributes
+    ----------
+    user_places, item_places
+        (m,), (n,) where in P and Q the row of each user and item stands; those without ratings come last.
+
+    References
+    ----------
+    Gemulla, Nijkamp, Haas and Sismanis, "Large-scale matrix factorization with distributed stochastic
+    gradient descent", KDD 2011.
+    """
+
+    unrolls = True
+
+    def __init__(self, ratings: Ratings, k: int, shuffle: bool, seed: int, engine: ThreadEngine) -> None:
+        self._shuffle, self._seed = shuffle, seed
+        counts = ratings.user_counts(), ratings.item_counts()
+        used = min(int(np.count_nonzero(count)) for count in counts)
+        bands = round(math.sqrt(ratings.nnz / RATINGS_A_BLOCK))
+        self.n_bands = max(1, min(bands, MOST_BANDS, used))
+        order = generator(seed, 0).permutation if shuffle else np.asarray
+        users, items = (_Side(count, self.n_bands, k, ratings.nnz, order) for count in counts)
+        self.user_places: Places = users.places
+        self.item_places: Places = items.places
+        self._stay_in_rows = users.order.size >= items.order.size  # the larger factor is loaded less often
+        numbers, self._bounds = _tile_numbers(users.tiles_in_band, items.tiles_in_band)
+        lay_out = partial(_lay_out, ratings, users, items, numbers, seed if shuffle else None, engine)
+        self._tiles = lay_out(ratings.values)
+        self._weights = None if ratings.weights is None else lay_out(ratings.weights).values
+
+    def tasks(self, epoch: int) -> list[Task]:
+        """Return the blocks of one epoch, wave after wave."""
+        B = self.n_bands
+        rows, columns = list(range(B)), list(range(B))
+        if self._shuffle:
+            rng = generator(self._seed, epoch)
+            rows, columns = rng.permutation(B).tolist(), rng.permutation(B).tolist()
+        tasks = []
+        for wave, t in itertools.product(range(B), range(B)):
+            row, column = rows[t], columns[(t + wave) % B]
+            # in the wave before, the row was in task t, and the column in the task after t
+            after = {(wave - 1) * B + t, (wave - 1) * B + (t + 1) % B} if wave else ()
+            bounds = self._bounds[row * B + column], self._bounds[row * B + column + 1]
+            tasks.append(Task(bounds, tuple(after), row if self._stay_in_rows else column))
+        return tasks
+
+    def compile(self, update: "Update") -> None:
+        """Call the kernel for no tile at all."""
+        from mfkernel.kernels.sgd import sgd_tiles
+
+        sgd_tiles(np.array([0]), 0, 1, self._tiles, *update, self._weights)
+
+    def visit(
+        self, block: tuple[int, int], budget: int, update: "Update", cancelled: Callable[[], bool]
+    ) -> float:
+        """Update the model by the ratings of a block; return the sum of their squared residuals."""
+        from mfkernel.kernels.sgd import sgd_tiles
+
+        first, last = block
+        cursor, loss = np.array([first]), 0.0
+        while cursor[0] < last and not cancelled():
+            loss += sgd_tiles(cursor, last, budget, self._tiles, *update, self._weights)
+        return loss
+
+
+def block_bytes(shape: tuple[int, int], nnz: int, dtype: np.dtype[Any]) -> int:
+    """Return what a ``BlockSchedule`` takes beyond the ratings, in bytes."""
+    a_rating, a_row = 2 + 2 + dtype.itemsize, 5 * 8
+    return nnz * a_rating + sum(shape) * a_row
+
+
+class _Side:
+    """The rows, or the columns, in random order, cut into bands and these into tiles."""
+
+    def __init__(self, counts: NDArray[np.int64], n_bands: int, k: int, nnz: int, order: Order) -> None:
+        used = np.flatnonzero(counts)
+        self.order = order(used)
+        self.places = np.empty(counts.size, np.int64)
+        self.places[self.order] = np.arange(used.size)
+        self.places[counts == 0] = np.arange(used.size, counts.size)
+        bands = _capped_cuts(counts[self.order], n_bands)
+        # so many tiles on this side and the other that a tile has RATINGS_A_TILE, if they are alike
+        thin = math.ceil(used.size / max(1, math.isqrt(nnz // RATINGS_A_TILE)))
+        side = min(MOST_PLACES, max(COORDINATES // (2 * k), thin, 1))
+        sizes = np.diff(bands)
+        self.tiles_in_band = -(-sizes // side)
+        parts = [
+            np.linspace(start, start + size, n + 1).astype(np.int64)[:-1]
+            for start, size, n in zip(bands, sizes, self.tiles_in_band, strict=False)
+        ]
+        self.tile_starts = np.append(np.concatenate(parts), used.size)
+        # of each row or column: its tile, and its place in there
+        tile_of_place = np.repeat(np.arange(self.tile_starts.size - 1), np.diff(self.tile_starts))
+        self.tiles = np.zeros(counts.size, np.int32)
+        self.tiles[self.order] = tile_of_place
+        self.places_in_tile = np.zeros(counts.size, np.uint16)
+        self.places_in_tile[self.order] = np.arange(used.size) - self.tile_starts[tile_of_place]
+
+
+def _capped_cuts(counts: NDArray[np.int64], n_bands: int) -> NDArray[np.int64]:
+    """Cut into non-empty bands with about equally many ratings, even if one row has more than its share."""
+    capped = counts
+    for _ in range(n_bands):  # what is cut off makes the share of all others smaller
+        cap = max(1, -(-int(capped.sum()) // n_bands))
+        if capped.max() <= cap:
+            break
+        capped = np.minimum(counts, cap)
+    cuts = balanced_cuts(capped, n_bands)
+    least = np.arange(n_bands + 1)  # of at least one row each
+    cuts = np.maximum.accumulate(np.maximum(cuts - least, 0)) + least
+    return np.minimum(cuts, counts.size - least[::-1])
+
+
+def _tile_numbers(
+    heights: NDArray[np.int64], widths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Give the tiles their numbers, block by block and within a block row by row.
+
+    Parameters
+    ----------
+    heights, widths
+        (B,) how many tile rows and tile columns each band has.
+
+    Returns
+    -------
+    tuple
+        The number of each tile, (n_tile_rows, n_tile_columns); and the first number of each block in turn,
+        with the number of tiles at the end.
+    """
+    n_columns = int(widths.sum())
+    above, left = np.cumsum(heights) - heights, np.cumsum(widths) - widths
+    starts = (above * n_columns)[:, None] + heights[:, None] * left
+    bands_of_rows, bands_of_columns = (np.repeat(np.arange(x.size), x) for x in (heights, widths))
+    rows = np.arange(heights.sum()) - above[bands_of_rows]
+    columns = np.arange(n_columns) - left[bands_of_columns]
+    numbers = (
+        starts[np.ix_(bands_of_rows, bands_of_columns)] + rows[:, None] * widths[bands_of_columns] + columns
+    )
+    return numbers, [*starts.ravel().tolist(), numbers.size]
+
+
+def _lay_out(
+    ratings: Ratings,
+    users: _Side,
+    items: _Side,
+    numbers: NDArray[np.int64],
+    seed: int | None,
+    engine: ThreadEngine,
+    values: NDArray[Any],
+) -> "Tiles":
+    """Copy the ratings, or what else there is a number of for each, into tiles, band by band of the rows."""
+    from mfkernel.kernels.sgd import Tiles
+    from mfkernel.kernels.tiling import Grid, count_tiles, fill_tiles
+
+    grid = Grid(users.order, users.tile_starts, items.tiles, items.places_in_tile, numbers)
+    ends = np.cumsum(users.tiles_in_band).tolist()
+    bands = [Task(band) for band in itertools.pairwise([0, *ends])]
+    counts = np.zeros(numbers.size, np.int64)
+
+    def tally(band: tuple[int, int], cancelled: Callable[[], bool]) -> None:
+        count_tiles(*band, ratings.indptr, ratings.indices, grid, counts)
+
+    engine.run(tally, bands)
+    first_users, first_items = np.empty_like(counts), np.empty_like(counts)
+    first_users[numbers], first_items[numbers] = users.tile_starts[:-1, None], items.tile_starts[:-1]
+    tiles = Tiles(
+        np.concatenate([[0], np.cumsum(counts)]),
+        first_users,
+        first_items,
+        np.empty(ratings.nnz, np.uint16),
+        np.empty(ratings.nnz, np.uint16),
+        np.empty(ratings.nnz, ratings.dtype),
+    )
+    counts[:] = 0
+
+    def fill(band: tuple[int, int], cancelled: Callable[[], bool]) -> None:
+        with np.errstate(over="ignore"):  # without the JIT, NumPy warns of the overflow that is meant
+            matrix = ratings.indptr, ratings.indices, values
+            fill_tiles(*band, seed is not None, seed or 0, *matrix, grid, counts, tiles)
+
+    engine.run(fill, bands)
+    return tiles

@@ -1,0 +1,1 @@
+"""The fitted model: its arrays, and functions of them."""

@@ -1,0 +1,134 @@
+"""A model's state from arrays that the user passes, checked."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfkernel._support import checks
+from mfkernel.data.convert import MISSING
+from mfkernel.data.ids import Vocabulary
+from mfkernel.data.ratings import Ratings
+from mfkernel.methods.objective import targets
+from mfkernel.model.history import Epoch
+from mfkernel.model.state import State
+from mfkernel.options import Settings
+from mfkernel.typing import Missing
+
+
+def checked_state(
+    P: ArrayLike,
+    Q: ArrayLike,
+    *,
+    mean: float,
+    user_bias: ArrayLike | None,
+    item_bias: ArrayLike | None,
+    known_users: ArrayLike | None,
+    known_items: ArrayLike | None,
+    history: Sequence[Epoch],
+    stop_reason: str,
+    settings: Settings,
+    missing: Missing,
+    ratings: Ratings | None,
+    user_ids: Any,
+    item_ids: Any,
+) -> State:
+    """Copy and check the arguments of :class:`Factors`, and return them as a state.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If no fit could have made such a model; the message names the value.
+    """
+    P, Q = _own("P", P), _own("Q", Q)
+    if not (P.ndim == Q.ndim == 2 and P.shape[1] == Q.shape[0] > 0):
+        raise ValueError(f"P must be (m, k) and Q (k, n), got {P.shape} and {Q.shape}")
+    dtype, (m, n) = np.result_type(P, Q), (P.shape[0], Q.shape[1])
+    for name, thing, kind in (("ratings", ratings, Ratings), ("settings", settings, Settings)):
+        if not (isinstance(thing, kind) or (thing is None and kind is Ratings)):
+            raise TypeError(f"{name} must be mf.{kind.__name__}, got {type(thing).__name__}")
+    if not all(isinstance(record, Epoch) for record in history):
+        raise TypeError("history must be of mf.Epoch records")
+    if (user_bias is None) != (item_bias is None):
+        raise ValueError("user_bias and item_bias go together; one of them is None")
+    checks.one_of("missing", missing, MISSING)
+    if "biases" in settings.names():
+        settings = replace(settings, biases=user_bias is not None)  # type: ignore[type-var]
+    elif user_bias is not None:
+        raise ValueError(f"user_bias must be None with settings of {type(settings).__name__}")
+    if settings.nonnegative and ((P < 0).any() or (Q < 0).any()):
+        raise ValueError("P and Q must not be negative with settings.nonnegative")
+    vectors: dict[str, NDArray[Any] | None] = {"user_bias": None, "item_bias": None}
+    if user_bias is not None and item_bias is not None:
+        for name, bias in (("user_bias", user_bias), ("item_bias", item_bias)):
+            vectors[name] = _own(name, bias, dtype)
+    for name, known, size in (("known_users", known_users, m), ("known_items", known_items, n)):
+        vectors[name] = _mask(name, np.ones(size, np.bool_) if known is None else known)
+    for name, vector in vectors.items():
+        size = m if "user" in name else n
+        if vector is not None and vector.shape != (size,):
+            raise ValueError(f"{name} must have the shape ({size},), got {vector.shape}")
+    if ratings is not None:
+        if ratings.shape != (m, n):
+            raise ValueError(f"ratings must have the model's shape {(m, n)}, got {ratings.shape}")
+        targets(ratings, settings)  # of the kind that the loss takes
+        user_ids = ratings.users_by_id if user_ids is None else user_ids
+        item_ids = ratings.items_by_id if item_ids is None else item_ids
+    users, items = Vocabulary.of("user_ids", user_ids, m), Vocabulary.of("item_ids", item_ids, n)
+    if ratings is not None and not (ratings.users_by_id is users and ratings.items_by_id is items):
+        ratings = Ratings._of(ratings._csr(), users, items, ratings.weights)
+    return State(
+        P=P.astype(dtype, copy=False),
+        Q=Q.astype(dtype, copy=False),
+        mean=_number("mean", mean, dtype),
+        history=tuple(history),
+        stop_reason=str(stop_reason),
+        settings=settings,
+        missing=missing,
+        ratings=ratings,
+        users=users,
+        items=items,
+        **vectors,  # type: ignore[arg-type]
+    )
+
+
+def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Return a copy of factors or biases, which must be finite; integers become float64."""
+    checks.unmasked(name, factors)
+    array = np.array(factors)
+    checks.numeric(name, array)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float64)
+    if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
+        raise TypeError(
+            f"{name} must be float32 or float64 in native byte order, got {array.dtype.str}; pass "
+            f"{name}.astype(np.float64)"
+        )
+    with np.errstate(over="ignore"):
+        result = array if dtype is None else array.astype(dtype, copy=False)
+    known = np.isfinite(result)
+    if not known.all():
+        raise ValueError(f"{name} must be finite in {result.dtype}, got {checks.first(name, array, ~known)}")
+    return result
+
+
+def _number(name: str, number: Any, dtype: np.dtype[Any]) -> float:
+    """Return a number that is finite in ``dtype``."""
+    try:
+        result = float(number)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {number!r}") from None
+    with np.errstate(over="ignore"):
+        if not np.isfinite(dtype.type(result)):
+            raise ValueError(f"{name} must be finite in {dtype}, got {number!r}")
+    return result
+
+
+def _mask(name: str, known: ArrayLike) -> NDArray[np.bool_]:
+    """Return a copy of a mask of True and False."""
+    array = np.array(known)
+    if array.dtype != np.bool_ and array.size:
+        raise TypeError(f"{name} must be True or False for each row or column, got dtype {array.dtype}")
+    return array.astype(np.bool_)

@@ -1,0 +1,171 @@
+"""Predictions taken apart."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import ThreadEngine
+from mfkernel.linalg.normal import solve_rows
+from mfkernel.methods.objective import penalty_scale, prediction
+from mfkernel.model.foldin import fold_in, informative, penalty_of
+from mfkernel.model.state import State
+
+Vector = NDArray[np.float64]
+
+FEW = 10  # ratings, of which each has a say of its own
+STRONG = 0.2  # share of a rating in its own score, from which one step of Newton's method leads astray
+
+
+class Explanation(NamedTuple):
+    """What a prediction is made of: score = mean + user_bias + item_bias + Σ contributions + rest.
+
+    Attributes
+    ----------
+    score
+        The prediction; under the logistic loss, its log-odds.
+    items, contributions
+        What the user has rated, by column number, and how much each of it adds, the largest first.
+    rest
+        What other ratings add, and what the trained factors have beyond all these.
+    """
+
+    score: float
+    mean: float
+    user_bias: float
+    item_bias: float
+    items: NDArray[Any]
+    contributions: Vector
+    rest: float
+
+
+def explain(state: State, user: int, item: int, n: int) -> Explanation:
+    """Take the prediction for a user and an item apart; see :meth:`Factors.explain`.
+
+    Raises
+    ------
+    ValueError
+        If the model does not hold the ratings that it was made of.
+    """
+    if state.ratings is None:
+        raise ValueError("this model does not hold the ratings that it was made of; none can explain it")
+    row = state.ratings.take_rows(np.array([user]))
+    if state.user_bias is None and not (state.implicit or state.known_items[item]):
+        parts = np.zeros(row.nnz)  # the prediction is the mean
+    elif state.settings.loss == "squared":
+        parts = _shares(state, user, item, row)
+    else:
+        parts = _effects(state, item, row)
+    mean = user_bias = item_bias = 0.0
+    if state.user_bias is not None and state.item_bias is not None:
+        mean, user_bias, item_bias = state.mean, float(state.user_bias[user]), float(state.item_bias[item])
+    X, Y = state.user_vectors([user], state.has_gaps), state.item_vectors([item], state.has_gaps)
+    score = float(X[0].astype(np.float64) @ Y[0])
+    largest = np.argsort(-np.abs(parts), kind="stable")[:n]
+    rest = score - mean - user_bias - item_bias - float(parts[largest].sum())
+    return Explanation(score, mean, user_bias, item_bias, row.indices[largest], parts[largest], rest)
+
+
+def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
+    """Return what each rating adds to q·p of the least squares factors p, given the biases."""
+    residuals = row.values.astype(np.float64)
+    weights = _weights(row)
+    penalty = penalty_of(state, 0)
+    A = penalty.reg * penalty_scale(state.settings, row)[0] * np.eye(state.k)
+    if state.implicit is not None:
+        confidence = 1 + state.implicit.alpha * residuals
+        weights, pulls = confidence - state.implicit.unobserved, confidence
+        A += state.implicit.unobserved * state.item_gram
+    else:
+        if state.user_bias is not None and state.item_bias is not None:
+            residuals -= state.mean + float(state.user_bias[user]) + state.item_bias[row.indices]
+        pulls = weights * residuals
+    Y, q = state.Q.T[row.indices].astype(np.float64), state.Q[:, item].astype(np.float64)
+    A += (Y.T * weights) @ Y
+    if penalty.l1 or penalty.nonnegative:  # coordinates that are held at zero have no part in it
+        free = state.P[user] != 0
+        A, Y, q = A[np.ix_(free, free)], Y[:, free], q[free]
+    held = penalty.reg > 0 or state.implicit is not None
+    solution = np.linalg.solve(A, q) if held else np.linalg.lstsq(A, q, rcond=None)[0]
+    return np.asarray((Y @ solution) * pulls)
+
+
+def _effects(state: State, item: int, row: Ratings) -> Vector:
+    r"""Return by how much the score of an item would fall without each rating, if the user was solved again.
+
+    Where a rating has a say of its own, and under the absolute loss, by solving again. Else to first order:
+    at the user's optimum θ, the gradient :math:`-\sum w_j g_j y_j + c \Lambda \theta` is zero; without rating
+    j, a step of Newton's method leads from there by :math:`-H_j^{-1} w_j (g_j y_j - \Lambda \theta)`, where
+    :math:`H_j` is the Hessian without this rating, and the last term belongs to penalties per rating. θ holds
+    the factors and the bias; coordinates that an ℓ₁ penalty or a bound keeps at zero stay there.
+    """
+    known = informative(state, row, state.known_items)
+    if known.nnz <= FEW or state.settings.loss == "absolute":  # which has no curvature to go by
+        effects, strong = np.zeros(known.nnz), np.arange(known.nnz)
+    else:
+        effects, leverage = _first_order(state, item, known)
+        strong = np.flatnonzero(leverage > STRONG)
+    if strong.size:
+        others = np.ones((strong.size, known.nnz), np.bool_)
+        others[np.arange(strong.size), strong] = False
+        rows = known.take_rows(np.zeros(strong.size + 1, np.intp))  # the last is whole
+        rows = rows.select(np.append(others, np.ones(known.nnz, np.bool_)))
+        with ThreadEngine(1) as engine:
+            found = fold_in(state, rows, engine)
+        scores = found.scores(np.arange(strong.size + 1), np.full(strong.size + 1, item)).astype(np.float64)
+        effects[strong] = scores[-1] - scores[:-1]
+    result = np.zeros(row.nnz)
+    result[np.isin(row.indices, known.indices)] = effects
+    return result
+
+
+def _first_order(state: State, item: int, known: Ratings) -> tuple[Vector, Vector]:
+    """Return the effects by one step of Newton's method, and the share of each rating in its own score."""
+    settings, biased = state.settings, state.user_bias is not None
+    Y = state.Q.T[known.indices].astype(np.float64)
+    base = np.zeros(known.nnz)
+    if state.item_bias is not None:
+        base += state.mean + state.item_bias[known.indices].astype(np.float64)
+    weights, r = _weights(known), known.values.astype(np.float64)
+    penalty, scale = penalty_of(state, 0), penalty_scale(settings, known)
+    delta = settings.huber_delta or 1.0
+    with ThreadEngine(1) as engine:
+        X, bias = solve_rows(
+            known.indptr,
+            np.arange(known.nnz),
+            r,
+            Y,
+            base,
+            scale,
+            penalty,
+            engine,
+            weights=weights,
+            biased=biased,
+            loss=settings.loss,
+            huber_delta=delta,
+        )
+    z = base + Y @ X[0] + bias[0]
+    if settings.loss == "logistic":
+        probability = prediction(z, "logistic")
+        gradient, curvature = r - probability, probability * (1 - probability)
+    else:
+        gradient = np.clip(r - z, -delta, delta)
+        curvature = (np.abs(r - z) < delta).astype(np.float64)
+    free = np.append((X[0] != 0) | (not (penalty.l1 or penalty.nonnegative)), biased)
+    vectors = np.column_stack([Y, np.ones(known.nnz)])[:, free]
+    theta = np.append(X[0], bias[0])[free]
+    asked = np.append(state.Q[:, item].astype(np.float64), 1.0)[free]
+    ridge = np.append(np.full(state.k, penalty.reg), penalty.bias_reg)[free]
+    slope = ridge * theta + np.append(penalty.l1 * np.sign(X[0]), 0.0)[free]
+    hessian = (vectors.T * (weights * curvature)) @ vectors + scale[0] * np.diag(ridge)
+    inverse = np.linalg.pinv(hessian, hermitian=True)
+    pulls = weights[:, None] * (gradient[:, None] * vectors - slope * settings.is_per_rating)
+    to_item, to_ratings = inverse @ asked, vectors @ inverse
+    leverage = weights * curvature * np.einsum("nf,nf->n", to_ratings, vectors)
+    again = weights * curvature * (vectors @ to_item) * np.einsum("nf,nf->n", to_ratings, pulls)
+    return pulls @ to_item + again / np.maximum(1 - leverage, 1e-9), leverage
+
+
+def _weights(row: Ratings) -> Vector:
+    return np.ones(row.nnz) if row.weights is None else row.weights.astype(np.float64)

@@ -1,0 +1,70 @@
+"""Models in files."""
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from mfkernel.data.ids import packed, unpacked
+from mfkernel.data.ratings import Ratings
+from mfkernel.methods import read_settings
+from mfkernel.model import archive
+from mfkernel.model.history import Epoch
+from mfkernel.model.state import State
+
+FORMATS = range(1, 6)  # that can be read; the last is written
+ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
+RATINGS_ARRAYS = ("indptr", "indices", "values", "weights")
+
+
+def write_state(path: str | os.PathLike[str], state: State, *, ratings: bool) -> None:
+    """Write a state to one file, with or without its ratings."""
+    header = {
+        "format": FORMATS[-1],
+        "mean": state.mean,
+        "stop_reason": state.stop_reason,
+        "settings": {"method": state.settings.method, **state.settings.values()},
+        "missing": state.missing,
+    }
+    history = np.array(state.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
+    arrays = {name: getattr(state, name) for name in ARRAYS} | {"history": history}
+    arrays |= packed("user_ids", state.user_ids) | packed("item_ids", state.item_ids)
+    if ratings and state.ratings is not None:
+        parts = {name: getattr(state.ratings, name) for name in RATINGS_ARRAYS}
+        arrays |= {f"ratings_{name}": array for name, array in parts.items()}
+    archive.write(path, header, arrays)
+
+
+def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what :class:`Factors` takes to make the model of a file, also of an earlier version."""
+    header, arrays = archive.read(path, FORMATS)
+    try:
+        records = arrays.pop("history").astype(np.float64).tolist()
+        parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
+        ids = {name: unpacked(name, arrays) for name in ("user_ids", "item_ids")}
+        if parts["indptr"] is not None:
+            shape = arrays["P"].shape[0], arrays["Q"].shape[1]
+            ids["ratings"] = Ratings.of_csr(**parts, shape=shape)
+        return {
+            **arrays,
+            **ids,
+            **read_settings(header),
+            "mean": header["mean"],
+            "history": [_record(*record) for record in records],
+            "stop_reason": str(header.get("stop_reason", "")),
+        }
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise not_whole(path, error) from error
+
+
+def not_whole(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    """Word the error for a file whose parts make no model."""
+    return ValueError(f"{os.fspath(path)} is not a whole model ({error})")
+
+
+def _record(epoch: float, *rest: float) -> Epoch:
+    numbers = [None if math.isnan(x) else x for x in rest]
+    record = Epoch(int(epoch), *numbers)  # type: ignore[arg-type]
+    back_to = record.rolled_back_to
+    return record if back_to is None else record._replace(rolled_back_to=int(back_to))

@@ -1,0 +1,163 @@
+"""Rows of a model solved again: those of new users, and those that have new ratings."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel.data.merge import grown, merged, new_user_ratings
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import ThreadEngine, default_engine
+from mfkernel.linalg.normal import Penalty, solve_rows
+from mfkernel.methods.objective import penalty_scale, targets
+from mfkernel.model.state import State
+from mfkernel.options import both
+from mfkernel.typing import Duplicates, Missing
+
+SWEEPS = 2  # of solving users and then items, where both have new ratings
+
+
+def new_users(
+    state: State,
+    ratings: Any,
+    n_threads: int | None,
+    *,
+    missing: Missing | None,
+    duplicates: Duplicates = "raise",
+    regularization: float | None = None,
+    bias_regularization: float | None = None,
+) -> State:
+    """Return a state of new users from their ratings in any form; see :meth:`Factors.fold_in`."""
+    missing = state.missing if missing is None else missing
+    new = new_user_ratings(
+        ratings, state.shape[1], state.items, state.P.dtype, missing=missing, duplicates=duplicates
+    )
+    with default_engine(n_threads) as engine:
+        return fold_in(state, targets(new, state.settings), engine, regularization, bias_regularization)
+
+
+def fold_in(
+    state: State,
+    ratings: Ratings,
+    engine: ThreadEngine,
+    regularization: float | None = None,
+    bias_regularization: float | None = None,
+) -> State:
+    """Return a state of new users, with the items as they are."""
+    penalty = penalty_of(state, 0, regularization, bias_regularization)
+    rows = informative(state, ratings, state.known_items)
+    P, bias = solve(state, rows, state.Q.T, state.item_bias, penalty, engine)
+    return State(
+        P=P,
+        Q=state.Q,
+        mean=state.mean,
+        user_bias=None if state.user_bias is None else bias,
+        item_bias=state.item_bias,
+        known_users=rows.user_counts() > 0,
+        known_items=state.known_items,
+        settings=state.settings,
+        missing=state.missing,
+        ratings=ratings,
+        users=ratings.users_by_id,
+        items=state.items,
+    )
+
+
+def updated(state: State, old: Ratings, new: Ratings, engine: ThreadEngine) -> State:
+    """Return a state that has learned ``new`` ratings beside the ``old`` ones that it was made of.
+
+    Rows and columns with new ratings, and only these, are solved again for all their ratings, first the users
+    given the items and then the items given the users, twice.
+    """
+    known, user_places, item_places = merged(old, new)
+    P, Y = grown(state.P, known.n_users), grown(state.Q.T, known.n_items)
+    has_user, has_item = grown(state.known_users, len(P)), grown(state.known_items, len(Y))
+    user_bias = item_bias = None
+    if state.user_bias is not None and state.item_bias is not None:
+        user_bias, item_bias = grown(state.user_bias, len(P)), grown(state.item_bias, len(Y))
+    users, items = (np.unique(x) for x in (user_places[new.users], item_places[new.items]))
+    by_user, by_item = known.take_rows(users), known.T.take_rows(items)
+    penalties = penalty_of(state, 0), penalty_of(state, 1)
+    for _ in range(SWEEPS):
+        rows = informative(state, by_user, has_item)
+        P[users], bias = solve(state, rows, Y, item_bias, penalties[0], engine)
+        has_user[users] = rows.user_counts() > 0
+        if user_bias is not None:
+            user_bias[users] = bias
+        rows = informative(state, by_item, has_user)
+        Y[items], bias = solve(state, rows, P, user_bias, penalties[1], engine)
+        has_item[items] = rows.user_counts() > 0
+        if item_bias is not None:
+            item_bias[items] = bias
+    if not all(np.isfinite(X).all() for X in (P, Y)):
+        raise FloatingPointError(
+            f"ratings of up to {np.abs(known.values).max():g} lead to factors beyond {P.dtype}; "
+            "the model stays as it was"
+        )
+    return replace(
+        state,
+        P=P,
+        Q=Y.T,
+        user_bias=user_bias,
+        item_bias=item_bias,
+        known_users=has_user,
+        known_items=has_item,
+        ratings=known,
+        users=known.users_by_id,
+        items=known.items_by_id,
+    )
+
+
+def penalty_of(
+    state: State, side: int, regularization: float | None = None, bias_regularization: float | None = None
+) -> Penalty:
+    """Return what holds the factors of the users, side 0, or of the items down."""
+    settings = state.settings
+    reg = checks.optional("regularization", regularization, positive=False)
+    bias_reg = checks.optional("bias_regularization", bias_regularization, positive=False)
+    if reg is None:
+        if settings.regularization is None:
+            raise ValueError(
+                "this model does not say its regularization; make it with settings=mf.SGD("
+                "regularization=(λ_P, λ_Q)), or pass fold_in(…, regularization=λ_P)"
+            )
+        reg = both(settings.regularization)[side]
+    if bias_reg is None:
+        bias_reg = settings.bias_regularization or 0.0
+    return Penalty(reg, bias_reg, both(settings.l1)[side], settings.nonnegative)
+
+
+def informative(state: State, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
+    """Return the ratings from which something follows: of some weight, and for what has factors."""
+    informs = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
+    if state.user_bias is None and not state.settings.implicit:
+        informs &= known[rows.indices]
+    return rows if informs.all() else rows.select(informs)
+
+
+def solve(
+    state: State,
+    rows: Ratings,
+    Y: NDArray[Any],
+    bias: NDArray[Any] | None,
+    penalty: Penalty,
+    engine: ThreadEngine,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Solve rows given the other side's factors Y and biases."""
+    return solve_rows(
+        rows.indptr,
+        rows.indices,
+        rows.values,
+        Y,
+        None if bias is None else state.mean + bias.astype(np.float64),
+        penalty_scale(state.settings, rows),
+        penalty,
+        engine,
+        weights=rows.weights,
+        biased=bias is not None,
+        loss=state.settings.loss,
+        huber_delta=state.settings.huber_delta or 1.0,
+        implicit=state.implicit,
+    )

@@ -1,0 +1,71 @@
+"""Predictions of a model: of pairs, of ratings, of all cells."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfkernel.data.merge import matched
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.resources import available_memory
+from mfkernel.methods.objective import prediction, responses, targets
+from mfkernel.model.state import State
+
+NUMBERS_PER_BLOCK = 2**20  # factors that are gathered at a time: they stay in the cache
+
+
+def predict(state: State, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
+    """Predict the rating of each user for each item; see :meth:`Factors.predict`."""
+    rows, columns = np.broadcast_arrays(state.rows(users), state.columns(items))
+    result = np.empty(rows.shape, state.P.dtype)
+    flat, start = result.reshape(-1), 0
+    pairs = np.nditer(  # in blocks, so that broadcast numbers are not copied whole
+        [rows, columns],
+        ["external_loop", "buffered", "zerosize_ok"],
+        [["readonly"], ["readonly"]],
+        order="C",
+        buffersize=max(1, NUMBERS_PER_BLOCK // state.k),
+    )
+    for u, i in pairs:
+        flat[start : start + u.size] = prediction(state.scores(u, i), state.settings.loss)
+        start += u.size
+    return result[()] if result.ndim == 0 else result
+
+
+def expected(state: State, R: Ratings, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return ratings and their predictions; see :meth:`Factors.expected`."""
+    ratings = targets(matched(R, (state.users, state.items), state.shape, name), state.settings)
+    if ratings.nnz == 0:
+        raise ValueError(f"{name} has no ratings to compare with")
+    if ratings.users.min() >= state.shape[0] or ratings.items.min() >= state.shape[1]:
+        warnings.warn(f"the model knows no user, or no item, of {name}", stacklevel=4)
+    predicted = np.empty(ratings.nnz, state.P.dtype)
+    step = max(1, NUMBERS_PER_BLOCK // state.k)
+    for start in range(0, ratings.nnz, step):
+        part = slice(start, start + step)
+        scores = state.scores(ratings.users[part], ratings.items[part])
+        predicted[part] = prediction(scores, state.settings.loss)
+    return responses(ratings, state.settings), predicted
+
+
+def reconstruct(state: State) -> NDArray[Any]:
+    """Return all predictions, (m, n).
+
+    Raises
+    ------
+    MemoryError
+        If they would not fit in the free memory.
+    """
+    (m, n), dtype = state.shape, state.P.dtype
+    size, free = m * n * dtype.itemsize, available_memory()
+    if free is not None and size > free:
+        raise MemoryError(
+            f"P @ Q is {m:,} × {n:,} {dtype}, {size / 2**30:,.1f} GiB, but only "
+            f"{free / 2**30:,.1f} GiB is free; predict(users, items) gives the cells that you need"
+        )
+    scores = np.asarray(state.P @ state.Q)
+    if state.user_bias is not None and state.item_bias is not None:
+        scores += (state.mean + state.user_bias).astype(dtype)[:, None]
+        scores += state.item_bias
+    return prediction(scores, state.settings.loss)

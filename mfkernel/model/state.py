@@ -1,0 +1,252 @@
+"""The arrays of a model, which never change, and the scores that they give."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfkernel._support import checks
+from mfkernel._support.arrays import immutable
+from mfkernel._support.lazy import lazy
+from mfkernel.data.ids import Ids, Vocabulary
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import ThreadEngine
+from mfkernel.linalg.normal import Implicit, gram
+from mfkernel.linalg.rows import padded
+from mfkernel.linalg.top_n import Panels
+from mfkernel.options import Settings
+from mfkernel.typing import Missing
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class State:
+    """What a model is at one moment; :class:`Factors` says what each field means.
+
+    All arrays are read-only for good, so that whatever is computed from them and kept stays right, and any
+    number of threads may use a state. A change of the model is another state.
+    """
+
+    P: NDArray[Any]
+    Q: NDArray[Any]
+    mean: float = 0.0
+    user_bias: NDArray[Any] | None = None
+    item_bias: NDArray[Any] | None = None
+    known_users: NDArray[np.bool_]
+    known_items: NDArray[np.bool_]
+    history: tuple[Any, ...] = ()
+    stop_reason: str = ""
+    settings: Settings
+    missing: Missing = "zero"
+    ratings: Ratings | None = None
+    users: Vocabulary | None = None
+    items: Vocabulary | None = None
+
+    def __post_init__(self) -> None:
+        m, n = self.shape
+        for name, size in (
+            ("user_bias", m),
+            ("known_users", m),
+            ("users", m),
+            ("item_bias", n),
+            ("known_items", n),
+            ("items", n),
+        ):
+            vector = getattr(self, name)
+            if vector is not None and len(vector) != size:
+                raise ValueError(f"{name} must have {size} entries, got {len(vector)}")
+        if self.P.shape[1] != self.Q.shape[0] or (self.ratings is not None and self.ratings.shape != (m, n)):
+            raise ValueError("P, Q and ratings must have shapes that go together")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                self.__dict__[field.name] = immutable(value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a pickled array forgets that it is read-only
+        return _restored, ({field.name: getattr(self, field.name) for field in fields(self)},)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n)."""
+        return self.P.shape[0], self.Q.shape[1]
+
+    @property
+    def k(self) -> int:
+        """Number of factors."""
+        return int(self.P.shape[1])
+
+    @property
+    def implicit(self) -> Implicit | None:
+        """What feedback is worth, if the model is of implicit feedback."""
+        settings = self.settings
+        return Implicit(settings.alpha, settings.unobserved_weight) if settings.implicit else None
+
+    def rows(self, users: ArrayLike, name: str = "users") -> NDArray[Any]:
+        """Check row numbers."""
+        return checks.bounded(name, users, self.shape[0], "n_users", _lookup(self.users, "user_rows"))
+
+    def columns(self, items: ArrayLike, name: str = "items") -> NDArray[Any]:
+        """Check column numbers."""
+        return checks.bounded(name, items, self.shape[1], "n_items", _lookup(self.items, "item_columns"))
+
+    def row(self, name: str, user: Any) -> int:
+        """Check one row number."""
+        return _single(name, self.rows(user, name))
+
+    def column(self, name: str, item: Any) -> int:
+        """Check one column number."""
+        return _single(name, self.columns(item, name))
+
+    def positions(self, kind: str, ids: Any) -> NDArray[np.intp]:
+        """Translate ids of users or items to row or column numbers."""
+        vocabulary = self.users if kind == "user" else self.items
+        if vocabulary is None:
+            raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
+        return vocabulary.positions(kind, ids)
+
+    def scores(self, users: NDArray[Any], items: NDArray[Any]) -> NDArray[Any]:
+        """Return the scores of pairs of row and column numbers, two flat arrays.
+
+        Numbers beyond the last row or column are of new users or items: of these no factors are known, and no
+        bias.
+        """
+        (m, n), new = self.shape, None
+        if users.size and (users.max() >= m or items.max() >= n):
+            new = users >= m, items >= n
+            users, items = np.where(new[0], 0, users), np.where(new[1], 0, items)
+        scores: NDArray[Any] = np.einsum("nk,nk->n", self.P[users], self.Q.T[items])
+        if self.user_bias is not None and self.item_bias is not None:
+            user_bias, item_bias = self.user_bias[users], self.item_bias[items]
+            if new is not None:
+                scores[new[0] | new[1]] = 0
+                user_bias[new[0]], item_bias[new[1]] = 0, 0
+            scores += self.mean + user_bias + item_bias
+            return scores
+        known = self.known_users[users] & self.known_items[items]
+        if new is not None:
+            known &= ~(new[0] | new[1])
+        return np.where(known, scores, self.mean).astype(self.P.dtype, copy=False)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there are rows or columns without ratings."""
+        return not (self.known_users.all() and self.known_items.all())
+
+    def user_vectors(self, users: Any, gaps: bool) -> NDArray[Any]:
+        """Return the rows of the augmented P, (s, k + 2), of some users; ``gaps`` as for the items."""
+        P, known = self.P[users], self.known_users[users]
+        X = np.zeros((len(P), self.k + 2), self.P.dtype)
+        X[:, :-2] = P
+        if self.user_bias is not None:
+            X[:, -2], X[:, -1] = self.mean + self.user_bias[users], 1
+        elif gaps:  # known_u known_i (p·q - μ) + μ
+            X[:, :-2] *= known[:, None]
+            X[:, -2], X[:, -1] = self.mean, known
+        return X
+
+    def item_vectors(self, items: Any, gaps: bool) -> NDArray[Any]:
+        """Return the rows of the augmented Qᵀ, (s, k + 2), of some items."""
+        Q, known = self.Q.T[items], self.known_items[items]
+        Y = np.zeros((len(Q), self.k + 2), self.P.dtype)
+        Y[:, :-2] = Q
+        if self.item_bias is not None:
+            Y[:, -2], Y[:, -1] = 1, self.item_bias[items]
+        elif gaps:
+            Y[:, :-2] *= known[:, None]
+            Y[:, -2], Y[:, -1] = 1, -self.mean * known
+        return Y
+
+    def item_panels(self, lay_out: Callable[[NDArray[Any]], Panels]) -> Panels:
+        """Return all items as ``lay_out`` lays their vectors out; kept from then on.
+
+        A last coordinate is how often each has been rated.
+        """
+        if "_panels" not in self.__dict__:
+            Y = np.zeros((self.shape[1], self.k + 3), self.P.dtype)
+            Y[:, :-1] = self.item_vectors(slice(None), self.has_gaps)
+            if self.ratings is not None:
+                Y[:, -1] = self.ratings.item_counts()
+            self.__dict__["_panels"] = lay_out(Y)
+        panels: Panels = self.__dict__["_panels"]
+        return panels
+
+    def queries(self, users: "State", rows: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the vectors of some users, of this model or folded in, for ``item_panels``.
+
+        Returns
+        -------
+        tuple
+            (s, k + 3), whose products with the items' are scores; and (s,) nan, or where nothing is known of
+            a user the one score that all items have: then products are how often items have been rated.
+
+        Raises
+        ------
+        ValueError
+            If there are such users, and the model does not hold the ratings that it was made of.
+        """
+        X = np.zeros((len(users.P[rows]), self.k + 3), self.P.dtype)
+        X[:, :-1] = users.user_vectors(rows, self.has_gaps)
+        only = np.full(len(X), np.nan, X.dtype)
+        if self.user_bias is not None:
+            return X, only
+        known = users.known_users[rows]
+        unknown = ~known
+        if self.settings.implicit:  # a user of items that nobody else has is as new
+            unknown |= ~users.P[rows].any(axis=1)
+        only[unknown] = np.where(known[unknown], 0, self.mean)
+        if unknown.any() and self.ratings is None:
+            raise ValueError(
+                f"user {int(unknown.argmax())} of those asked for has no ratings, so that items can only be "
+                "ordered by how often they have been rated, but this model does not hold the ratings that it "
+                "was made of; ask for users with ratings"
+            )
+        X[unknown] = 0
+        X[unknown, -1] = 1
+        return X, only
+
+    def seen(self, rows: NDArray[Any]) -> Ratings:
+        """Return what some users have rated.
+
+        Raises
+        ------
+        ValueError
+            If the model does not hold the ratings that it was made of.
+        """
+        if self.ratings is None:
+            raise ValueError(
+                "this model does not hold the ratings that it was made of, so that it cannot leave out what "
+                "a user has rated; pass exclude_seen=False"
+            )
+        return self.ratings.take_rows(rows)
+
+    @lazy
+    def item_gram(self) -> NDArray[np.float64]:
+        """(k, k) QQᵀ."""
+        with ThreadEngine(1) as engine:
+            return gram(padded(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
+
+    @property
+    def user_ids(self) -> Ids:
+        """(m,) what the rows are called outside, or None."""
+        return None if self.users is None else self.users.ids
+
+    @property
+    def item_ids(self) -> Ids:
+        """(n,) what the columns are called outside, or None."""
+        return None if self.items is None else self.items.ids
+
+
+def _restored(values: dict[str, Any]) -> State:
+    return State(**values)
+
+
+def _single(name: str, array: NDArray[Any]) -> int:
+    if array.ndim:
+        raise TypeError(f"{name} must be one number, got the shape {array.shape}")
+    return int(array)
+
+
+def _lookup(vocabulary: Vocabulary | None, name: str) -> str:
+    return "" if vocabulary is None else f"these are positions, and model.{name}(ids) finds those of ids"

@@ -1,0 +1,126 @@
+"""The parts of a model, read from its state."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support.arrays import Immutable
+from mfkernel._support.locks import ProcessLock
+from mfkernel.data.ratings import Ratings
+from mfkernel.model.history import Epoch
+from mfkernel.model.state import State
+from mfkernel.options import Settings
+from mfkernel.typing import Missing
+
+
+class StateView(Immutable):
+    """An object that has a state, which may be replaced in one step, and shows its parts as attributes."""
+
+    state: State
+    _writing: ProcessLock
+
+    @classmethod
+    def of_state(cls, state: State) -> Self:
+        """Make a model of a state."""
+        model = cls.__new__(cls)
+        model._become(state)
+        return model
+
+    def _become(self, state: State) -> None:
+        self.__dict__.setdefault("_writing", ProcessLock())
+        self.__dict__["state"] = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).of_state, (self.state,)  # the lock stays here
+
+    @property
+    def P(self) -> NDArray[Any]:  # noqa: N802 (the field's name)
+        """(m, k) user factors."""
+        return self.state.P
+
+    @property
+    def Q(self) -> NDArray[Any]:  # noqa: N802 (the field's name)
+        """(k, n) item factors."""
+        return self.state.Q
+
+    @property
+    def mean(self) -> float:
+        """Mean rating μ."""
+        return self.state.mean
+
+    @property
+    def user_bias(self) -> NDArray[Any] | None:
+        """(m,) b_u, or None."""
+        return self.state.user_bias
+
+    @property
+    def item_bias(self) -> NDArray[Any] | None:
+        """(n,) b_i, or None."""
+        return self.state.item_bias
+
+    @property
+    def known_users(self) -> NDArray[np.bool_]:
+        """(m,) True where there were ratings to learn from."""
+        return self.state.known_users
+
+    @property
+    def known_items(self) -> NDArray[np.bool_]:
+        """(n,) True where there were ratings to learn from."""
+        return self.state.known_items
+
+    @property
+    def history(self) -> list[Epoch]:
+        """One record per epoch."""
+        return list(self.state.history)
+
+    @property
+    def stop_reason(self) -> str:
+        """Why training ended."""
+        return self.state.stop_reason
+
+    @property
+    def settings(self) -> Settings:
+        """The method and its options, such as ``mf.SGD(…)``, with the values that training has used."""
+        return self.state.settings
+
+    @property
+    def missing(self) -> Missing:
+        """How a dense table of ratings is read."""
+        return self.state.missing
+
+    @property
+    def ratings(self) -> Ratings | None:
+        """What was learned from, if the model holds it."""
+        return self.state.ratings
+
+    @property
+    def user_ids(self) -> NDArray[Any] | None:
+        """(m,) what the rows are called outside, or None."""
+        return self.state.user_ids
+
+    @property
+    def item_ids(self) -> NDArray[Any] | None:
+        """(n,) what the columns are called outside, or None."""
+        return self.state.item_ids
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n), the shape of R."""
+        return self.state.shape
+
+    @property
+    def k(self) -> int:
+        """Number of factors."""
+        return self.state.k
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        state = self.state
+        return iter((state.P, state.Q))
+
+    def __repr__(self) -> str:
+        state = self.state
+        (m, n), rmse = state.shape, f", rmse {state.history[-1].rmse:.4g}" if state.history else ""
+        biases = "" if state.user_bias is None else ", biases"
+        return f"Factors(P {m:,} × {state.k}, Q {state.k} × {n:,}{biases}, {state.P.dtype}{rmse})"

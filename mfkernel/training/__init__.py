@@ -1,0 +1,1 @@
+"""One fit: start values, the training loop, validation and checkpoints."""

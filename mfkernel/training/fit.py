@@ -1,0 +1,296 @@
+"""One fit: the parts put together, from checked arguments to a model."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.data.ids import united
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.resources import available_memory
+from mfkernel.engines.threads import ThreadEngine, interruptible
+from mfkernel.linalg.rows import aligned_rows
+from mfkernel.methods import trainer_of
+from mfkernel.methods.base import CHUNK, Parameters, Problem, Trainer, predict_mean_for_unrated
+from mfkernel.methods.objective import link
+from mfkernel.methods.schedules.rows import Places
+from mfkernel.model.factors import Factors
+from mfkernel.model.history import Epoch
+from mfkernel.model.state import State
+from mfkernel.options import Settings, both
+from mfkernel.training.checkpoints import Checkpoints
+from mfkernel.training.loop import Callback, Interrupted, Stopping, show_progress, train
+from mfkernel.training.units import Units
+from mfkernel.training.validation import ErrorValidation, RankingValidation, Validation
+from mfkernel.typing import Missing
+
+
+class Plan(NamedTuple):
+    """How to fit: everything but the ratings.
+
+    Attributes
+    ----------
+    options
+        of the method, as given; None there is still to be chosen.
+    init
+        None, a checked pair (P0, Q0ᵀ), or a model; in ratings.
+    units
+        what training measures in; those of ``options``.
+    """
+
+    k: int
+    options: Settings
+    n_threads: int
+    init: Any
+    dtype: np.dtype[Any]
+    stopping: Stopping
+    callbacks: list[Callback]
+    progress: bool
+    missing: Missing
+    units: Units = Units()
+
+    @property
+    def trainer(self) -> type[Trainer[Any]]:
+        """Who trains."""
+        return trainer_of(self.options)
+
+
+def fit(
+    plan: Plan, known: Ratings, train_ratings: Ratings, held_out: Ratings | None, rng: np.random.Generator
+) -> Factors:
+    """Fit ``train_ratings``; if there is ``held_out``, return the epoch that predicts it best.
+
+    ``known`` holds both. Rows and columns of ``held_out`` beyond those of ``train_ratings`` are of new users
+    and items.
+    """
+    units = Units.of(train_ratings, plan.options)
+    plan = plan._replace(units=units, options=units.settings_in(plan.options))
+    ratings = plan.trainer.scaled(interruptible(lambda: units.ratings_in(train_ratings)))
+    _check_memory(plan.trainer.bytes_needed(ratings, plan.k, plan.dtype, plan.options, plan.n_threads))
+    with ThreadEngine(plan.n_threads) as engine:
+        epochs = plan.options.epochs or _choose_epochs(plan, ratings, engine, rng)
+        callbacks = [show_progress(epochs), *plan.callbacks] if plan.progress else plan.callbacks
+        history: list[Epoch] = []
+        trainer = interruptible(lambda: _make_trainer(plan, ratings, epochs, engine, rng))
+        checkpoints = Checkpoints(trainer)
+        validation: Validation | None = None
+        if held_out is not None and plan.options.implicit:
+            validation = RankingValidation(held_out, ratings)
+        elif held_out is not None:
+            validation = ErrorValidation(units.ratings_in(held_out), ratings, trainer)
+
+        def finish(records: list[Epoch], reason: str) -> Factors:
+            return _finish(plan, trainer, records, reason, known)
+
+        try:
+            reason = train(
+                trainer,
+                checkpoints,
+                epochs,
+                engine,
+                history,
+                callbacks,
+                validation,
+                plan.stopping,
+                units.record_out,
+            )
+            return interruptible(lambda: finish(history, reason))
+        except KeyboardInterrupt:
+            done = checkpoints.restore_whole_epoch(best=validation is not None)
+            if done == 0:
+                raise
+            ends = [
+                n
+                for n, record in enumerate(history)
+                if record.epoch == done and record.rolled_back_to is None
+            ]
+            message = (
+                f"interrupted after epoch {history[-1].epoch}; the exception's .model is of epoch {done}"
+            )
+            part = history[: ends[-1] + 1]
+            raise Interrupted(message, lambda: finish(part, "interrupted")) from None
+
+
+def _make_trainer(
+    plan: Plan, ratings: Ratings, epochs: int, engine: ThreadEngine, rng: np.random.Generator
+) -> Trainer[Any]:
+    """Choose what the options leave open, lay the ratings out, and say how to start."""
+    seed, start_seed = (int(number) for number in rng.integers(2**63, size=2))
+    settings = plan.trainer.resolve(plan.options, ratings, warm_start=isinstance(plan.init, Factors))
+    problem = Problem(
+        ratings=ratings,
+        k=plan.k,
+        dtype=plan.dtype,
+        settings=settings.changed(epochs=epochs),
+        adapts=plan.options.regularization is None,
+        start=lambda users, items: _start(plan, ratings, users, items, np.random.default_rng(start_seed)),
+        seed=seed,
+        n_threads=plan.n_threads,
+    )
+    return plan.trainer.create(problem, engine)
+
+
+def _start(
+    plan: Plan, ratings: Ratings, row_of_user: Places, row_of_item: Places, rng: np.random.Generator
+) -> Parameters:
+    """Make start values, in the rows that the trainer has for users and items."""
+    (m, n), k = ratings.shape, plan.k
+    biases = plan.options.biases
+    user_bias, item_bias = (np.zeros(size if biases else 0, plan.dtype) for size in (m, n))
+    users, items = (np.arange(size)[rows] for size, rows in ((m, row_of_user), (n, row_of_item)))
+    root, scale = plan.units.root, plan.units.scale
+    if isinstance(plan.init, tuple):
+        P, Q = aligned_rows(m, k, plan.dtype), aligned_rows(n, k, plan.dtype)
+        P[users, :k], Q[items, :k] = (X.astype(plan.dtype) / plan.dtype.type(root) for X in plan.init)
+        return Parameters(P, Q, user_bias, item_bias)
+    P, Q = _start_factors(plan, ratings, rng)
+    if biases or plan.trainer.zeros_unrated:
+        P[users[ratings.user_counts() == 0]] = 0
+        Q[items[ratings.item_counts() == 0]] = 0
+    if plan.init is not None:
+        model, (user_rows, item_rows) = plan.init, init_rows(plan.init, ratings)
+        P[users[user_rows.there], :k] = model.P[user_rows.here] / model.P.dtype.type(root)
+        Q[items[item_rows.there], :k] = model.Q.T[item_rows.here] / model.Q.dtype.type(root)
+        if model.user_bias is not None and model.item_bias is not None:
+            loss = plan.options.loss
+            mean = model.mean if loss == "logistic" else (model.mean - plan.units.center) / scale
+            shift = mean - link(ratings.mean, loss)
+            user_bias[users[user_rows.there]] = model.user_bias[user_rows.here] / scale + shift
+            item_bias[items[item_rows.there]] = model.item_bias[item_rows.here] / scale
+    return Parameters(P, Q, user_bias, item_bias)
+
+
+def _start_factors(
+    plan: Plan, ratings: Ratings, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Start where every prediction is about the mean: constant rows plus noise that breaks the symmetry.
+
+    With biases, these carry the mean and the rows are noise alone. An ℓ₁ penalty draws numbers that are too
+    small to grow to zero, at a rate that does not fall with them: so rows start farther from it.
+
+    Returns
+    -------
+    tuple
+        P (m, k) and Q (n, k), rows padded and aligned.
+    """
+    options, k = plan.options, plan.k
+    center = 0.0 if options.biases or options.implicit else link(ratings.mean, options.loss)
+    level = math.sqrt(abs(center) / k)
+    spread = 1.0 if options.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
+    noise = plan.trainer.start_noise(k, spread, options)
+    noise = max(noise, min(40 * max(both(options.l1)) / spread, math.sqrt(spread) / 2) - level)
+    rows = []
+    for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
+        X = aligned_rows(n_rows, k, plan.dtype)
+        for start in range(0, n_rows, CHUNK):
+            part = X[start : start + CHUNK, :k]
+            part[:] = rng.standard_normal(part.shape, dtype=plan.dtype)
+            part *= plan.dtype.type(noise)
+            part += plan.dtype.type(mean)
+            if options.nonnegative:
+                np.abs(part, out=part)
+        rows.append(X)
+    return rows[0], rows[1]
+
+
+class Rows(NamedTuple):
+    """Where some rows of a model stand: ``here`` in the model, and ``there`` in the ratings."""
+
+    here: NDArray[np.intp]
+    there: NDArray[np.intp]
+
+
+def init_rows(model: Factors, ratings: Ratings) -> tuple[Rows, Rows]:
+    """Return which users and items of the ratings those of the model are: by their ids, or by number.
+
+    Users and items of the model whose ids the ratings do not have are left out.
+
+    Raises
+    ------
+    ValueError
+        If without ids the model has more of them than the ratings, or ids are integers here and text there.
+    """
+    rows, state = [], model.state
+    for kind, ids, own, size, known in (
+        ("user", ratings.users_by_id, state.users, ratings.n_users, state.shape[0]),
+        ("item", ratings.items_by_id, state.items, ratings.n_items, state.shape[1]),
+    ):
+        if ids is None or own is None:
+            if known > size:
+                raise ValueError(
+                    f"init has {known} {kind}s, of which R, with {size}, lacks number {size}; R must have a "
+                    "row or column for each where there are no ids"
+                )
+            here = there = np.arange(known)
+        else:
+            _, places = united(kind, ids, own, size, known, ("R", "init"))
+            here = np.flatnonzero(places < size)
+            there = places[here]
+        if known and not here.size:
+            raise ValueError(f"init has no {kind} in common with R; are the ids of the same kind?")
+        rows.append(Rows(here, there))
+    return rows[0], rows[1]
+
+
+def _finish(plan: Plan, trainer: Trainer[Any], history: list[Epoch], reason: str, known: Ratings) -> Factors:
+    """Make the model from the parameters as they are."""
+    P, Q, user_bias, item_bias = trainer.results()
+    ratings, biases, units = trainer.ratings, plan.options.biases, plan.units
+    # the score of a cell of which nothing is known
+    mean = 0.0 if plan.options.implicit else link(ratings.mean, plan.options.loss)
+    known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
+    if isinstance(plan.init, Factors):
+        user_rows, item_rows = init_rows(plan.init, ratings)
+        known_users[user_rows.there] |= plan.init.known_users[user_rows.here]
+        known_items[item_rows.there] |= plan.init.known_items[item_rows.here]
+    elif plan.init is None and not biases:
+        predict_mean_for_unrated(ratings, P, Q, mean)
+    if isinstance(plan.init, tuple):
+        known_users[:], known_items[:] = True, True
+    for X, unit in ((P, units.root), (Q, units.root), (user_bias, units.scale), (item_bias, units.scale)):
+        if unit != 1:
+            X *= X.dtype.type(unit)
+    return Factors.of_state(
+        State(
+            P=P,
+            Q=Q.T,
+            mean=units.center + units.scale * mean,
+            user_bias=user_bias if biases else None,
+            item_bias=item_bias if biases else None,
+            known_users=known_users,
+            known_items=known_items,
+            history=tuple(history),
+            stop_reason=reason,
+            settings=units.settings_out(trainer.settings.changed(regularization=trainer.regularization)),
+            missing=plan.missing,
+            ratings=known,
+            users=known.users_by_id,
+            items=known.items_by_id,
+        )
+    )
+
+
+def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> int:
+    """Return the default epochs; where there are several, those that predict a held-out tenth best."""
+    choices = plan.trainer.epoch_choices(ratings, plan.options)
+    if len(choices) == 1:
+        return choices[0]
+    trial_rng = np.random.default_rng(rng.integers(2**63))
+    kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
+    trial = plan._replace(callbacks=[], init=None, stopping=Stopping(), units=Units())  # all in plan's units
+
+    def error(epochs: int) -> float:
+        trainer = _make_trainer(trial, kept, epochs, engine, trial_rng)
+        train(trainer, Checkpoints(trainer), epochs, engine, [])
+        return _finish(trial, trainer, [], "", kept).rmse(test)
+
+    return min(choices, key=error)
+
+
+def _check_memory(needs: dict[str, int]) -> None:
+    """Refuse what cannot fit: a clear error beats a killed process."""
+    free = available_memory()
+    if free is not None and sum(needs.values()) > free:
+        parts = ", ".join(f"{name} {size / 2**30:,.1f} GiB" for name, size in needs.items())
+        raise MemoryError(f"training needs {parts}, but only {free / 2**30:,.1f} GiB is free")
