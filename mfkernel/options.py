@@ -174,7 +174,7 @@ def both(value: float | Pair | None) -> Pair:
 
 
 _EPOCHS = "Passes over the ratings."
-_REGULARIZATION = "Penalty λ on the squares of the factors, one number or a pair for P and Q."
+_REGULARIZATION = "Penalty λ on the squares of the factors. One number, or a pair for P and Q."
 _NONNEGATIVE = "Keep P and Q at zero or above."
 _SOLVER = (
     "How a row is solved: 'cholesky' exactly; 'cg' by three steps of conjugate gradients from its last "
@@ -246,7 +246,7 @@ class SGD(Settings):
         "one standard deviation",
     )
     l1: float | Pair = option(
-        0.0, PerSide(), "Penalty λ₁ per rating, one number or a pair, which sets small coordinates to zero."
+        0.0, PerSide(), "Penalty λ₁ per rating, which sets small coordinates to zero. One number, or a pair."
     )
     nonnegative: bool = option(False, Flag(), _NONNEGATIVE)
     schedule: ScheduleName = option(

@@ -15,8 +15,10 @@ import pytest
 from scipy import sparse
 
 import mfkernel as mf
-from mfkernel import cli
 from mfkernel.cli import main
+from mfkernel.cli import output as outputs
+from mfkernel.cli.ids import readings
+from mfkernel.cli.parser import make_parser
 from tests.interrupts import AT_ONCE, interrupt
 
 ORIGINAL = [[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]
@@ -432,11 +434,11 @@ def test_program__shows_significant_digits_whatever_the_unit(capsys, tmp_path, r
     ],
 )
 def test_figure__has_four_significant_digits_or_more(number, text):
-    assert cli._figure(number) == text
+    assert outputs.figure(number) == text
 
 
 def test_tables__have_columns_that_stay_apart(capsys):
-    cli._print_table([["a", "b", "c"], ["name", "-1.2346e+305", "1"]], left=(0,))
+    outputs.print_table([["a", "b", "c"], ["name", "-1.2346e+305", "1"]], left=(0,))
     assert capsys.readouterr().out == "a                b         c\nname  -1.2346e+305         1\n"
 
 
@@ -554,12 +556,12 @@ def test_program__reads_ids_of_a_latin_1_terminal(worldly):
 
 def test_readings__prefer_what_the_locale_reads(monkeypatch):
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1", "surrogateescape"))
-    assert cli._readings("plain") == ["plain"]
-    assert cli._readings("José") == ["José"]
-    assert cli._readings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
+    assert readings("plain") == ["plain"]
+    assert readings("José") == ["José"]
+    assert readings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
-    assert cli._readings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
-    assert cli._readings("Jos\udce9") == ["José", "Jos\udce9"]
+    assert readings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
+    assert readings("Jos\udce9") == ["José", "Jos\udce9"]
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("latin-1", r"\u65e5\u672c"), ("utf-8", "日本")])
@@ -773,7 +775,7 @@ LINES = [
 
 def offered() -> dict[str, set[str]]:
     """Return all that each command offers: options, by all of their names, and the values of some."""
-    (commands,) = (x for x in cli._parser()._actions if isinstance(x, argparse._SubParsersAction))
+    (commands,) = (x for x in make_parser()._actions if isinstance(x, argparse._SubParsersAction))
     return {
         name: {
             word

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import mfkernel as mf
 from mfkernel import cli
 from mfkernel import typing as types
+from mfkernel.cli.parser import make_parser
 from mfkernel.methods import METHODS, Method, make_settings, read_settings
 from mfkernel.options import Choice, Flag, Integer, PerSide, Real
 from tests.forms import ROOT, assert_same
@@ -131,7 +132,7 @@ def test_help__fits_a_screen():
 
 
 def test_flags__are_made_of_the_fields():
-    commands = cli._parser()._subparsers._group_actions[0].choices
+    commands = make_parser()._subparsers._group_actions[0].choices
     for command in ("factorize", "select-rank"):
         flags = {action.dest for action in commands[command]._actions}
         for kind in kinds():

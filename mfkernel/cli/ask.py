@@ -1,0 +1,87 @@
+"""The commands that ask a saved model, or update it."""
+
+import argparse
+from typing import Any
+
+import mfkernel as mf
+from mfkernel._support import checks
+from mfkernel.cli.ids import as_in_model, check_either_has_ids, only_known_items, rows_of_ids
+from mfkernel.cli.inputs import check_file_options, check_output, read_file
+from mfkernel.cli.output import figure, id_of_row, print_recommendations, print_table, shown
+
+
+def recommend(options: argparse.Namespace) -> None:
+    """Print a line for each user and item."""
+    if bool(options.users) == (options.ratings is not None):
+        raise ValueError("pass users, or new users' ratings with --ratings, one of both")
+    n = checks.integer("-n", options.n, 1)
+    if options.ratings is not None:
+        model = mf.load(options.model)
+        asked: Any = only_known_items(model, read_file(options, options.ratings), options.ratings)
+        names = [id_of_row(asked.user_ids, row) for row in range(asked.n_users)]
+    else:
+        check_file_options(options, "--ratings FILE")
+        model = mf.load(options.model)
+        asked = rows_of_ids("user", model.user_ids, model.user_rows, options.users)
+        names = [id_of_row(model.user_ids, row) for row in asked]
+    found = model.recommend(asked, n, exclude_seen=not options.include_seen)
+    print_recommendations("item", names, found, model.item_ids, "score")
+
+
+def similar(options: argparse.Namespace) -> None:
+    """Print a line for each neighbour."""
+    n = checks.integer("-n", options.n, 1)
+    model = mf.load(options.model)
+    search: Any = model.similar_users if options.users else model.similar_items
+    kind, ids, translate = (
+        ("user", model.user_ids, model.user_rows)
+        if options.users
+        else ("item", model.item_ids, model.item_columns)
+    )
+    rows = rows_of_ids(kind, ids, translate, options.ids)
+    print_recommendations(kind, [id_of_row(ids, row) for row in rows], search(rows, n), ids, "cosine")
+
+
+def explain(options: argparse.Namespace) -> None:
+    """Print the parts of a prediction."""
+    n = checks.integer("-n", options.n, 1)
+    model = mf.load(options.model)
+    (user,) = rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
+    (item,) = rows_of_ids("item", model.item_ids, model.item_columns, [options.item])
+    parts = model.explain(user, item, n)
+    scale = " (as log-odds)" if model.settings.loss == "logistic" else ""
+    rows = [
+        (parts.score, f"the prediction{scale}"),
+        (parts.mean, "mean"),
+        (parts.user_bias, "user's bias"),
+        (parts.item_bias, "item's bias"),
+        *(
+            (part, f"rating of {id_of_row(model.item_ids, column)}")
+            for column, part in zip(parts.items, parts.contributions, strict=True)
+        ),
+        (parts.rest, "other ratings and the rest"),
+    ]
+    print_table([[figure(part), name] for part, name in rows], left=(1,))
+
+
+def update(options: argparse.Namespace) -> None:
+    """Learn new ratings and save the model again."""
+    target = str(options.model) if options.output is None else options.output
+    check_output(target)
+    model = mf.load(options.model)
+    new, before = read_file(options, options.file), model.shape
+    ids: dict[str, Any] = {}
+    for kind in ("user", "item"):
+        theirs, own = getattr(new, f"{kind}_ids"), getattr(model, f"{kind}_ids")
+        check_either_has_ids(kind, theirs, own, options.file)
+        if theirs is not None and own is not None:
+            ids[f"{kind}_ids"] = names = as_in_model(theirs, own)
+            words = [x for x in names if isinstance(x, str)]
+            if words and own.dtype.kind in "iu":
+                raise ValueError(
+                    f"{options.file}: {kind} ids must be integers as in the model, got {words[0]!r}"
+                )
+    model.partial_fit(mf.Ratings(new, **ids)).save(target)
+    users, items = (after - old for after, old in zip(model.shape, before, strict=True))
+    print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
+    print(f"saved {shown(target)}")

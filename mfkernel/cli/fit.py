@@ -1,0 +1,95 @@
+"""The commands that fit: factorize and select-rank."""
+
+import argparse
+import math
+from typing import Any
+
+import numpy as np
+
+import mfkernel as mf
+from mfkernel._support import checks
+from mfkernel.cli.inputs import check_file_options, check_output, fit_arguments, read_file
+from mfkernel.cli.output import figure, print_errors, print_rankings, print_table, share, shown
+from mfkernel.methods import METHODS
+
+EXAMPLE = {  # the textbook's settings
+    **{"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0},
+    **{"schedule": "sequential", "shuffle": False},
+}
+
+
+def factorize(options: argparse.Namespace) -> None:
+    """Read, factorize, report and save."""
+    check_output(options.output)
+    if options.k is not None:
+        checks.integer("-k", options.k, 1)
+    if options.test is not None and not 0 < options.test < 1:
+        raise ValueError(f"--test must be between 0 and 1, got {options.test}")
+    if options.patience is not None and options.validation is None:
+        raise ValueError("--patience needs --validation SHARE")
+    settings = fit_arguments(options) | {
+        "validation": options.validation,
+        "patience": options.patience,
+        "time_limit": options.time_limit,
+    }
+    if options.file is None:
+        _example(options, settings)
+        return
+    settings["dtype"] = settings["dtype"] or "float32"
+    ratings = read_file(options, options.file)
+    print(
+        f"{shown(options.file)}: {ratings.n_users:,} users, {ratings.n_items:,} items, "
+        f"{ratings.nnz:,} ratings"
+    )
+    train, test = ratings, None
+    if options.test is not None:
+        train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
+    k = 32 if options.k is None else options.k
+    model = mf.factorize(train, k, progress=not options.quiet, **settings)
+    if options.output is not None:
+        model.save(options.output)
+    if options.validation is not None:
+        errors = [math.inf if x.validation_error is None else x.validation_error for x in model.history]
+        best = model.history[errors.index(min(errors))]
+        if model.settings.implicit:
+            measured = f"NDCG {share(best.validation_ndcg)}"
+        else:
+            measured = figure(best.validation_rmse)
+        print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {measured}")
+    if model.settings.implicit:
+        print_rankings(model, test)
+    else:
+        print_errors(model, train, test)
+    if options.output is not None:
+        print(f"saved {shown(options.output)}")
+
+
+def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Factorize the textbook's example, by its own settings where none are given."""
+    if options.test is not None:
+        raise ValueError("--test needs a FILE: the example has 7 ratings")
+    check_file_options(options, "a FILE")
+    R, P0, Q0 = mf.datasets.textbook()
+    k = 2 if options.k is None else options.k
+    if k == 2 and options.seed is None and "learning_rate" in METHODS[options.method].options.names():
+        settings = EXAMPLE | {"init": (P0, Q0)} | settings
+    model = mf.factorize(R, k, **(settings | {"dtype": settings["dtype"] or "float64"}))
+    with np.printoptions(precision=8, suppress=True):
+        print(f"Original matrix (0 is unknown):\n{R}")
+        print(f"\nReconstructed matrix, the product of P and Q with k = {k}:\n{model.reconstruct()}")
+    if options.output is not None:
+        model.save(options.output)
+        print(f"\nsaved {shown(options.output)}")
+
+
+def select_rank(options: argparse.Namespace) -> None:
+    """Print the errors of each rank, and which to take."""
+    settings = fit_arguments(options)
+    settings["dtype"] = settings["dtype"] or "float32"
+    found = mf.select_rank(read_file(options, options.file), options.k, options.folds, **settings)
+    columns = (found.train_rmse.mean(axis=1), found.mean, found.standard_error)
+    seconds = [f"{x:.2f}" for x in found.seconds.sum(axis=1)]
+    figures = zip(*(map(figure, column) for column in columns), seconds, strict=True)
+    rows = [[str(k), *row] for k, row in zip(found.ks, figures, strict=True)]
+    print_table([["k", "train", "test", "std error", "seconds"], *rows], left=())
+    print(f"k = {found.k}, the smallest within a standard error of the best, k = {found.best['k']}")

@@ -1,0 +1,121 @@
+"""Ids as they are written on the command line and in files."""
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mfkernel as mf
+from mfkernel.cli.output import counted, listed, say
+
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+
+
+def readings(text: str) -> list[str]:
+    """Return what an argument may say: as the locale reads it, or its bytes as UTF-8 or Latin-1.
+
+    What the locale cannot read comes last.
+    """
+    readings = [text]
+    if not text.isascii():
+        with contextlib.suppress(UnicodeError):
+            content = os.fsencode(text)
+            unread = any("\ud800" <= x <= "\udfff" for x in text)
+            for encoding in ("utf-8", "latin-1") if unread else ("utf-8",):
+                with contextlib.suppress(UnicodeError):
+                    readings.insert(len(readings) - unread, content.decode(encoding))
+    return readings
+
+
+def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> list[int]:
+    """Return row or column numbers of ids as they are written on the command line."""
+    rows, unknown = [], []
+    for text in wanted:
+        if ids is None and not INTEGER.fullmatch(text):
+            raise ValueError(f"this model has no {kind} ids, so that {kind}s must be integers, got {text!r}")
+        if ids is None:
+            rows.append(int(text))
+        elif (row := _row_of_id(kind, ids, translate, text)) is None:
+            unknown.append(text)
+        else:
+            rows.append(row)
+    if unknown:
+        names = listed(list(map(repr, unknown)))
+        raise ValueError(
+            f"{kind} id{'s' if len(unknown) > 1 else ''} {names} {'are' if len(unknown) > 1 else 'is'} "
+            "not in the model"
+        )
+    return rows
+
+
+def _row_of_id(kind: str, ids: Any, translate: Any, text: str) -> int | None:
+    """Return the row or column number of an id; None if the model has no such id."""
+    integers = ids.dtype.kind in "iu"
+    if integers and not INTEGER.fullmatch(text):
+        raise ValueError(f"{kind} ids of this model are integers, got {text!r}")
+    for reading in [text] if integers else readings(text):
+        with contextlib.suppress(KeyError, OverflowError):
+            wanted = np.array([int(text)], ids.dtype) if integers else [reading]
+            return int(translate(wanted)[0])
+    return None
+
+
+def as_in_model(ids: Any, model_ids: Any) -> list[Any]:
+    """Return ids of a file as the model would have them: it may be the only one with ids that are words."""
+    names: list[Any] = ids.tolist()
+    if model_ids.dtype.kind not in "iu":
+        return list(map(str, names))
+    return [int(x) if INTEGER.fullmatch(str(x)) else x for x in names]
+
+
+def check_either_has_ids(kind: str, theirs: Any, own: Any, path: Path) -> None:
+    """Refuse a file with ids for a model without, and the other way round."""
+    if theirs is not None and own is None:
+        raise ValueError(
+            f"{path} must be MatrixMarket or scipy npz, whose rows and columns keep their numbers, got text, "
+            f"whose {kind}s are ids; this model has no {kind} ids"
+        )
+    if theirs is None and own is not None:
+        raise ValueError(
+            f"{path} must be text with the {kind} ids of the model, got a matrix, whose {kind}s are numbers; "
+            f"this model has {kind} ids"
+        )
+
+
+def only_known_items(model: mf.Factors, ratings: mf.Ratings, path: Path) -> mf.Ratings:
+    """Leave out ratings of items that the model does not know, and say so."""
+    check_either_has_ids("item", ratings.item_ids, model.item_ids, path)
+    if ratings.item_ids is None or model.item_ids is None:
+        return ratings
+    ids, vocabulary = as_in_model(ratings.item_ids, model.item_ids), set(model.item_ids.tolist())
+    known = np.array([x in vocabulary for x in ids], np.bool_)
+    unknown = listed([x for x in ids if x not in vocabulary])
+    if not known.any():
+        raise ValueError(f"{path}: none of its items is in the model: {unknown}")
+    kept = known[ratings.items]
+    has_any = np.bincount(ratings.users[kept], minlength=ratings.n_users) > 0
+    if not known.all():
+        say(
+            f"left out {counted(ratings.nnz - int(kept.sum()), 'rating')} of "
+            f"{counted(int((~known).sum()), 'item')} that the model does not know: {unknown}"
+        )
+    names = np.arange(ratings.n_users) if ratings.user_ids is None else ratings.user_ids
+    if not has_any.all():
+        without = names[~has_any].tolist()
+        say(f"left out {counted(len(without), 'user')} who rated no other items: {listed(without)}")
+    rows, columns = np.cumsum(has_any) - 1, np.cumsum(known) - 1
+    return mf.Ratings(
+        (
+            rows[ratings.users[kept]],
+            columns[ratings.items[kept]],
+            ratings.values[kept],
+            (int(has_any.sum()), int(known.sum())),
+        ),
+        dtype=ratings.dtype,
+        user_ids=names[has_any],
+        item_ids=[x for x in ids if x in vocabulary],
+    )

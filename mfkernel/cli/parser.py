@@ -1,0 +1,204 @@
+"""The program's options, of which those of the methods are made from their fields."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mfkernel as mf
+from mfkernel.cli.ask import explain, recommend, similar, update
+from mfkernel.cli.fit import factorize, select_rank
+from mfkernel.cli.output import TRACEBACK
+from mfkernel.data.convert import DUPLICATES
+from mfkernel.methods import METHODS
+from mfkernel.options import Choice, Flag, Integer
+
+FORMATS = (
+    "MovieLens u.data, ratings.dat or ratings.csv, text with a user, an item and a rating per line, "
+    "MatrixMarket, or scipy npz; gzipped or not."
+)
+
+
+Commands = Any  # what add_subparsers returns, which has no public type
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="mfkernel",
+        description="Predict ratings by matrix factorization.",
+        epilog=f"If the environment variable {TRACEBACK} is set, errors show where they come from.",
+    )
+    parser.add_argument("--version", action="version", version=f"mfkernel {mf.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_factorize, _add_select_rank, _add_recommend, _add_similar, _add_explain, _add_update):
+        add(commands)
+    return parser
+
+
+def _add_factorize(commands: Commands) -> None:
+    command = commands.add_parser(
+        "factorize",
+        help="learn user and item factors from ratings",
+        description="Learn user factors P and item factors Q, whose product predicts ratings, from FILE: "
+        f"{FORMATS} Without FILE, factorize the textbook's example of 5 users and 3 items.",
+    )
+    command.set_defaults(run=factorize)
+    command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the ratings")
+    command.add_argument("-k", type=int, help="number of factors (default: 32; 2 for the example)")
+    command.add_argument("-o", "--output", metavar="MODEL.npz", help="save the model here")
+    command.add_argument(
+        "--test", type=float, metavar="SHARE", help="hold out this share of the ratings to measure errors"
+    )
+    command.add_argument(
+        "--validation",
+        type=float,
+        metavar="SHARE",
+        help="hold out this share of the training ratings, and keep the epoch that predicts it best",
+    )
+    command.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N epochs that predict the validation ratings no better (default: 5)",
+    )
+    command.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="start no epoch after this many seconds"
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    _add_fit_options(command, tuple(METHODS), "float32; float64 for the example")
+    _add_file_options(command)
+
+
+def _add_select_rank(commands: Commands) -> None:
+    command = commands.add_parser(
+        "select-rank",
+        help="find the number of factors that predicts held-out ratings best",
+        description="Fit several numbers of factors k, each on several folds of the ratings in FILE, and "
+        f"compare their errors. FILE: {FORMATS}",
+    )
+    command.set_defaults(run=select_rank)
+    command.add_argument("file", type=Path, metavar="FILE", help="the ratings")
+    command.add_argument(
+        "-k",
+        type=int,
+        nargs="+",
+        default=[4, 8, 16, 32, 64, 128],
+        help="numbers of factors to try (default: 4 8 16 32 64 128)",
+    )
+    command.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
+    # implicit feedback is judged by rankings, not by the errors that are compared here
+    _add_fit_options(command, [name for name, method in METHODS.items() if not method.options.implicit])
+    _add_file_options(command)
+
+
+def _add_recommend(commands: Commands) -> None:
+    command = commands.add_parser("recommend", help="list the items with the highest predictions for a user")
+    command.set_defaults(run=recommend)
+    _add_model(command)
+    command.add_argument(
+        "users", nargs="*", metavar="USER", help="user ids; row numbers if the model has no ids"
+    )
+    command.add_argument(
+        "--ratings", type=Path, metavar="FILE", help="recommend to new users, who rated what FILE says"
+    )
+    command.add_argument("-n", type=int, default=10, help="number of items (default: 10)")
+    command.add_argument(
+        "--include-seen", action="store_true", help="also list items that the user has rated"
+    )
+    _add_file_options(command)
+
+
+def _add_similar(commands: Commands) -> None:
+    command = commands.add_parser("similar", help="list the items, or users, that are most similar to one")
+    command.set_defaults(run=similar)
+    _add_model(command)
+    command.add_argument(
+        "ids", nargs="+", metavar="ID", help="item ids; column numbers if the model has no ids"
+    )
+    command.add_argument("-n", type=int, default=10, help="number of similar items (default: 10)")
+    command.add_argument("--users", action="store_true", help="ID is a user; list similar users")
+
+
+def _add_explain(commands: Commands) -> None:
+    command = commands.add_parser("explain", help="show which ratings a prediction comes from")
+    command.set_defaults(run=explain)
+    _add_model(command)
+    command.add_argument("user", metavar="USER", help="user id; row number if the model has no ids")
+    command.add_argument("item", metavar="ITEM", help="item id; column number if the model has no ids")
+    command.add_argument("-n", type=int, default=10, help="number of the user's ratings (default: 10)")
+
+
+def _add_update(commands: Commands) -> None:
+    command = commands.add_parser("update", help="learn new ratings, also of new users and items")
+    command.set_defaults(run=update)
+    _add_model(command)
+    command.add_argument("file", type=Path, metavar="FILE", help="the new ratings")
+    command.add_argument("-o", "--output", metavar="MODEL.npz", help="save here (default: replace the model)")
+    _add_file_options(command)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL.npz", help="a model that factorize -o saved")
+
+
+def _add_fit_options(
+    command: argparse.ArgumentParser, methods: Sequence[str], dtype: str = "float32"
+) -> None:
+    """Add a flag for each option of the methods, made from its field; and those that all fits share."""
+    add = command.add_argument
+    add("--method", choices=methods, default="sgd", help="training method (default: sgd)")
+    declared: dict[str, list[tuple[str, Field[Any]]]] = {}
+    for method in methods:
+        for field in fields(METHODS[method].options):  # type: ignore[arg-type]
+            declared.setdefault(field.name, []).append((method, field))
+    for name, found in declared.items():
+        names = [method for method, _ in found]
+        whose = "" if len(names) == len(methods) else f"{', '.join(names)}: "
+        _add_option(command, name, whose, [field for _, field in found])
+    add("--threads", type=int, metavar="N", help="number of threads (default: from the data size)")
+    add("--dtype", choices=("float32", "float64"), help=f"of the factors (default: {dtype})")
+    add("--seed", type=int, help="the same seed gives the same result, except with schedule hogwild")
+
+
+def _add_option(
+    command: argparse.ArgumentParser, name: str, whose: str, declarations: "list[Field[Any]]"
+) -> None:
+    """Add the flag of an option, with the first sentence of its text and its default."""
+    field, flag = declarations[0], name.replace("_", "-")
+    kind, add = field.metadata["kind"], partial(command.add_argument, dest=name, default=None)
+    brief = re.split(r"[:.] |[:.]$", field.metadata["text"])[0].replace("%", "%%")
+    text = brief[:1].lower() + brief[1:]
+    if isinstance(kind, Flag) and field.default:
+        add(f"--no-{flag}", action="store_false", help=f"{whose}do not {text}")
+        return
+    if isinstance(kind, Flag):
+        add(f"--{flag}", action="store_true", help=f"{whose}{text}")
+        return
+    defaults = {x.metadata["otherwise"] or str(x.default) for x in declarations}
+    default = defaults.pop() if len(defaults) == 1 else "chosen by the method"
+    text = f"{whose}{text} (default: {default})"
+    if isinstance(kind, Choice):
+        add(f"--{flag}", choices=kind.names, help=text)
+    elif isinstance(kind, Integer):
+        add(f"--{flag}", type=int, metavar="N", help=text)
+    else:
+        add(f"--{flag}", type=float, metavar="NUMBER", help=text)
+
+
+def _add_file_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--duplicates",
+        choices=DUPLICATES,
+        help="what to make of several ratings of one item by one user (default: raise, an error)",
+    )
+    command.add_argument(
+        "--columns",
+        nargs=3,
+        metavar=("USER", "ITEM", "RATING"),
+        help="names in FILE's header, or positions from 0",
+    )
+    command.add_argument("--encoding", help="of a text FILE, such as latin-1 or utf-16 (default: utf-8)")
