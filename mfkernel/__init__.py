@@ -4,16 +4,9 @@ from mfkernel import datasets, metrics
 from mfkernel.api import factorize
 from mfkernel.data.files.read import read_ratings
 from mfkernel.data.ratings import Ratings
-from mfkernel.evaluation.search import (
-    CrossValidation,
-    RankSelection,
-    Search,
-    cross_validate,
-    grid_search,
-    select_rank,
-    train_test_split,
-)
-from mfkernel.evaluation.splits import leave_k_out, strong_generalization_split
+from mfkernel.evaluation.results import CrossValidation, RankSelection, Search
+from mfkernel.evaluation.search import cross_validate, grid_search, select_rank
+from mfkernel.evaluation.splits import leave_k_out, strong_generalization_split, train_test_split
 from mfkernel.linalg.top_n import Recommendations
 from mfkernel.model.explain import Explanation
 from mfkernel.model.factors import Factors, load

@@ -29,7 +29,7 @@ def test_searches__share_the_folds_and_the_seeds(ratings):
 
 
 def test_folds__hold_each_rating_out_once(ratings):
-    from mfkernel.evaluation.search import _folds
+    from mfkernel.evaluation.runs import _folds
 
     folds = _folds(ratings, 7, np.random.default_rng(0))
     held = sum((test.to_scipy() != 0).astype(int).toarray() for _, test in folds)
@@ -189,8 +189,8 @@ def test_searches__end_on_ctrl_c(ratings, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mfkernel.evaluation.search._compile", lambda *_: None)
-    monkeypatch.setattr("mfkernel.evaluation.search.factorize", interrupted)
+    monkeypatch.setattr("mfkernel.evaluation.runs._compile", lambda *_: None)
+    monkeypatch.setattr("mfkernel.evaluation.runs.factorize", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mf.cross_validate(ratings, 2, 2)
 
@@ -239,15 +239,15 @@ COMPILED = """
 import warnings
 import numba.core.event as event
 import mfkernel as mf
-from mfkernel.evaluation import search
+from mfkernel.evaluation import runs
 S = mf.datasets.synthetic(60, 40, 900)
-compiled, factorize = [], search.factorize
+compiled, factorize = [], runs.factorize
 def watched(*arguments, **settings):
     with event.install_recorder("numba:compile") as recorder:
         model = factorize(*arguments, **settings)
     compiled.extend(record.data["dispatcher"].__name__ for _, record in recorder.buffer)
     return model
-search.factorize = watched
+runs.factorize = watched
 warnings.simplefilter("ignore")  # held-out ratings of so few are predicted badly
 for R, grid in {searches}:
     with event.install_recorder("numba:compile") as recorder:

@@ -1,0 +1,168 @@
+"""Many fits, side by side."""
+
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel.api import factorize
+from mfkernel.data.ratings import Ratings
+from mfkernel.engines.resources import available_cores
+from mfkernel.engines.threads import Task, ThreadEngine, interruptible
+from mfkernel.evaluation.results import shown
+from mfkernel.methods import make_settings
+from mfkernel.methods.baseline import bias_baseline
+from mfkernel.typing import FitKeywords
+
+Fold = tuple[Ratings, Ratings]
+
+FAILURES = (ArithmeticError, ValueError, MemoryError)  # of a fit, which leave other candidates their chance
+FEW = 64  # ratings, for fits that only compile
+# settings that are numbers to the kernels, or none of their business: they are compiled once for all values
+NUMBERS = (
+    *("epochs", "learning_rate", "regularization", "bias_learning_rate", "bias_regularization"),
+    *("huber_delta", "alpha", "unobserved_weight", "patience", "tol", "time_limit", "rng"),
+)
+
+
+def run_fits(
+    R: Any,
+    common: dict[str, Any],
+    choices: list[dict[str, Any]],
+    cv: Any,
+    rng: Any,
+    n_threads: int | None,
+) -> NDArray[np.float64]:
+    """Return training error, test error and seconds, (3, n_candidates, n_folds); nan where a fit failed.
+
+    All candidates share the folds, which are made once; the fits run side by side, the longest first.
+    """
+    candidates = [common | choice for choice in choices]
+    for settings in candidates:
+        for name in ("callback", "progress", "init"):
+            if settings.get(name) not in (None, False):
+                raise ValueError(f"{name} goes with a single fit, not with several")
+        if "k" not in settings:
+            raise TypeError("k is missing: pass k=…, or try several in the grid")
+        checks.integer("k", settings["k"], 1)
+        if _is_implicit(settings):
+            raise ValueError(
+                f"method must be for known ratings, got {settings['method']!r}, which rankings judge; fit "
+                "the first part of leave_k_out or train_test_split, and pass the other to metrics.ranking"
+            )
+    # what is about R is the same for all, and is read once
+    about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
+    given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
+    if any(settings.get(name) is not given.get(name) for settings in candidates for name in about_ratings):
+        raise ValueError(f"{', '.join(about_ratings)} are the same for all fits; none can be in the grid")
+    ratings = Ratings(R, **({"dtype": np.float32} | given), copy=False)
+    generator = np.random.default_rng(rng)
+    folds = _folds(ratings, cv, generator)
+    seeds = generator.integers(2**63, size=len(folds)).tolist()
+    read = about_ratings[:3]
+    own = [{name: x for name, x in settings.items() if name not in read} for settings in candidates]
+    figures = np.full((3, len(candidates), len(folds)), np.nan)
+    errors: dict[tuple[int, int], Exception] = {}
+
+    def fit(work: tuple[int, int], cancelled: Callable[[], bool]) -> None:
+        candidate, fold = work
+        training, test = folds[fold]
+        settings = {"rng": seeds[fold]} | own[candidate]
+        try:
+            start = time.perf_counter()
+            model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
+            seconds = time.perf_counter() - start
+            figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
+        except FAILURES as error:
+            errors[work] = error
+
+    largest_first = sorted(range(len(candidates)), key=lambda c: candidates[c]["k"])
+    tasks = [Task((c, fold)) for c in largest_first for fold in range(len(folds))]  # the last is taken first
+    threads = available_cores() if n_threads is None else checks.integer("n_threads", n_threads, 1)
+    interruptible(lambda: _compile(folds[0][0], own))
+    with ThreadEngine(threads) as engine:
+        engine.run(fit, tasks)
+    if len(errors) == len(tasks):
+        raise errors[min(errors)]
+    _warn_of(errors, choices)
+    return figures
+
+
+def _is_implicit(settings: dict[str, Any]) -> bool:
+    """Whether the arguments of a fit are for implicit feedback; errors in them are left to the fit."""
+    own = ("k", "method", *FitKeywords.__annotations__)
+    options = {name: value for name, value in settings.items() if name not in own}
+    try:
+        return make_settings(settings.get("method", "sgd"), options, own).implicit
+    except FAILURES:
+        return False
+
+
+class _CompiledError(Exception):
+    """Ends a fit whose kernels have all run."""
+
+
+def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
+    """Run what the candidates need on a few ratings, so that their seconds leave compilation out.
+
+    Arguments that no fit takes are a ``TypeError`` here; of other failures the fits themselves will tell.
+    """
+    # a full square, so that each row and column has ratings to learn from beside those that are held out
+    side = math.isqrt(min(FEW, ratings.nnz))
+    (users, items), part = np.divmod(np.arange(side**2), side), slice(side**2)
+    weights = None if ratings.weights is None else ratings.weights[part]
+    few = Ratings((users, items, ratings.values[part]), dtype=ratings.dtype, sample_weight=weights)
+
+    def stop(record: Any) -> None:
+        raise _CompiledError
+
+    done = set()
+    for settings in candidates:
+        compiled = {name: value for name, value in settings.items() if name not in NUMBERS}
+        if (key := repr(compiled)) in done:
+            continue
+        done.add(key)
+        # a penalty, so that few ratings will do for any rank
+        tried = settings | {"epochs": 2, "rng": 0, "n_threads": 1, "callback": stop}
+        if settings.get("regularization") is not None:
+            tried["regularization"] = 1.0
+        try:
+            if settings.get("validation") is not None:
+                tried["validation"] = 0.1
+                bias_baseline(few)
+            factorize(few, **tried)
+        except (_CompiledError, *FAILURES):
+            pass
+
+
+def _warn_of(errors: dict[tuple[int, int], Exception], choices: list[dict[str, Any]]) -> None:
+    """Warn of each candidate that failed, with its folds and its first error."""
+    for candidate, group in itertools.groupby(sorted(errors), key=lambda work: work[0]):
+        folds = [fold for _, fold in group]
+        error = errors[candidate, folds[0]]
+        places = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+        warnings.warn(
+            f"{shown(choices[candidate])} failed on {places} and has nan there: "
+            f"{type(error).__name__}: {error}",
+            stacklevel=4,
+        )
+
+
+def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
+    """Part the ratings at random, each being held out once; or take the pairs that are given."""
+    if isinstance(cv, Iterable):
+        folds = [(Ratings(training), Ratings(test)) for training, test in cv]
+        if len(folds) < 2:
+            raise ValueError(f"cv has {len(folds)} folds; it takes two")
+        return folds
+    n_folds = checks.integer("cv", cv, 2)
+    if ratings.nnz < n_folds:
+        raise ValueError(f"R has {ratings.nnz} ratings, too few for {n_folds} folds")
+    fold = rng.permutation(ratings.nnz) % n_folds
+    return [(ratings.select(fold != n), ratings.select(fold == n)) for n in range(n_folds)]
