@@ -463,7 +463,8 @@ def test_interrupted__model_is_none_the_worse_for_what_happens_later(schedule):
 
 def interrupted_at(line, R, **options):
     """Send SIGINT where the main thread is about to run the given line of the package, counted from 0."""
-    names = ("api", "training", "methods", "blocks", "schedule", "engine")
+    names = ("api", "training/loop", "training/checkpoints", "methods/base", "methods/sgd")
+    names += ("methods/schedules/blocks", "methods/schedules/rows", "engines/threads")
     files, seen = {str(Path(mf.__file__).parent / f"{name}.py") for name in names}, 0
 
     def trace(frame, event, arg):

@@ -413,7 +413,7 @@ def test_immutable_arrays__have_no_base_that_leads_to_their_memory():
 
 def test_init__is_run_once():
     for thing, arguments in ((some_ratings(), ([[1.0, 2.0]],)), (some_model(), ([[1.0]], [[2.0]]))):
-        with pytest.raises(AttributeError, match="cannot be made anew"):
+        with pytest.raises(AttributeError, match="cannot be made a second time"):
             thing.__init__(*arguments)
 
 
@@ -601,7 +601,7 @@ def test_state__of_parts_that_do_not_fit_is_refused():
 def test_partial_fit__beyond_the_dtype_changes_nothing(monkeypatch):
     model = some_model()
     before = answers(model)
-    solve = mf.folding.solve_rows
+    solve = foldin.solve_rows
 
     def overflow(*arguments, **options):
         X, bias = solve(*arguments, **options)

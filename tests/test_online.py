@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
+from mfkernel.model import foldin
 from mfkernel.options import SGD
 from tests.forms import DENSE, assert_same, fit, quick
 
@@ -491,7 +492,7 @@ def test_partial_fit__leaves_the_model_as_it_was_if_ids_do_not_fit(model_ids, na
 @BOTH
 def test_partial_fit__leaves_the_model_as_it_was_if_it_is_cut_off(biases, call, monkeypatch):
     model, calls = made(biases), []
-    before, solve = state(model), mf.folding.solve_rows
+    before, solve = state(model), foldin.solve_rows
 
     def cut_off(*args, **options):
         calls.append(1)
@@ -506,7 +507,7 @@ def test_partial_fit__leaves_the_model_as_it_was_if_it_is_cut_off(biases, call, 
 
 
 def test_partial_fit__says_what_it_lacks():
-    with pytest.raises(ValueError, match="does not hold the ratings"):
+    with pytest.raises(ValueError, match="needs the training ratings"):
         made(ratings=None).partial_fit(triplets(NEW))
     model = made(settings=SGD())
     before = state(model)
@@ -812,7 +813,7 @@ def test_save__leaves_ratings_out_if_asked(tmp_path):
         assert not [name for name in arrays if "ratings" in name]
     with pytest.raises(ValueError, match="exclude_seen=False"):
         loaded.recommend(0)
-    with pytest.raises(ValueError, match="does not hold the ratings"):
+    with pytest.raises(ValueError, match="needs the training ratings"):
         loaded.partial_fit(triplets(NEW))
     assert_same(loaded.fold_in((ITEMS, VALUES)), model.fold_in((ITEMS, VALUES)))
 

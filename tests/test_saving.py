@@ -165,11 +165,11 @@ def test_save__refuses_a_path_that_ends_as_a_folder(tmp_path, end, exists):
 
 
 @POSIX
-@pytest.mark.parametrize("call", ["mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save", "saving.check"])
+@pytest.mark.parametrize("call", ["mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save", "archive.check"])
 def test_save__says_that_its_output_is_a_pipe(call):
     if not Path("/dev/stdout").exists():
         pytest.skip("no /dev/stdout on this system")
-    program = f"import numpy as np, mfkernel as mf\nfrom mfkernel import saving\n{call}('/dev/stdout')"
+    program = f"import numpy as np, mfkernel as mf\nfrom mfkernel.model import archive\n{call}('/dev/stdout')"
     run = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True)
     assert run.stderr.splitlines()[-1] == (
         "ValueError: path must name a regular file, got /dev/stdout, a pipe"
@@ -184,9 +184,11 @@ def test_save_and_load__name_the_path_in_a_folder_that_is_gone(tmp_path, call):
     calls = {
         "save": "mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save",
         "load": "mf.load",
-        "check": "saving.check",
+        "check": "archive.check",
     }
-    program = "import os, shutil, sys\nimport numpy as np, mfkernel as mf\nfrom mfkernel import saving\n"
+    program = (
+        "import os, shutil, sys\nimport numpy as np, mfkernel as mf\nfrom mfkernel.model import archive\n"
+    )
     program += f"os.chdir(sys.argv[1])\nshutil.rmtree(sys.argv[1])\n{calls[call]}('model.npz')"
     command = [sys.executable, "-c", program, str(tmp_path / "gone")]
     run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)

@@ -46,7 +46,7 @@ class Immutable:
 
     def _set_once(self, **values: Any) -> None:
         if self.__dict__:
-            raise AttributeError(f"{type(self).__name__} cannot be made anew: {self._remedy}")
+            raise AttributeError(f"{type(self).__name__} cannot be made a second time: {self._remedy}")
         self.__dict__.update(values)
 
     def __delattr__(self, name: str) -> None:

@@ -393,5 +393,5 @@ def load(path: str | os.PathLike[str]) -> Factors:
     arguments = files.read_arguments(path)
     try:
         return Factors(**arguments)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise files.not_whole(path, error) from error
