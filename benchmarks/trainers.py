@@ -19,7 +19,6 @@ def sgd_epoch(R: mf.Ratings, k: int, schedule: str, n_threads: int, decay: str) 
     if hasattr(mf, "SGD"):
         settings = mf.SGD(**options, schedule=schedule)  # type: ignore[arg-type]
         trainer = private.SGDTrainer.create(_problem(R, k, settings, False, n_threads), engine)
-        run_task = trainer.run_task
     else:
         if schedule == "blocks":
             order = private.BlockSchedule(R, k=-(-k // 8) * 8, shuffle=True, seed=0, engine=engine)
@@ -27,11 +26,10 @@ def sgd_epoch(R: mf.Ratings, k: int, schedule: str, n_threads: int, decay: str) 
             order = private.RowSchedule(R, n_tasks=n_threads, shuffle=True, seed=0)
         start = private.State(*_start(R, k, False))
         trainer = private.Sgd(R, order, lambda: start, k, private.Settings(**options))
-        run_task = trainer.visit
 
     def epoch(n: int) -> None:
         trainer.begin_epoch(n, n, math.inf)
-        engine.run(run_task, trainer.schedule.tasks(n))
+        trainer.run_epoch(n, engine)
 
     return epoch
 

@@ -1,5 +1,6 @@
 """The layers of the package, and that what the documents show is true."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -77,6 +78,36 @@ def test_sources__numba_is_imported_by_kernels_only():
     for name, text in sources("mfkernel", "benchmarks"):
         if re.search(r"^ *(from|import) (numba|llvmlite)\b", text, re.MULTILINE):
             assert name.startswith("mfkernel/kernels/") or name == "benchmarks/probes.py", name
+
+
+SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "mfkernel").rglob("*.py")}
+MOST_LINES = 400  # of a file
+MOST_CODE = 60  # lines of a function, without its docstring
+
+
+def code_lines(function: ast.FunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return 0 if not body else (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources__can_be_read_at_one_sitting(name):
+    assert SOURCES[name].count("\n") <= MOST_LINES
+    functions = [x for x in ast.walk(ast.parse(SOURCES[name])) if isinstance(x, ast.FunctionDef)]
+    assert {x.name: code_lines(x) for x in functions if code_lines(x) > MOST_CODE} == {}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources__use_nothing_private_of_others(name):
+    """A leading underscore is for the file alone; named tuples have public methods that begin with one."""
+    text, tuples = SOURCES[name], {"_replace", "_asdict", "_fields"}
+    own = set(re.findall(r"\b(?:def |class |self\.|cls\.)(_\w+)|^ *(_\w+)\s*[:=]", text, re.MULTILINE))
+    known = tuples | {x for pair in own for x in pair}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            assert node.attr in known, f"{name}:{node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mfkernel"):
+            assert not [x.name for x in node.names if x.name.startswith("_") and x.name != "_support"]
 
 
 WORKFLOWS = {

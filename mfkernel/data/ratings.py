@@ -335,6 +335,10 @@ class Ratings(Immutable):
         indptr = np.concatenate([self.indptr, np.full(m - self.n_users, self.nnz)])
         return Ratings._of(self._csr()._replace(indptr=indptr, shape=(m, n)), None, None, self.weights)
 
+    def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> "Ratings":
+        """Return the same ratings with other ids."""
+        return Ratings._of(self._csr(), users, items, self.weights)
+
     def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> "Ratings":
         """Return the same entries with other values, (nnz,), finite, and other weights, or none.
 

@@ -9,6 +9,7 @@ a scale of the ratings.
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,7 +185,9 @@ class SGDTrainer(Trainer[SGD]):
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Visit all ratings once."""
-        loss = sum(engine.run(self.run_task, self.schedule.tasks(epoch)))
+        budget = max(1, BUDGET // self.parameters.P.shape[1])
+        run_task = partial(self.schedule.run_task, budget=budget, update=self.update)
+        loss = sum(engine.run(run_task, self.schedule.tasks(epoch)))
         return EpochResult(math.sqrt(loss / self.ratings.nnz))
 
     def forget_steps(self) -> None:
@@ -196,11 +199,6 @@ class SGDTrainer(Trainer[SGD]):
         """What a kernel needs to predict ratings by the parameters as they are."""
         model, _, biases, loss, _ = self.update
         return model, biases, loss
-
-    def run_task(self, work: Any, cancelled: Callable[[], bool]) -> float:
-        """Update P and Q by the ratings of a task; return the sum of their squared residuals."""
-        budget = max(1, BUDGET // self.parameters.P.shape[1])
-        return self.schedule.visit(work, budget, self.update, cancelled)
 
     def _adaptive(self) -> "Adaptive | None":
         """Return the state of adaptive steps, with G in units that the ratings' scale does not change."""

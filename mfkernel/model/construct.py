@@ -78,7 +78,7 @@ def checked_state(
         item_ids = ratings.items_by_id if item_ids is None else item_ids
     users, items = Vocabulary.of("user_ids", user_ids, m), Vocabulary.of("item_ids", item_ids, n)
     if ratings is not None and not (ratings.users_by_id is users and ratings.items_by_id is items):
-        ratings = Ratings._of(ratings._csr(), users, items, ratings.weights)
+        ratings = ratings.with_ids(users, items)
     return State(
         P=P.astype(dtype, copy=False),
         Q=Q.astype(dtype, copy=False),

@@ -104,8 +104,8 @@ class BlockSchedule:
 
         sgd_tiles(np.array([0]), 0, 1, self._tiles, *update, self._weights)
 
-    def visit(
-        self, block: tuple[int, int], budget: int, update: "Update", cancelled: Callable[[], bool]
+    def run_task(
+        self, block: tuple[int, int], cancelled: Callable[[], bool], budget: int, update: "Update"
     ) -> float:
         """Update the model by the ratings of a block; return the sum of their squared residuals."""
         from mfkernel.kernels.sgd import sgd_tiles

@@ -35,8 +35,8 @@ class Schedule(Protocol):
         """Return the tasks of an epoch; in the order given they may also run one after another."""
         ...
 
-    def visit(self, work: Any, budget: int, update: "Update", cancelled: Callable[[], bool]) -> float:
-        """Update the model by the ratings of a task, ``budget`` in each call of a kernel; return Σ e²."""
+    def run_task(self, work: Any, cancelled: Callable[[], bool], budget: int, update: "Update") -> float:
+        """Update the model by the ratings of a task, ``budget`` per call of a kernel; return Σ e²."""
         ...
 
     def compile(self, update: "Update") -> None:
@@ -121,7 +121,9 @@ class RowSchedule:
         nothing, bounds = np.empty(0, np.int64), self._bounds
         self._sweep(Span(nothing, bounds[0], bounds[1]), np.zeros(2, np.int64), 1, update)
 
-    def visit(self, spans: list[Span], budget: int, update: "Update", cancelled: Callable[[], bool]) -> float:
+    def run_task(
+        self, spans: list[Span], cancelled: Callable[[], bool], budget: int, update: "Update"
+    ) -> float:
         """Update the model by the ratings of the spans; return the sum of their squared residuals."""
         loss = 0.0
         for span in spans:
