@@ -16,7 +16,7 @@ from mfkernel.objective import Settings, penalty_scale
 from mfkernel.ratings import Ratings
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.normal import Known, Objective, Solver
+    from mfkernel.kernels.row_problem import Known, Objective, Solver
     from mfkernel.kernels.sgd import Biases, Loss, Model
 
 Problem = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
@@ -165,7 +165,7 @@ class Als(Method):
 
     def _problem(self, side: int, engine: ThreadEngine) -> "Problem":
         """Return what the kernel takes to solve the users, side 0, or the items."""
-        from mfkernel.kernels.normal import Known
+        from mfkernel.kernels.row_problem import Known
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
         X, Y = (self.state.P, self.state.Q)[:: -1 if side else 1]

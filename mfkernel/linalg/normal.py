@@ -12,7 +12,7 @@ from mfkernel.engine import Task, ThreadEngine
 from mfkernel.linalg.rows import padded
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.normal import Known, Objective, Solver
+    from mfkernel.kernels.row_problem import Known, Objective, Solver
 
 WORK = 4e7  # multiply-adds of a task, about a millisecond
 FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
@@ -112,11 +112,11 @@ def solve_rows(
         and as biases if there are none. Where λ = 0 leaves more than one solution, that of least norm but for
         rounding: no step is computed with a λ below 1e-10 times the mean square of the coordinates of Y.
     """
-    from mfkernel.kernels import normal as ridge
+    from mfkernel.kernels import row_problem
 
     k, rows, dtype = Y.shape[1], padded(Y), np.dtype(np.float64)
     X, bias = np.zeros((indptr.size - 1, k), Y.dtype), np.zeros(indptr.size - 1, Y.dtype)
-    known = ridge.Known(
+    known = row_problem.Known(
         frozen(indptr),
         frozen(indices),
         frozen(values),
@@ -146,18 +146,18 @@ def objective_of(
     ``bias_unit``, the square root of the ratings' standard deviation, is the size of a factor: conjugate
     gradients, whose steps depend on it, measure biases so.
     """
-    from mfkernel.kernels import normal as ridge
+    from mfkernel.kernels import row_problem
 
     weights = implicit or Implicit()
     kinds = {
-        "squared": ridge.SQUARED,
-        "absolute": ridge.ABSOLUTE,
-        "huber": ridge.HUBER,
-        "logistic": ridge.LOGISTIC,
+        "squared": row_problem.SQUARED,
+        "absolute": row_problem.ABSOLUTE,
+        "huber": row_problem.HUBER,
+        "logistic": row_problem.LOGISTIC,
     }
-    return ridge.Objective(
+    return row_problem.Objective(
         k,
-        kinds[loss] if implicit is None else ridge.IMPLICIT,
+        kinds[loss] if implicit is None else row_problem.IMPLICIT,
         float(huber_delta),
         biased,
         float(penalty.reg),
@@ -174,7 +174,7 @@ def objective_of(
 
 def solver_of(name: str, k: int) -> "Solver":
     """Return what a solver of ``SOLVERS`` is to the kernel, for rows of rank k."""
-    from mfkernel.kernels.normal import Solver
+    from mfkernel.kernels.row_problem import Solver
 
     rank = padded(np.empty((0, k))).shape[1]
     if name == "cg":
@@ -194,17 +194,14 @@ def run_rows(
     measure: bool = False,
 ) -> tuple[NDArray[np.bool_], float]:
     """Solve all rows in place; return which equations were singular, and the loss if it is to be measured."""
-    from mfkernel.kernels import normal as ridge
-
     failed = np.zeros(len(X), np.bool_)
-    squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
     kernel = _kernel(objective, solver)
 
     def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> float:
         return kernel(*span, known, objective, solver, X, bias, failed, measure)
 
     a_rating, a_row = multiply_adds(solver, objective.k + objective.biased, known.gram is not None)
-    tasks = spans(known.indptr, a_rating, a_row, 1 if squared else PASSES)
+    tasks = spans(known.indptr, a_rating, a_row, 1 if _is_squared(objective) else PASSES)
     return failed, sum(engine.run(solve, [Task(span) for span in tasks]))
 
 
@@ -222,12 +219,23 @@ def compile_rows(
 
 
 def _kernel(objective: "Objective", solver: "Solver") -> Callable[..., float]:
-    from mfkernel.kernels import normal as ridge
-
     if solver.steps:
-        return ridge.approach_span
-    squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
-    return ridge.solve_span if squared else ridge.newton_span
+        from mfkernel.kernels.cg import approach_span
+
+        return approach_span
+    if _is_squared(objective):
+        from mfkernel.kernels.exact import solve_span
+
+        return solve_span
+    from mfkernel.kernels.newton import newton_span
+
+    return newton_span
+
+
+def _is_squared(objective: "Objective") -> bool:
+    from mfkernel.kernels.row_problem import IMPLICIT, SQUARED
+
+    return objective.kind in (SQUARED, IMPLICIT)
 
 
 def multiply_adds(solver: "Solver", m: int, all_cells: bool) -> tuple[float, float]:
