@@ -9,17 +9,26 @@ from numpy.typing import NDArray
 
 from mfkernel._arrays import frozen
 from mfkernel.engine import ThreadEngine
-from mfkernel.linalg.normal import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
+from mfkernel.linalg.normal import (
+    Implicit,
+    Penalty,
+    compile_solver,
+    gram,
+    make_objective,
+    make_solver,
+    solve_all_rows,
+)
 from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods import Method, Pass, State
 from mfkernel.objective import Settings, penalty_scale
 from mfkernel.ratings import Ratings
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.row_problem import Known, Objective, Solver
-    from mfkernel.kernels.sgd import Biases, Loss, Model
+    from mfkernel.kernels.losses import Loss
+    from mfkernel.kernels.row_problem import Objective, RowProblem, Solver
+    from mfkernel.kernels.sgd import Biases, Model
 
-Problem = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
+Problem = tuple["RowProblem", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
 
 FAR_MEAN = 1e3  # standard deviations
 LITTLE_NOISE = 0.5  # standard deviations, below which λ falls; residuals of real ratings have more
@@ -74,14 +83,14 @@ class Als(Method):
             weights = settings.alpha / self._unit, settings.unobserved_weight / self._unit
             self._implicit = Implicit(*weights, 1 / self._unit)
         name = settings.solver or ("cholesky" if settings.nonnegative or k <= LARGEST_CHOLESKY else "cg")
-        self._solver = solver_of(name, k)
+        self._solver = make_solver(name, k)
         self._quiet = 1.0  # what λ is multiplied by where there is little noise
 
     def compile(self) -> None:
         """Have the kernel of the solver compiled for these options."""
         for side, measure in ((0, False), (1, True)):
             with ThreadEngine(1) as engine:
-                compile_rows(*self._problem(side, engine), measure)
+                compile_solver(*self._problem(side, engine), measure)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Let λ fall with the noise that the residuals, at ``rmse``, show, if it is for us to choose."""
@@ -105,7 +114,9 @@ class Als(Method):
                 signs = (2 * random.integers(0, 2, rows.nnz) - 1).astype(rows.dtype)
                 known = known._replace(values=frozen(signs), base=None)
                 free = np.zeros_like(X), None if bias is None else np.zeros_like(bias)
-                _, left = run_rows(known, objective, solver_of("cholesky", self._k), *free, engine, True)
+                _, left = solve_all_rows(
+                    known, objective, make_solver("cholesky", self._k), *free, engine, True
+                )
                 share -= 1 - left / self._total_weight
         return max(share, LEAST_SHARE)
 
@@ -129,11 +140,11 @@ class Als(Method):
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
         """What a kernel needs to predict ratings by the state as it is."""
         from mfkernel.kernels.sgd import Biases, Model
-        from mfkernel.kernels.vectors import vectors_of
+        from mfkernel.kernels.vectors import rank_token
 
         P, Q, user_bias, item_bias = self.state
         number = P.dtype.type
-        model = Model(P, Q, number(0), number(0), number(0), vectors_of(P.shape[1]))
+        model = Model(P, Q, number(0), number(0), number(0), rank_token(P.shape[1]))
         if not self.settings.biases:
             return model, None, None
         return model, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
@@ -153,7 +164,7 @@ class Als(Method):
         if self._implicit is not None:  # the minimum where all cells are zeros
             self.state[side][self._sides[side].user_counts() == 0] = 0
         known, objective, solver, X, bias = self._problem(side, engine)
-        failed, loss = run_rows(known, objective, solver, X, bias, engine, measure)
+        failed, loss = solve_all_rows(known, objective, solver, X, bias, engine, measure)
         if failed.any():
             if known.scale.dtype == np.float64:
                 less = ", or a smaller alpha" if self._implicit is not None else ""
@@ -165,7 +176,7 @@ class Als(Method):
 
     def _problem(self, side: int, engine: ThreadEngine) -> "Problem":
         """Return what the kernel takes to solve the users, side 0, or the items."""
-        from mfkernel.kernels.row_problem import Known
+        from mfkernel.kernels.row_problem import RowProblem
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
         X, Y = (self.state.P, self.state.Q)[:: -1 if side else 1]
@@ -173,7 +184,7 @@ class Als(Method):
         squares = None
         if self._implicit is not None:
             squares = self._implicit.unobserved * gram(Y, engine, Y.dtype)
-        known = Known(
+        known = RowProblem(
             rows.indptr,
             rows.indices,
             rows.values,
@@ -185,7 +196,7 @@ class Als(Method):
         )
         reg = self.regularization[side] / self._unit
         penalty = Penalty(reg, self._bias_reg, nonnegative=settings.nonnegative)
-        objective = objective_of(
+        objective = make_objective(
             self._k,
             penalty,
             settings.biases,

@@ -18,7 +18,8 @@ from mfkernel.convert import MISSING
 from mfkernel.engine import ThreadEngine
 from mfkernel.explaining import Explanation, explain
 from mfkernel.folding import fold_in, updated
-from mfkernel.linalg.top_n import Recommendations, panels_of, top_n
+from mfkernel.linalg.top_n import Recommendations, top_n
+from mfkernel.linalg.top_n import pack_items as panels_of
 from mfkernel.objective import Settings, check_settings, prediction, responses, targets
 from mfkernel.online import is_one_stranger, matched, of_strangers
 from mfkernel.ratings import Ratings

@@ -17,7 +17,8 @@ from mfkernel.ratings import Ratings
 from mfkernel.schedule import MAX_BANDS, Places, Schedule
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.sgd import Adaptive, Biases, Loss, Model, Prox
+    from mfkernel.kernels.losses import Loss
+    from mfkernel.kernels.sgd import Adaptive, Biases, Model, Prox
 
 BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
 SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
@@ -189,7 +190,7 @@ class Sgd(Method):
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set step size and λ for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
         from mfkernel.kernels.sgd import Model
-        from mfkernel.kernels.vectors import vectors_of
+        from mfkernel.kernels.vectors import rank_token
 
         P, Q = self.state.P, self.state.Q
         number, settings = P.dtype.type, self.settings
@@ -198,7 +199,7 @@ class Sgd(Method):
         small = min(1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0)) if settings.adapts else 1.0
         reg_p, reg_q = settings.regularization or (0.0, 0.0)
         self.regularization = reg_p, reg_q = reg_p * small, reg_q * small
-        vectors = vectors_of(P.shape[1]) if self.schedule.unrolls else ()
+        vectors = rank_token(P.shape[1]) if self.schedule.unrolls else ()
         model = Model(P, Q, number(self.learning_rate), number(reg_p), number(reg_q), vectors)
         self.update = model, self._adaptive(), self._biases(decay), self._loss(), self._prox()
         super().begin_epoch(epoch, epochs, rmse)
@@ -250,7 +251,7 @@ class Sgd(Method):
         return Biases(number(mean), self.state.user_bias, self.state.item_bias, number(rate), number(reg))
 
     def _loss(self) -> "Loss | None":
-        from mfkernel.kernels.sgd import ABSOLUTE, HUBER, LOGISTIC, Loss
+        from mfkernel.kernels.losses import ABSOLUTE, HUBER, LOGISTIC, Loss
 
         kinds = {"absolute": ABSOLUTE, "huber": HUBER, "logistic": LOGISTIC}
         if self.settings.loss == "squared":

@@ -13,7 +13,7 @@ from mfkernel._ids import Ids, Vocabulary
 from mfkernel._lazy import lazy
 from mfkernel.engine import ThreadEngine
 from mfkernel.linalg.normal import Implicit, gram
-from mfkernel.linalg.rows import padded
+from mfkernel.linalg.rows import pad_rows
 from mfkernel.linalg.top_n import Panels
 from mfkernel.objective import Settings
 from mfkernel.ratings import Ratings
@@ -208,7 +208,7 @@ class State:
     def item_gram(self) -> NDArray[np.float64]:
         """(k, k) QQᵀ."""
         with ThreadEngine(1) as engine:
-            return gram(padded(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
+            return gram(pad_rows(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
 
     @property
     def user_ids(self) -> Ids:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mfkernel._arrays import frozen
 from mfkernel.engine import Task, ThreadEngine
 from mfkernel.factors import Epoch
-from mfkernel.linalg.top_n import ndcg, panels_of, ranks
+from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
 from mfkernel.methods import Method
 from mfkernel.objective import link, prediction
 from mfkernel.ratings import Ratings
@@ -115,8 +115,8 @@ class RankingValidation:
         """Return the record with the NDCG of the ranking as it is now."""
         P, Q = method.state.P[self._users], method.state.Q
         rows, seen = ((R.indptr, R.indices) for R in (self._held_out, self._seen))
-        found = ranks(P, panels_of(Q), rows, engine, excluded=seen)
-        return record._replace(validation_ndcg=float(ndcg(found.places, rows[0], PLACES).mean()))
+        found = rank_held_out(P, pack_items(Q), rows, engine, excluded=seen)
+        return record._replace(validation_ndcg=float(ndcg(found.ranks, rows[0], PLACES).mean()))
 
 
 def _placed(rows: NDArray[Any], places: NDArray[np.int64] | slice) -> NDArray[Any]:

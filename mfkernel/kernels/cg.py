@@ -1,4 +1,10 @@
-"""Rows of a squared loss, brought nearer to their solutions by conjugate gradients."""
+"""Conjugate gradients for squared losses: a few steps towards the solution of each row.
+
+References
+----------
+Takács, Pilászy and Tikk, "Applications of the conjugate gradient method for implicit feedback collaborative
+filtering", RecSys 2011.
+"""
 
 from typing import Any
 
@@ -7,33 +13,33 @@ from numpy.typing import NDArray
 
 from mfkernel.kernels.gram_tiles import add_rows, dot_rows
 from mfkernel.kernels.jit import inlined, jit
+from mfkernel.kernels.losses import weight
 from mfkernel.kernels.row_problem import (
-    CHUNK,
-    Known,
+    ROWS_PER_GRAM_UPDATE,
     Objective,
+    RowProblem,
     Solver,
-    Work,
-    base_of,
-    four,
+    Workspace,
+    base_score,
+    flush_partial_sum,
     load_row,
-    longest,
-    move,
-    new_work,
-    pull_of,
+    loss_derivatives,
+    max_row_length,
+    new_workspace,
+    next_four_items,
     row_loss,
-    squares,
+    squared_norm,
     store_row,
-    weight,
 )
 
-NEARLY = 1e-12  # of the first ‖gradient‖²: conjugate gradients can go no further
+CG_TOLERANCE = 1e-12  # squared norm of the gradient, relative to the first: further steps only round
 
 
 @jit
-def approach_span(
+def cg_span(
     first: int,
     last: int,
-    known: Known,
+    problem: RowProblem,
     objective: Objective,
     solver: Solver,
     X: NDArray[Any],
@@ -41,46 +47,50 @@ def approach_span(
     failed: NDArray[np.bool_],
     measure: bool,
 ) -> float:
-    """Bring rows ``first:last`` of a squared loss nearer to their solutions; as :func:`solve_span`."""
-    work, total = new_work(known, objective, 0, longest(first, last, known)), 0.0
+    """Step rows ``first:last`` of a squared loss from X towards their solutions.
+
+    Parameters and result as for ``exact.solve_span``, but ``failed`` is not set.
+    """
+    work, total = new_workspace(problem, objective, 0, max_row_length(first, last, problem)), 0.0
     for u in range(first, last):
-        if known.indptr[u] == known.indptr[u + 1]:
+        if problem.indptr[u] == problem.indptr[u + 1]:
             continue
         load_row(u, objective, True, X, bias, work.x)
-        unit, K = known.scale.dtype.type(objective.bias_unit), known.Y.shape[1]
+        unit, K = problem.scale.dtype.type(objective.bias_unit), problem.Y.shape[1]
         work.x[K] /= unit
-        approach(u, known, objective, solver.steps, work)
+        cg_row(u, problem, objective, solver.cg_steps, work)
         work.x[K] *= unit
         store_row(u, objective, work.x, X, bias)
         if measure:
-            total += row_loss(u, known, objective, work.z)
+            total += row_loss(u, problem, objective, work.z)
     return total
 
 
 @jit
-def approach(u: int, known: Known, objective: Objective, steps: int, work: Work) -> None:
-    """Make some steps of conjugate gradients from ``work.x`` towards the solution of row u.
+def cg_row(u: int, problem: RowProblem, objective: Objective, n_steps: int, work: Workspace) -> None:
+    """Take ``n_steps`` steps of conjugate gradients from ``work.x`` towards the solution of row u.
 
-    Each passes the ratings of the row once, and makes no matrix. Biases are in units of ``bias_unit``, so
-    that the steps do not depend on the unit of the ratings.
+    Each step passes once over the ratings of the row, and forms no matrix. The bias is in units of
+    ``bias_unit``, so that the steps do not depend on the unit of the ratings.
     """
-    x, residual, direction, product = work.x, work.side, work.step, work.border
-    count, number = known.indptr[u + 1] - known.indptr[u], known.scale.dtype.type
-    reg = objective.reg * known.scale[u]
-    bias_reg = objective.bias_reg * known.scale[u] * objective.bias_unit**2
+    x, residual, direction, product = work.x, work.rhs, work.step, work.bias_column
+    count, number = problem.indptr[u + 1] - problem.indptr[u], problem.scale.dtype.type
+    reg = number(objective.reg * problem.scale[u])
+    bias_reg = number(objective.bias_reg * problem.scale[u] * objective.bias_unit**2)
     residual[:] = 0
-    apply(u, known, objective, x, work.z, work.part, residual, True)
-    penalize(known, objective, number(reg), number(bias_reg), x, residual, number(-1))
+    hessian_vector_product(u, problem, objective, x, work.z, work.rhs_partial, residual, True)
+    add_penalty_product(problem, objective, reg, bias_reg, x, residual, number(-1))
     for f in range(x.size):
         direction[f] = residual[f]
-    norm = squares(residual)
-    enough = norm * NEARLY
-    for _ in range(steps):
-        if norm <= enough:
+    norm = squared_norm(residual)
+    min_norm = norm * CG_TOLERANCE
+    for _ in range(n_steps):
+        if norm <= min_norm:
             break
         product[:] = 0
-        apply(u, known, objective, direction, work.moves, work.part, product, False)
-        penalize(known, objective, number(reg), number(bias_reg), direction, product, number(1))
+        partial, score_steps = work.rhs_partial, work.score_steps
+        hessian_vector_product(u, problem, objective, direction, score_steps, partial, product, False)
+        add_penalty_product(problem, objective, reg, bias_reg, direction, product, number(1))
         curvature = 0.0
         for f in range(x.size):
             curvature += float(direction[f]) * float(product[f])
@@ -91,76 +101,85 @@ def approach(u: int, known: Known, objective: Objective, steps: int, work: Work)
             x[f] += length * direction[f]
             residual[f] -= length * product[f]
         for n in range(count):
-            work.z[n] += length * work.moves[n]
-        before, norm = norm, squares(residual)
-        ratio = number(norm / before)
+            work.z[n] += length * work.score_steps[n]
+        last_norm, norm = norm, squared_norm(residual)
+        ratio = number(norm / last_norm)
         for f in range(x.size):
             direction[f] = residual[f] + ratio * direction[f]
 
 
 @jit
-def apply(
+def hessian_vector_product(
     u: int,
-    known: Known,
+    problem: RowProblem,
     objective: Objective,
     v: NDArray[Any],
     z: NDArray[Any],
-    part: NDArray[Any],
+    partial: NDArray[Any],
     out: NDArray[Any],
-    pulls: bool,
+    as_gradient: bool,
 ) -> None:
-    """Set z to v·y of each rating of row u, and add Σ h (v·y) y to ``out``; with ``pulls``, Σ g y instead.
+    """Set z to v·y of each rating of row u, and add the product of the loss's Hessian and v to ``out``.
 
-    Where ``pulls``, z are the whole scores at v.
+    The product is Σ h (v·y) y. If ``as_gradient``, z are the whole scores at v, and ``out`` gets Σ g y, the
+    negative gradient at v, instead. ``partial`` is zero before and after.
     """
-    start, stop, K, Y = known.indptr[u], known.indptr[u + 1], known.Y.shape[1], known.Y
-    indices, none = known.indices, known.scale.dtype.type(0)
-    unit = known.scale.dtype.type(objective.bias_unit)
-    b = unit * v[K] if objective.biased else none
+    start, stop, K, Y = problem.indptr[u], problem.indptr[u + 1], problem.Y.shape[1], problem.Y
+    indices, zero = problem.indices, problem.scale.dtype.type(0)
+    unit = problem.scale.dtype.type(objective.bias_unit)
+    b = unit * v[K] if objective.biased else zero
     for n in range(start, stop, 4):
-        rows = four(indices, n, stop - 1)
-        z0, z1, z2, z3 = dot_rows(v, Y, rows, 0, K)
+        items = next_four_items(indices, n, stop - 1)
+        z0, z1, z2, z3 = dot_rows(v, Y, items, 0, K)
         at = n - start
         z[at], z[at + 1], z[at + 2], z[at + 3] = z0 + b, z1 + b, z2 + b, z3 + b
-        if pulls:
+        if as_gradient:
             for c in range(n, min(n + 4, stop)):
-                z[c - start] += base_of(known.base, indices[c], none)
-        c0 = coefficient(known, objective, n, stop, z[at], pulls)
-        c1 = coefficient(known, objective, n + 1, stop, z[at + 1], pulls)
-        c2 = coefficient(known, objective, n + 2, stop, z[at + 2], pulls)
-        c3 = coefficient(known, objective, n + 3, stop, z[at + 3], pulls)
-        add_rows(part, Y, rows, 0, K, (c0, c1, c2, c3))
+                z[c - start] += base_score(problem.base, indices[c], zero)
+        c0 = coefficient(problem, objective, n, stop, z[at], as_gradient)
+        c1 = coefficient(problem, objective, n + 1, stop, z[at + 1], as_gradient)
+        c2 = coefficient(problem, objective, n + 2, stop, z[at + 2], as_gradient)
+        c3 = coefficient(problem, objective, n + 3, stop, z[at + 3], as_gradient)
+        add_rows(partial, Y, items, 0, K, (c0, c1, c2, c3))
         if objective.biased:
-            part[K] += unit * (c0 + c1 + c2 + c3)
-        if (at + 4) % CHUNK == 0 or n + 4 >= stop:
-            move(part, out)
+            partial[K] += unit * (c0 + c1 + c2 + c3)
+        if (at + 4) % ROWS_PER_GRAM_UPDATE == 0 or n + 4 >= stop:
+            flush_partial_sum(partial, out)
 
 
 @inlined
-def coefficient(known: Known, objective: Objective, n: int, stop: int, z: Any, pulls: bool) -> Any:
-    """Return the pull of rating n at the score z, or z times its curvature; zero from ``stop`` on."""
+def coefficient(
+    problem: RowProblem, objective: Objective, n: int, stop: int, z: Any, as_gradient: bool
+) -> Any:
+    """Return w h z of rating n, or w g at the score z if ``as_gradient``; zero from ``stop`` on."""
     if n >= stop:
         return type(z)(0)
-    pull, curvature = pull_of(objective, float(known.values[n]), float(z), 0.0)
-    w = weight(known.weights, n)
-    return type(z)(w * pull if pulls else w * curvature * float(z))
+    g, h = loss_derivatives(objective, float(problem.values[n]), float(z), 0.0)
+    w = float(weight(problem.weights, n, 1.0))
+    return type(z)(w * g if as_gradient else w * h * float(z))
 
 
 @jit
-def penalize(
-    known: Known, objective: Objective, reg: Any, bias_reg: Any, v: NDArray[Any], out: NDArray[Any], sign: Any
+def add_penalty_product(
+    problem: RowProblem,
+    objective: Objective,
+    reg: Any,
+    bias_reg: Any,
+    v: NDArray[Any],
+    out: NDArray[Any],
+    sign: Any,
 ) -> None:
     """Add ± (w₀ YᵀY + ρ I) v to ``out``."""
-    K = known.Y.shape[1]
+    K = problem.Y.shape[1]
     for f in range(K):
         out[f] += sign * reg * v[f]
     if objective.biased:
         out[K] += sign * bias_reg * v[K]
-    multiply_gram(known.gram, v, out, sign)
+    add_gram_product(problem.gram, v, out, sign)
 
 
 @inlined
-def multiply_gram(gram: NDArray[Any] | None, v: NDArray[Any], out: NDArray[Any], sign: Any) -> None:
+def add_gram_product(gram: NDArray[Any] | None, v: NDArray[Any], out: NDArray[Any], sign: Any) -> None:
     """Add ± w₀ YᵀY v to ``out``."""
     if gram is not None:
         for f in range(0, gram.shape[0], 4):

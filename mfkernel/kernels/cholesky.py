@@ -6,67 +6,75 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.kernels.gram_tiles import LANES, LINES, NARROW, PANEL, add_tile
+from mfkernel.kernels.gram_tiles import FOUR_ROWS, LANES, TILE_COLUMNS, VECTOR_COLUMNS, add_tile, round_up
 from mfkernel.kernels.jit import inlined, jit
-from mfkernel.kernels.row_problem import up
 
-SINGULAR = 30.0  # times the rounding of a number: a pivot of a smaller part of its diagonal is nothing
+PIVOT_TOLERANCE = 30.0  # machine epsilons: pivots below this fraction of their diagonal count as zero
 
 
 @jit
-def factorize(G: NDArray[Any], m: int, diagonal: NDArray[Any]) -> bool:
-    """Replace the upper triangle of G[:m, :m] by U, where UᵀU = G; and column m, g, by U⁻ᵀ g.
+def cholesky(G: NDArray[Any], m: int, min_pivots: NDArray[Any]) -> bool:
+    """Replace the upper triangle of G[:m, :m] by U, where UᵀU = G, and column m, g, by U⁻ᵀ g.
 
-    Four rows at a time: what the rows above leave of them, the triangle on the diagonal, and by its means the
-    rest of the rows. On the diagonal of U stands 1 / U instead, or 0 where nothing is left; then the answer
-    is False. ``diagonal``, (m,), is overwritten.
+    The diagonal of U is stored inverted, as 1 / U, or 0 where a pivot is not positive. The rows above update
+    each group of four rows. Then its triangle is factored, and the rest of its rows is divided by it.
+
+    Parameters
+    ----------
+    min_pivots
+        (m,) overwritten by the pivots that count as zero.
+
+    Returns
+    -------
+    bool
+        whether G is positive definite.
     """
     minus, definite = G.dtype.type(-1), True
-    columns, width = LANES * up(m + 1, LANES), len(PANEL)
-    tiny = SINGULAR * np.finfo(G.dtype).eps
+    columns, width = round_up(m + 1, LANES), len(TILE_COLUMNS)
+    tiny = PIVOT_TOLERANCE * np.finfo(G.dtype).eps
     for i in range(m):
-        diagonal[i] = tiny * G[i, i]
-    for a in range(0, m, len(LINES)):
+        min_pivots[i] = tiny * G[i, i]
+    for a in range(0, m, len(FOUR_ROWS)):
         b = a // LANES * LANES
         if a > 0:
             while b + width <= columns:
-                add_tile(G, a, b, G, a, minus, LINES, PANEL)
+                add_tile(G, a, b, G, a, minus, FOUR_ROWS, TILE_COLUMNS)
                 b += width
             if b < columns:
-                add_tile(G, a, b, G, a, minus, LINES, NARROW)
-        if a + 4 > m:  # no more than one row, of the bias
-            definite = divide_line(G, a, diagonal) and definite
+                add_tile(G, a, b, G, a, minus, FOUR_ROWS, VECTOR_COLUMNS)
+        if a + 4 > m:  # m is a multiple of four, or one more for the bias
+            definite = factor_last_row(G, a, min_pivots) and definite
         else:
-            definite = divide(G, a, columns, diagonal) and definite
+            definite = factor_four_rows(G, a, columns, min_pivots) and definite
     return definite
 
 
 @inlined
-def inverse_root(pivot: Any, least: Any) -> Any:
-    """Return 1 / √pivot, or 0 of what is not more than rounding leaves of nothing."""
-    return type(pivot)(1 / math.sqrt(pivot)) if pivot > least else type(pivot)(0)
+def inverse_pivot(pivot: Any, min_pivot: Any) -> Any:
+    """Return 1 / √pivot, or 0 if the pivot counts as zero."""
+    return type(pivot)(1 / math.sqrt(pivot)) if pivot > min_pivot else type(pivot)(0)
 
 
 @inlined
-def divide_line(G: NDArray[Any], a: int, diagonal: NDArray[Any]) -> bool:
-    """Divide the last row, of one coordinate, by its pivot."""
-    inverse = inverse_root(G[a, a], diagonal[a])
+def factor_last_row(G: NDArray[Any], a: int, min_pivots: NDArray[Any]) -> bool:
+    """Factor row a, which is the last; return whether its pivot is positive."""
+    inverse = inverse_pivot(G[a, a], min_pivots[a])
     G[a, a + 1] *= inverse
     G[a, a] = inverse
     return bool(inverse > 0)
 
 
 @inlined
-def divide(G: NDArray[Any], a: int, columns: int, diagonal: NDArray[Any]) -> bool:
-    """Eliminate rows a to a + 3 from each other."""
+def factor_four_rows(G: NDArray[Any], a: int, columns: int, min_pivots: NDArray[Any]) -> bool:
+    """Factor rows a to a + 3, which the rows above have updated; return whether all pivots are positive."""
     l0, l1, l2, l3 = G[a], G[a + 1], G[a + 2], G[a + 3]
-    i0 = inverse_root(l0[a], diagonal[a])
+    i0 = inverse_pivot(l0[a], min_pivots[a])
     c01, c02, c03 = i0 * l0[a + 1], i0 * l0[a + 2], i0 * l0[a + 3]
-    i1 = inverse_root(l1[a + 1] - c01 * c01, diagonal[a + 1])
+    i1 = inverse_pivot(l1[a + 1] - c01 * c01, min_pivots[a + 1])
     c12, c13 = i1 * (l1[a + 2] - c01 * c02), i1 * (l1[a + 3] - c01 * c03)
-    i2 = inverse_root(l2[a + 2] - c02 * c02 - c12 * c12, diagonal[a + 2])
+    i2 = inverse_pivot(l2[a + 2] - c02 * c02 - c12 * c12, min_pivots[a + 2])
     c23 = i2 * (l2[a + 3] - c02 * c03 - c12 * c13)
-    i3 = inverse_root(l3[a + 3] - c03 * c03 - c13 * c13 - c23 * c23, diagonal[a + 3])
+    i3 = inverse_pivot(l3[a + 3] - c03 * c03 - c13 * c13 - c23 * c23, min_pivots[a + 3])
     b = a // LANES * LANES
     for t in range((columns - b) // LANES * LANES):
         v0 = i0 * l0[b + t]
@@ -80,9 +88,9 @@ def divide(G: NDArray[Any], a: int, columns: int, diagonal: NDArray[Any]) -> boo
 
 @jit
 def back_substitute(U: NDArray[Any], m: int, x: NDArray[Any]) -> None:
-    """Solve U x = g, with U and g, its column m, as :func:`factorize` leaves them."""
+    """Solve U x = g, with U and its column m, g, as :func:`cholesky` leaves them."""
     for c in range(m - 1, -1, -1):
-        line, total = U[c], U.dtype.type(0)
+        row, total = U[c], U.dtype.type(0)
         for t in range(c + 1, m):
-            total += line[t] * x[t]
-        x[c] = (line[m] - total) * line[c]
+            total += row[t] * x[t]
+        x[c] = (row[m] - total) * row[c]

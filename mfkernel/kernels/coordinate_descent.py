@@ -5,28 +5,30 @@ import math
 import numpy as np
 
 from mfkernel.kernels.jit import jit
-from mfkernel.kernels.row_problem import Work
+from mfkernel.kernels.row_problem import Workspace
 
-SWEEPS, DESCENDED = 1000, 1e-10  # the same of coordinate descent
+MAX_CD_SWEEPS = 1000  # sweeps over all coordinates
+CD_TOLERANCE = 1e-10  # largest change of a coordinate in the last sweep, relative to the largest coordinate
 
 
 @jit
-def descend(work: Work, m: int, k: int, l1: float, nonnegative: bool) -> None:
-    """Find the step that minimizes ½ sᵀG s - g·s + λ₁‖x + s‖₁, with x + s ≥ 0 if asked for; not for the bias.
+def coordinate_descent(work: Workspace, m: int, k: int, l1: float, nonnegative: bool) -> None:
+    """Find the step s that minimizes ½ sᵀG s - g·s + λ₁‖x + s‖₁, perhaps subject to x + s ≥ 0.
 
-    Coordinate descent, of all coordinates; ``work.side`` holds g - G s throughout.
+    The bias, coordinate k if there is one, is free of λ₁ and of the constraint. ``work.rhs`` holds g - G s
+    throughout.
     """
-    G, x, step, g = work.G, work.x, work.step, work.side
-    enough = max(DESCENDED, 4 * np.finfo(G.dtype).eps)
+    G, x, step, g = work.G, work.x, work.step, work.rhs
+    tolerance = max(CD_TOLERANCE, 4 * np.finfo(G.dtype).eps)
     for a in range(m):
         for b in range(a):
             G[a, b] = G[b, a]
     for c in range(m):
-        step[c] = x[c]  # x + s, at first
-    for _ in range(SWEEPS):
-        largest, length = 0.0, 0.0
+        step[c] = x[c]  # x + s, until the end
+    for _ in range(MAX_CD_SWEEPS):
+        max_change, max_value = 0.0, 0.0
         for c in range(m):
-            line, curvature = G[c], G[c, c]
+            row, curvature = G[c], G[c, c]
             if curvature <= 0:
                 continue
             new = step[c] + g[c] / curvature
@@ -38,9 +40,9 @@ def descend(work: Work, m: int, k: int, l1: float, nonnegative: bool) -> None:
             if change != 0:
                 step[c] = new
                 for t in range(m):
-                    g[t] -= change * line[t]
-            largest, length = max(largest, abs(change)), max(length, abs(new))
-        if largest <= enough * length:
+                    g[t] -= change * row[t]
+            max_change, max_value = max(max_change, abs(change)), max(max_value, abs(new))
+        if max_change <= tolerance * max_value:
             break
     for c in range(m):
         step[c] -= x[c]
