@@ -16,7 +16,7 @@ from mfkernel._support import checks
 from mfkernel.data.merge import matched, within
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
-from mfkernel.linalg.top_n import ndcg, panels_of, ranks
+from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
 from mfkernel.methods.objective import targets
 from mfkernel.model.factors import Factors
 from mfkernel.model.state import State
@@ -133,21 +133,21 @@ def ranking(
     seen = state.seen(users) if exclude_seen else None
     vectors, _ = state.queries(state, users)
     with default_engine(None) as engine:
-        found = ranks(
+        found = rank_held_out(
             vectors,
-            state.item_panels(panels_of),
+            state.item_panels(pack_items),
             (rows.indptr, rows.indices),
             engine,
             excluded=None if seen is None else (seen.indptr, seen.indices),
         )
     counts = rows.user_counts()
     share, n = 1 / n, min(n, state.shape[1])  # places beyond the items count as misses
-    hits = np.where(found.places < n, 1.0, 0.0)
-    # the places of a user's relevant items in order, and how many of them come before each
-    order = np.lexsort((found.places, rows.users))
+    hits = np.where(found.ranks < n, 1.0, 0.0)
+    # the ranks of a user's relevant items in order, and how many of them come before each
+    order = np.lexsort((found.ranks, rows.users))
     before = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], counts)
-    places = found.places[order]
-    precisions = np.where(places < n, (before + 1) / (places + 1), 0.0)
+    ranks = found.ranks[order]
+    precisions = np.where(ranks < n, (before + 1) / (ranks + 1), 0.0)
     # a pair of two relevant items counts once, whichever is above
     pairs = counts * (counts - 1) / 2
     others = found.candidates - counts
@@ -156,7 +156,7 @@ def ranking(
     return {
         "precision": float(np.mean(_sums(hits, rows)) * share),
         "recall": float(np.mean(_sums(hits, rows) / counts)),
-        "ndcg": float(np.mean(ndcg(found.places, rows.indptr, n))),
+        "ndcg": float(np.mean(ndcg(found.ranks, rows.indptr, n))),
         "map": float(np.mean(_sums(precisions, rows) / np.minimum(counts, n))),
         "auc": float(np.mean((above / (counts * np.maximum(others, 1)))[known])) if known.any() else np.nan,
     }

@@ -361,8 +361,8 @@ def assert_conditions(model):
 @pytest.mark.kernel
 @pytest.mark.parametrize(("solver", "kind"), quick(PAIRS, *SOME_PAIRS))
 def test_result__is_the_same_on_any_number_of_threads(solver, kind, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 3000)
-    monkeypatch.setattr("mfkernel.linalg.normal.BLOCK", 8)
+    monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 3000)
+    monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 8)
     R = some_ratings(11, 9, 0.4)
     one = fit(R, 9, kind, solver=solver, n_threads=1, epochs=2)
     for n in THREADS:
@@ -372,7 +372,7 @@ def test_result__is_the_same_on_any_number_of_threads(solver, kind, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "biased"])
 def test_result__is_the_same_on_any_number_of_threads_in_float32(kind, ratings, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 1e5)
+    monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 1e5)
     one = fit(ratings, 30, kind, dtype=np.float32, n_threads=1)
     for n in THREADS:
         assert bits(fit(ratings, 30, kind, dtype=np.float32, n_threads=n)) == bits(one)
@@ -394,7 +394,7 @@ def test_loss__is_the_objective_in_float32(k, solver, kind, ratings):
 @pytest.mark.kernel
 @pytest.mark.parametrize(("solver", "kind"), quick(PAIRS, *SOME_PAIRS))
 def test_loss__is_the_objective(solver, kind, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.BLOCK", 8)
+    monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 8)
     model = fit(some_ratings(8, 7, 0.5), 9, kind, solver=solver, epochs=4)
     assert losses(model)[-1] == pytest.approx(objective(model), rel=1e-10)
     assert_never_rises(model, 1e-12)
@@ -429,7 +429,7 @@ def test_solvers__are_near_cholesky_in_half_as_many_epochs_more(k):
 
 
 def test_solvers__differ_in_the_steps_that_they_take(monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.BLOCK", 16)
+    monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 16)
     R = some_ratings(20, 15, 0.6)
     exact, *others = (fit(R, 40, solver=solver, epochs=1) for solver in SOLVERS)
     for other in others:

@@ -35,8 +35,8 @@ def products(v, Y, rows, first, width):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rows", [gram_tiles.LINES, gram_tiles.ROWS])
-@pytest.mark.parametrize("columns", [gram_tiles.NARROW, gram_tiles.PANEL])
+@pytest.mark.parametrize("rows", [gram_tiles.FOUR_ROWS, gram_tiles.TILE_ROWS])
+@pytest.mark.parametrize("columns", [gram_tiles.VECTOR_COLUMNS, gram_tiles.TILE_COLUMNS])
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_add_tile__adds_a_tile_and_nothing_else(dtype, rows, columns, n, rng):
     A, G = (rng.normal(size=shape).astype(dtype) for shape in ((6, 64), (40, 64)))
@@ -83,11 +83,22 @@ def test_add_tile__keeps_its_sums_in_registers():
 
     code = numba.njit(**OPTIONS)(tile.py_func)
     A = np.zeros((6, 64), np.float32)
-    code(np.zeros((40, 64), np.float32), 0, 0, A, 6, np.float32(1), gram_tiles.ROWS, gram_tiles.PANEL)
+    code(
+        np.zeros((40, 64), np.float32),
+        0,
+        0,
+        A,
+        6,
+        np.float32(1),
+        gram_tiles.TILE_ROWS,
+        gram_tiles.TILE_COLUMNS,
+    )
     (text,) = code.inspect_asm().values()
     multiplied = re.findall(r"vfmadd\w+ps|fmla\s", text)
     # each number of the tile is a sum that one instruction in the loop adds to, and nothing is stored there
-    assert len(multiplied) >= len(gram_tiles.ROWS) * len(gram_tiles.PANEL) // 16 or "fma" not in text
+    assert (
+        len(multiplied) >= len(gram_tiles.TILE_ROWS) * len(gram_tiles.TILE_COLUMNS) // 16 or "fma" not in text
+    )
     loops = re.split(r"\n\.L\w+:", text)
     hottest = max(loops, key=lambda part: len(re.findall(r"vfmadd\w+ps|fmla\s", part)))
     assert not re.search(r"\bvmov\w*ps\s+%[xyz]mm\d+, .*\(%r", hottest.split("\tj")[0])

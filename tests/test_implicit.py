@@ -219,9 +219,9 @@ def assert_conditions(model):
 @pytest.mark.kernel
 @pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
 def test_result__is_the_same_on_any_number_of_threads(solver, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 3000)
-    monkeypatch.setattr("mfkernel.linalg.normal.GRAM_ROWS", 4)
-    monkeypatch.setattr("mfkernel.linalg.normal.BLOCK", 8)
+    monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 3000)
+    monkeypatch.setattr("mfkernel.linalg.normal.GRAM_ROWS_PER_TASK", 4)
+    monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 8)
     R = feedback(11, 9)
     one = fit(R, 9, solver=solver, n_threads=1, epochs=2)
     for n in (2, 3, 7):
@@ -235,7 +235,7 @@ def test_result__is_the_same_on_any_number_of_threads(solver, monkeypatch):
 @pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
 def test_loss__is_the_objective_over_all_cells(solver, per, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.BLOCK", 8)
+    monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 8)
     model = fit(
         feedback(),
         9,

@@ -26,9 +26,9 @@ COUNT = (
 ERROR = (
     "import numpy as np\n"
     "from mfkernel.kernels.sgd import Model, squared_errors\n"
-    "from mfkernel.kernels.vectors import vectors_of\n"
+    "from mfkernel.kernels.vectors import rank_token\n"
     "P = np.ones((1, 8), np.float32); z = np.float32(0); i = np.zeros(1, np.int32)\n"
-    "print(squared_errors(i, i, np.zeros(1, np.float32), Model(P, P, z, z, z, vectors_of(8)), None, None))"
+    "print(squared_errors(i, i, np.zeros(1, np.float32), Model(P, P, z, z, z, rank_token(8)), None, None))"
 )
 
 
@@ -123,10 +123,10 @@ def test_cache__that_is_damaged_costs_a_compilation(tmp_path, suffix, damage):
 
 
 def test_cache__that_cannot_be_written_is_said_once(tmp_path):
-    two = COUNT + "\nfrom mfkernel.kernels.csr import shift; shift(np.zeros(3, np.int64))"
+    two = COUNT + "\nfrom mfkernel.kernels.csr import shift_back; shift_back(np.zeros(3, np.int64))"
     done = run(two, tmp_path, before="ulimit -f 1;")
     assert (done.returncode, done.stdout) == (0, "[1, 0, 2]\n"), done.stderr
-    assert done.stderr.count("cannot be kept") == 1
+    assert done.stderr.count("cannot be written") == 1
     assert "NUMBA_CACHE_DIR" in done.stderr
     assert run(two, tmp_path / "fine").stderr == ""
 
@@ -144,14 +144,14 @@ def test_cache__errors_never_reach_the_caller(monkeypatch, caplog):
             raise OSError("no room")
 
     broken = Broken()
-    jit._survive(broken)
-    jit._say_uncached_once.cache_clear()
+    jit._tolerate_faults(broken)
+    jit._warn_uncached_once.cache_clear()
     with caplog.at_level(logging.WARNING, "mfkernel"):
         for _ in range(3):
             assert broken.load_overload("signature", "target") is None
             assert broken.save_overload("signature", "result") is None
     assert len(caplog.records) == 1
-    jit._survive(None)  # without the JIT there is no cache
+    jit._tolerate_faults(None)  # without the JIT there is no cache
 
 
 @pytest.mark.parametrize(

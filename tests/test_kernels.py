@@ -12,7 +12,7 @@ from mfkernel import reference
 from mfkernel.kernels.csr import band_bounds, count, group, transpose
 from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_tiles
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
-from mfkernel.kernels.vectors import vectors_of
+from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
 from tests.forms import quick, reference_epoch
 
@@ -150,7 +150,7 @@ def test_sgd_tiles__matches_reference(k, unrolled, dtype):
     tiles = some_tiles(dtype, 20, 12)
     P, Q = factors(20, 12, k, dtype)
     P_ref, Q_ref = P[:, :k].astype(np.float64), Q[:, :k].astype(np.float64)
-    vectors = vectors_of(P.shape[1]) if unrolled else ()
+    vectors = rank_token(P.shape[1]) if unrolled else ()
     assert bool(vectors) == (unrolled and k <= 192)
     cursor = np.zeros(1, np.int64)
     loss = sgd_tiles(cursor, 7, NO_LIMIT, tiles, model_of(P, Q, 0.02, 0.1, vectors), None)
@@ -186,7 +186,7 @@ def test_adaptive_steps__match_the_gradients_of_the_reference(k, dtype):
     P_ref, Q_ref = P[:, :k].astype(np.float64), Q[:, :k].astype(np.float64)
     states = [np.stack([np.square(X).sum(axis=1), np.ones(len(X))], axis=1).astype(dtype) for X in (P, Q)]
     adaptive = Adaptive(*states, dtype(1 / k))
-    model = model_of(P, Q, 0.05, 0.1, vectors_of(P.shape[1]))
+    model = model_of(P, Q, 0.05, 0.1, rank_token(P.shape[1]))
     sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, model, adaptive)
     sums = np.ones(20), np.ones(12)
     for t in range(7):

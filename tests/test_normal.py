@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from mfkernel.engines.threads import ThreadEngine
-from mfkernel.linalg.normal import Penalty, solve_rows, spans
+from mfkernel.linalg.normal import Penalty, balanced_spans, solve_rows
 from tests.forms import quick
 
 pytestmark = pytest.mark.kernel
@@ -216,7 +216,7 @@ def test_logistic__stays_finite_if_a_score_separates():
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_result__is_the_same_on_any_number_of_threads(loss, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 300)
+    monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 300)
     problem = Problem([3, 9, 0, 7, 12, 2, 8, 5], 3, np.float32, loss)
     one, three = (problem.solve(Penalty(0.1, 0.1), n, biased=True) for n in (1, 3))
     np.testing.assert_array_equal(one[0], three[0])
@@ -244,7 +244,7 @@ def test_layout__does_not_matter():
 def test_spans__cover_all_rows_once(counts, a_rating, a_row, passes):
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     indptr //= 2**16
-    found = spans(indptr, a_rating, a_row, passes)
+    found = balanced_spans(indptr, a_rating, a_row, passes)
     assert [u for first, last in found for u in range(first, last)] == list(range(len(counts)))
     assert all(first < last for first, last in found)
 

@@ -15,8 +15,8 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel import reference
-from mfkernel.kernels import sgd
-from mfkernel.kernels.vectors import vectors_of
+from mfkernel.kernels import losses, sgd
+from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
 from mfkernel.methods.objective import link
 from mfkernel.options import SGD
@@ -25,7 +25,7 @@ from tests.forms import quick
 pytestmark = pytest.mark.kernel
 
 LOSSES = ["squared", "absolute", "huber", "logistic"]
-KINDS = {"absolute": sgd.ABSOLUTE, "huber": sgd.HUBER, "logistic": sgd.LOGISTIC}
+KINDS = {"absolute": losses.ABSOLUTE, "huber": losses.HUBER, "logistic": losses.LOGISTIC}
 PENALTIES = {"λ": {}, "l1": {"l1": (0.3, 0.1)}, "nonnegative": {"nonnegative": True}}
 PENALTIES["both"] = PENALTIES["l1"] | PENALTIES["nonnegative"]
 TOLERANCE = {np.float32: {"rtol": 1e-3, "atol": 1e-4}, np.float64: {"rtol": 1e-11, "atol": 1e-13}}
@@ -152,7 +152,7 @@ def arguments(settings, P, Q, b_u, b_i, mean, vectors=()):
         sgd.Model(P, Q, number(settings.learning_rate), number(reg_p), number(reg_q), vectors),
         None,
         sgd.Biases(number(mean), b_u, b_i, *rates) if settings.biases else None,
-        sgd.Loss(KINDS[settings.loss], number(settings.huber_delta)) if settings.loss in KINDS else None,
+        losses.Loss(KINDS[settings.loss], number(settings.huber_delta)) if settings.loss in KINDS else None,
         sgd.Prox(number(l1_p), number(l1_q), settings.nonnegative) if penalized else None,
     )
 
@@ -248,7 +248,7 @@ def test_sgd_tiles__matches_the_general_update(loss, biases, penalty, weighted, 
     tile = np.repeat(np.arange(6), sizes)
     rows = first_users[tile] + users, first_items[tile] + items
     entries = list(zip(*rows, values, weights if weighted else np.ones(nnz), strict=True))
-    given = arguments(settings, *state, mean, vectors_of(16) if unrolled else ())
+    given = arguments(settings, *state, mean, rank_token(16) if unrolled else ())
     total = sgd.sgd_tiles(np.zeros(1, np.int64), 6, NO_LIMIT, tiles, *given, weights if weighted else None)
     np.testing.assert_allclose(total, reference_visit(entries, *expected, mean, settings), **TOLERANCE[dtype])
     assert_close(state, expected, k, dtype)

@@ -306,7 +306,7 @@ def test_fold_in__asks_for_the_regularization_if_the_model_has_none():
 @pytest.mark.slow
 @BOTH
 def test_fold_in__gives_the_same_bits_on_any_number_of_threads(biases, rng, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 300)
+    monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 300)
     model, R = made(biases, dtype=np.float32), rng.integers(0, 6, (20, N))
     one, three = (model.fold_in(R, n_threads=n) for n in (1, 3))
     assert state(one) == state(three)
@@ -610,7 +610,7 @@ def test_partial_fit__unites_weights():
 
 @BOTH
 def test_partial_fit__gives_the_same_bits_on_any_number_of_threads(biases, monkeypatch):
-    monkeypatch.setattr("mfkernel.linalg.normal.WORK", 300)
+    monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 300)
     one, three = (made(biases).partial_fit(triplets(NEW), n_threads=n) for n in (1, 3))
     assert state(one) == state(three)
 

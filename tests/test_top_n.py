@@ -12,14 +12,14 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel.engines.threads import ThreadEngine
-from mfkernel.linalg.top_n import panels_of, ranks, top_n
+from mfkernel.linalg.top_n import pack_items, rank_held_out, top_n
 
 pytestmark = pytest.mark.kernel
 
 
 def search(X, Y, n, n_threads=1, **options):
     with ThreadEngine(n_threads) as engine:
-        return top_n(X, panels_of(Y), n, engine, **options)
+        return top_n(X, pack_items(Y), n, engine, **options)
 
 
 def csr_of(mask):
@@ -86,14 +86,14 @@ def test_ranks__count_what_stands_above_and_below(seed, n_items):
     X, Y = (rng.integers(-2, 3, (rows, 3)).astype(np.float32) for rows in (6, n_items))
     held, mask = rng.random((6, n_items)) < 0.3, rng.random((6, n_items)) < 0.4
     with ThreadEngine(2) as engine:
-        found = ranks(X, panels_of(Y), csr_of(held), engine, excluded=csr_of(mask))
+        found = rank_held_out(X, pack_items(Y), csr_of(held), engine, excluded=csr_of(mask))
     scores, numbers = X @ Y.T, np.arange(n_items)
     candidates = held | ~mask
     np.testing.assert_array_equal(found.candidates, candidates.sum(axis=1))
     for n, (u, i) in enumerate(np.argwhere(held)):
         row, own = scores[u][candidates[u]], scores[u, i]
         before = (row == own) & (numbers[candidates[u]] < i)
-        assert found.places[n] == ((row > own) | before).sum()
+        assert found.ranks[n] == ((row > own) | before).sum()
         assert found.below[n] == (row < own).sum()
         assert found.equal[n] == (row == own).sum() - 1
 

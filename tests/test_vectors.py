@@ -11,10 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from mfkernel.kernels import vectors
 from mfkernel.kernels.jit import jit
-from mfkernel.kernels.vectors import LONGEST, dot, prefetch, step, vectors_of
-from mfkernel.linalg.rows import PADDING, aligned_rows
+from mfkernel.kernels.vectors import MAX_UNROLLED_RANK, dot, prefetch, rank_token, step
+from mfkernel.linalg.rows import aligned_rows, padded_rank
 from tests.forms import python, quick
 
 pytestmark = pytest.mark.kernel
@@ -32,8 +31,10 @@ def dot_and_step(P, Q, u, i, a, b, c, d, vectors):
 
 
 def test_vectors__are_as_many_as_a_padded_row_has_and_none_for_long_rows():
-    assert vectors.EIGHT == PADDING
-    assert [len(vectors_of(k)) for k in (8, 24, LONGEST, LONGEST + 8, 512)] == [1, 3, LONGEST // 8, 0, 0]
+    assert padded_rank(1) == padded_rank(8) == 8
+    assert [len(rank_token(k)) for k in (8, 24, 512)] == [1, 3, 0]
+    assert len(rank_token(MAX_UNROLLED_RANK)) == MAX_UNROLLED_RANK // 8
+    assert rank_token(MAX_UNROLLED_RANK + 8) == ()
 
 
 @pytest.mark.parametrize("number", quick([np.int32, np.int64, np.uint16], np.uint16))
@@ -45,7 +46,7 @@ def test_dot_and_step__do_what_their_python_says(k, dtype, number):
     P[:], Q[:] = rng.normal(size=P.shape), rng.normal(size=Q.shape)
     P_ref, Q_ref = P.astype(np.float64), Q.astype(np.float64)
     a, b, c, d = (dtype(x) for x in (0.9, 0.2, 0.8, -0.3))
-    result = dot_and_step(P, Q, number(2), number(1), a, b, c, d, vectors_of(P.shape[1]))
+    result = dot_and_step(P, Q, number(2), number(1), a, b, c, d, rank_token(P.shape[1]))
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-12}
     assert type(result) is (dtype if os.environ.get("NUMBA_DISABLE_JIT") == "1" else float)
     np.testing.assert_allclose(result, P_ref[2] @ Q_ref[1], **tolerance)
@@ -107,7 +108,9 @@ def test_assembly__hot_loop_is_packed_fma_without_float64(processor, k, adaptive
     for loop in hot_loops:
         hot = [lines[n] for n in loop]
         assert not [line for line in hot if re.search(r"\bv?cvt\w+|\bcall|sd\s+.*%xmm", line)]
-        if k <= LONGEST:  # the loop over the ratings itself: rows are read and written whole, not bit by bit
+        if (
+            k <= MAX_UNROLLED_RANK
+        ):  # the loop over the ratings itself: rows are read and written whole, not bit by bit
             wide = PROCESSORS[processor] == "AVX-512" and k >= 16
             n_vectors = -(-k // (16 if wide else 8))
             assert len(packed.intersection(loop)) >= 3 * n_vectors - 2

@@ -1,4 +1,4 @@
-"""Damped means of rows and columns."""
+"""Damped means of rows and columns, the baseline of validation."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def bias_sweep(
     user_bias: NDArray[np.float64],
     item_sums: NDArray[np.float64],
 ) -> None:
-    """Set each b_u to Σ (r - μ - b_i) / (n_u + damping), and add r - μ - b_u to the sums of the items."""
+    """Set each b_u to Σ (r - μ - b_i) / (n_u + damping), and add Σ (r - μ - b_u) to ``item_sums``."""
     for u in range(indptr.size - 1):
         total = 0.0
         for n in range(indptr[u], indptr[u + 1]):

@@ -1,4 +1,4 @@
-"""Building and cutting CSR matrices."""
+"""Building, transposing and cutting CSR matrices."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from mfkernel.kernels.jit import jit
 
 @jit
 def count(keys: NDArray[Any], counts: NDArray[np.int64]) -> None:
-    """Add to ``counts`` how often each key occurs."""
+    """Add the number of occurrences of each key to ``counts``."""
     for n in range(keys.size):
         counts[keys[n]] += 1
 
 
 @jit
 def row_bounds(keys: NDArray[Any], indptr: NDArray[np.int64]) -> None:
-    """Turn ``indptr``, (n_rows + 1,) zeros, into where the entries of each row begin if grouped by key."""
+    """Fill ``indptr``, (n_rows + 1,) zeros, with the row pointers of entries grouped by key."""
     count(keys, indptr[1:])
     for row in range(1, indptr.size):
         indptr[row] += indptr[row - 1]
@@ -32,24 +32,24 @@ def group(
     out_columns: NDArray[Any],
     out_values: NDArray[Any],
 ) -> None:
-    """Bring entries of one key together, in the order in which they come: a counting sort.
+    """Group entries by key with a counting sort; entries of one key keep their order.
 
     Parameters
     ----------
     keys, columns, values
         (nnz,) the row, in ``range(n_rows)``, the column and the value of each entry.
     indptr
-        (n_rows + 1,) zeros; becomes the first position of each row and, last, nnz.
+        (n_rows + 1,) zeros; overwritten with the row pointers.
     out_columns, out_values
         (nnz,) columns and values, row by row; overwritten.
     """
     row_bounds(keys, indptr)
     for n in range(keys.size):
-        place = indptr[keys[n]]
-        indptr[keys[n]] = place + 1
-        out_columns[place] = columns[n]
-        out_values[place] = values[n]
-    shift(indptr)
+        position = indptr[keys[n]]
+        indptr[keys[n]] = position + 1
+        out_columns[position] = columns[n]
+        out_values[position] = values[n]
+    shift_back(indptr)
 
 
 @jit
@@ -61,28 +61,30 @@ def transpose(
     out_indices: NDArray[Any],
     out_values: NDArray[Any],
 ) -> None:
-    """Transpose a CSR matrix, whose rows need not be sorted; those of the result are.
+    """Transpose a CSR matrix, whose rows need not be sorted; the rows of the result are.
 
     Entries of one cell keep their order.
 
     Parameters
     ----------
     out_indptr
-        (n_columns + 1,) zeros, overwritten; as are ``out_indices`` and ``out_values``, (nnz,).
+        (n_columns + 1,) zeros; overwritten with the row pointers.
+    out_indices, out_values
+        (nnz,) overwritten.
     """
     row_bounds(indices, out_indptr)
     for row in range(indptr.size - 1):
         for n in range(indptr[row], indptr[row + 1]):
-            place = out_indptr[indices[n]]
-            out_indptr[indices[n]] = place + 1
-            out_indices[place] = row
-            out_values[place] = values[n]
-    shift(out_indptr)
+            position = out_indptr[indices[n]]
+            out_indptr[indices[n]] = position + 1
+            out_indices[position] = row
+            out_values[position] = values[n]
+    shift_back(out_indptr)
 
 
 @jit
-def shift(indptr: NDArray[np.int64]) -> None:
-    """Undo that each bound has moved on to where the next row begins."""
+def shift_back(indptr: NDArray[np.int64]) -> None:
+    """Shift the row pointers back after their use as write cursors."""
     for row in range(indptr.size - 1, 0, -1):
         indptr[row] = indptr[row - 1]
     indptr[0] = 0
@@ -92,17 +94,17 @@ def shift(indptr: NDArray[np.int64]) -> None:
 def band_bounds(
     indptr: NDArray[np.int64], indices: NDArray[Any], cuts: NDArray[np.int64], bounds: NDArray[np.int64]
 ) -> None:
-    """Find where each row crosses from one band of columns into the next.
+    """Find the first entry of each band of columns in each row.
 
     Parameters
     ----------
     indptr, indices
         (n_rows + 1,), (nnz,) of a CSR matrix with sorted rows.
     cuts
-        (n_bands + 1,) band b holds the columns ``cuts[b]:cuts[b + 1]``.
+        (n_bands + 1,) band b has the columns ``cuts[b]:cuts[b + 1]``.
     bounds
-        (n_bands + 1, n_rows) overwritten: row u has its entries of band b at
-        ``bounds[b, u]:bounds[b + 1, u]``.
+        (n_bands + 1, n_rows) overwritten: the entries ``bounds[b, u]:bounds[b + 1, u]`` of row u are in band
+        b.
     """
     for u in range(indptr.size - 1):
         first = indptr[u]

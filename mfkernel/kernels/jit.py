@@ -1,4 +1,4 @@
-"""The one place where kernels are given their compile options, and their cache."""
+"""The compile options of kernels, and their cache on disk."""
 
 import functools
 import hashlib
@@ -12,19 +12,19 @@ import numba
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# Lets LLVM vectorise sums and use FMA. `fastmath=True` would add nnan and ninf, under which
-# isnan(nan) is False in a kernel and divergence goes unseen.
+# These flags let LLVM vectorise sums and use FMA. `fastmath=True` would add nnan and ninf: isnan(nan) would
+# be False in a kernel, and divergence would go unseen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 OPTIONS: dict[str, Any] = {
     "nogil": True,
     "fastmath": FASTMATH,
     "error_model": "numpy",
-    "no_cfunc_wrapper": True,  # for C, which calls no kernel: a tenth of the time of compilation
+    "no_cfunc_wrapper": True,  # the wrapper is for callers in C: 10 % of compilation time
 }
-# for what is called once a rating: a call that LLVM does not inline costs more than the work
+# for functions called per rating or per row: a call that LLVM does not inline costs more than their work
 INLINED: dict[str, Any] = {**OPTIONS, "forceinline": True}
 
-SETTINGS = (  # of Numba, that change machine code
+NUMBA_SETTINGS = (  # that change machine code
     *("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE"),
     *("DISABLE_INTEL_SVML", "USE_RVSDG_FRONTEND", "LLVM_PASS_TIMINGS"),
 )
@@ -33,78 +33,78 @@ LOG = logging.getLogger("mfkernel")
 
 
 def jit(function: Kernel) -> Kernel:
-    """Compile ``function`` on its first call: without the GIL, cached on disk where that is possible.
+    """Compile ``function`` on its first call, without the GIL, and cache it on disk if possible.
 
-    Numba finds a cached kernel by its name, its file's content, its types and the processor. What else the
-    machine code is made of, other files and options, becomes part of the name (:func:`stamp`).
+    Numba finds a cached kernel by its name, its file's content, its types and the processor. The machine code
+    also depends on other files and on options; :func:`stamp` makes these part of the name.
     """
     function.__qualname__ += f".{stamp()}"
     try:
         kernel = numba.njit(**OPTIONS, cache=True)(function)
-    except RuntimeError as error:  # neither the package's folder nor the user's cache is writable
-        _say_uncached(str(error))
+    except RuntimeError as error:  # neither the package folder nor the user's cache is writable
+        _warn_uncached(str(error))
         return cast(Kernel, numba.njit(**OPTIONS)(function))
-    _survive(getattr(kernel, "_cache", None))
+    _tolerate_faults(getattr(kernel, "_cache", None))
     return cast(Kernel, kernel)
 
 
 def inlined(function: Kernel) -> Kernel:
-    """Compile ``function`` as a part of each kernel that calls it."""
+    """Compile ``function`` into each kernel that calls it."""
     return cast(Kernel, numba.njit(**INLINED)(function))
 
 
 @functools.cache
 def stamp() -> str:
-    """Return a name for all that machine code is made of and Numba does not look at.
+    """Return a hash of everything that machine code depends on and that Numba's cache does not check.
 
-    The sources of all kernels, this file with its options among them, the version of llvmlite, and the
-    settings of Numba that change the code. So kernels may call one another across files.
+    It covers the sources of all kernels (and so the options in this file), the version of llvmlite, and the
+    settings of Numba that change machine code. Kernels may therefore call one another across files.
     """
     digest = hashlib.sha256(llvmlite.__version__.encode())
-    digest.update(repr([getattr(numba.config, name, None) for name in SETTINGS]).encode())
+    digest.update(repr([getattr(numba.config, name, None) for name in NUMBA_SETTINGS]).encode())
     try:
         for path in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    except OSError:  # in a zip, or without sources, where Numba keeps nothing
+    except OSError:  # in a zip file or without sources, where Numba caches nothing
         return "unknown"
     return digest.hexdigest()[:12]
 
 
-def _survive(cache: Any) -> None:
-    """Let a damaged or unwritable cache cost the time of compilation, and nothing else."""
-    if not hasattr(cache, "load_overload"):  # without the JIT there is none
+def _tolerate_faults(cache: Any) -> None:
+    """Make reads and writes of a damaged or unwritable cache fall back to compilation."""
+    if not hasattr(cache, "load_overload"):  # the JIT is off
         return
     load, save = cache.load_overload, cache.save_overload
 
     def load_overload(*arguments: Any) -> Any:
         try:
             return load(*arguments)
-        except Exception as error:  # a file that is cut off fails in any way that pickle can
-            LOG.info("a damaged kernel in Numba's cache is compiled anew: %r", error)
+        except Exception as error:  # a truncated pickle may raise anything
+            LOG.info("a damaged kernel in Numba's cache is compiled again: %r", error)
             try:
-                cache.flush()  # so that the next process finds a whole one
+                cache.flush()  # so that the next process finds a sound file
             except OSError as problem:
-                _say_uncached(str(problem))
+                _warn_uncached(str(problem))
             return None
 
     def save_overload(*arguments: Any) -> None:
         try:
             save(*arguments)
         except Exception as error:
-            _say_uncached(str(error))
+            _warn_uncached(str(error))
 
     cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 @functools.cache
-def _say_uncached_once() -> None:
+def _warn_uncached_once() -> None:
     LOG.warning(
-        "kernels cannot be kept in Numba's cache, so that each process compiles them again, which takes "
-        "seconds; NUMBA_CACHE_DIR may name a folder that can be written"
+        "Numba's cache cannot be written, so each process compiles its kernels again, which takes seconds; "
+        "set NUMBA_CACHE_DIR to a writable folder"
     )
 
 
-def _say_uncached(reason: str) -> None:
-    """Say once in a process that kernels are not kept."""
+def _warn_uncached(reason: str) -> None:
+    """Warn once per process that kernels are not cached."""
     LOG.info("no cache: %s", reason)
-    _say_uncached_once()
+    _warn_uncached_once()

@@ -1,4 +1,4 @@
-"""Laying ratings out tile by tile: a counting sort, and a shuffle within each tile on the way."""
+"""Sorting ratings into tiles: a counting sort that shuffles each tile on the way."""
 
 from typing import Any, NamedTuple
 
@@ -10,25 +10,25 @@ from mfkernel.kernels.sgd import Tiles
 
 
 class Grid(NamedTuple):
-    """Which tile a rating belongs to.
+    """The tile of each rating.
 
     Attributes
     ----------
-    users
-        (n_used_users,) the row of the matrix that stands at each place.
+    user_order
+        (n_used_users,) users, in the order of the tile rows.
     user_starts
-        (n_user_tiles + 1,) tile row a holds the places ``user_starts[a]:user_starts[a + 1]``.
-    item_tiles, item_places
-        (n_items,) tile column of each item, and its place in there.
-    numbers
-        (n_user_tiles, n_item_tiles) number of each tile, in the order in which they are stored.
+        (n_user_tiles + 1,) tile row a has the users ``user_order[user_starts[a]:user_starts[a + 1]]``.
+    item_tiles, item_offsets
+        (n_items,) tile column of each item, and its offset in that column.
+    tile_numbers
+        (n_user_tiles, n_item_tiles) number of each tile in storage order.
     """
 
-    users: NDArray[np.int64]
+    user_order: NDArray[np.int64]
     user_starts: NDArray[np.int64]
     item_tiles: NDArray[np.int32]
-    item_places: NDArray[np.uint16]
-    numbers: NDArray[np.int64]
+    item_offsets: NDArray[np.uint16]
+    tile_numbers: NDArray[np.int64]
 
 
 @jit
@@ -42,9 +42,9 @@ def count_tiles(
 ) -> None:
     """Count the ratings of each tile in the tile rows ``first:last`` into ``counts``, (n_tiles,) zeros."""
     for a in range(first, last):
-        for u in grid.users[grid.user_starts[a] : grid.user_starts[a + 1]]:
+        for u in grid.user_order[grid.user_starts[a] : grid.user_starts[a + 1]]:
             for n in range(indptr[u], indptr[u + 1]):
-                counts[grid.numbers[a, grid.item_tiles[indices[n]]]] += 1
+                counts[grid.tile_numbers[a, grid.item_tiles[indices[n]]]] += 1
 
 
 @jit
@@ -60,26 +60,26 @@ def fill_tiles(
     filled: NDArray[np.int64],
     tiles: Tiles,
 ) -> None:
-    """Write the ratings of the tile rows ``first:last`` into their tiles, row by row or in random order.
+    """Write the ratings of the tile rows ``first:last`` to their tiles, row by row or in random order.
 
-    To shuffle, each rating takes the place of a random one of those that its tile has so far, which moves to
-    the end: so all orders are equally likely (the "inside-out" Fisher-Yates shuffle), and depend on ``seed``
-    and the place of each rating alone. A random order breaks the chain in which each update waits for the
-    last one of the same row: at k = 16 it is nearly twice as fast as rows in turn.
+    The shuffle is the "inside-out" Fisher-Yates shuffle: each rating takes the position of a random rating of
+    its tile, which moves to the end. All orders are equally likely. They depend on ``seed`` and the positions
+    of ratings only. A random order breaks the chain in which each update waits for the last update of the
+    same row: at k = 16 it is nearly twice as fast as row order.
 
     Parameters
     ----------
     filled
-        (n_tiles,) zeros; becomes the number of ratings in each tile.
+        (n_tiles,) zeros; overwritten with the number of ratings in each tile.
     tiles
-        ``starts`` as counted; ``users``, ``items`` and ``values`` are written.
+        ``starts`` are the cumulated counts; ``users``, ``items`` and ``values`` are overwritten.
     """
     for a in range(first, last):
-        for place in range(grid.user_starts[a], grid.user_starts[a + 1]):
-            u = grid.users[place]
+        for position in range(grid.user_starts[a], grid.user_starts[a + 1]):
+            u = grid.user_order[position]
             for n in range(indptr[u], indptr[u + 1]):
                 i = indices[n]
-                tile = grid.numbers[a, grid.item_tiles[i]]
+                tile = grid.tile_numbers[a, grid.item_tiles[i]]
                 count = filled[tile]
                 filled[tile] = count + 1
                 end = tiles.starts[tile] + count
@@ -87,14 +87,14 @@ def fill_tiles(
                 tiles.users[end] = tiles.users[here]
                 tiles.items[end] = tiles.items[here]
                 tiles.values[end] = tiles.values[here]
-                tiles.users[here] = place - grid.user_starts[a]
-                tiles.items[here] = grid.item_places[i]
+                tiles.users[here] = position - grid.user_starts[a]
+                tiles.items[here] = grid.item_offsets[i]
                 tiles.values[here] = values[n]
 
 
 @inlined
 def random_below(bound: int, seed: int, counter: int) -> int:
-    """Return a number below ``bound`` (at most 2³²) that depends on seed and counter alone.
+    """Return a random number below ``bound`` (at most 2³²) that depends only on seed and counter.
 
     The finalizer of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
     OOPSLA 2014.

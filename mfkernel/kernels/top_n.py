@@ -1,4 +1,4 @@
-"""The products of some rows with all items, and which of them are the greatest."""
+"""The products of rows with all items: the n greatest, and the ranks of held-out items."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from mfkernel.kernels.jit import inlined, jit
 
-GROUP = 4  # rows that are multiplied at a time, and coordinates
+ROWS_PER_GROUP = 4  # rows, and coordinates, per step of the product
 
 
 @inlined
-def multiply(X: NDArray[Any], panel: NDArray[Any], scores: NDArray[Any]) -> None:
-    """Set ``scores`` (4, w) to the product of X (4, d) and a panel (d, w), d being a multiple of 4.
+def score_panel(X: NDArray[Any], panel: NDArray[Any], scores: NDArray[Any]) -> None:
+    """Set ``scores`` (4, w) to the product of X (4, d) and a panel (d, w), where d is a multiple of 4.
 
-    Sixteen products for each number that is stored. The order of the sums is the same for every row, so that
-    a score does not depend on the rows beside it.
+    Each store adds four products to a score. The order of sums is the same for every row, so a score does not
+    depend on the rows beside it.
     """
     s0, s1, s2, s3 = scores[0], scores[1], scores[2], scores[3]
     scores[:] = 0
-    for f in range(0, panel.shape[0] // GROUP * GROUP, GROUP):
+    for f in range(0, panel.shape[0] // ROWS_PER_GROUP * ROWS_PER_GROUP, ROWS_PER_GROUP):
         y0, y1, y2, y3 = panel[f], panel[f + 1], panel[f + 2], panel[f + 3]
         a0, a1, a2, a3 = X[0, f], X[0, f + 1], X[0, f + 2], X[0, f + 3]
         b0, b1, b2, b3 = X[1, f], X[1, f + 1], X[1, f + 2], X[1, f + 3]
@@ -33,8 +33,8 @@ def multiply(X: NDArray[Any], panel: NDArray[Any], scores: NDArray[Any]) -> None
 
 
 @inlined
-def copy(X: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy X to the upper left of an array that is no smaller; ``out[:] = X`` takes seconds to compile."""
+def copy_block(X: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy X to the upper left of ``out``, which is no smaller; ``out[:] = X`` takes seconds to compile."""
     for r in range(X.shape[0]):
         for f in range(X.shape[1]):
             out[r, f] = X[r, f]
@@ -42,13 +42,13 @@ def copy(X: NDArray[Any], out: NDArray[Any]) -> None:
 
 @inlined
 def is_worse(score: Any, item: int, other_score: Any, other_item: int) -> bool:
-    """Whether an item comes after another: its score is lower, or the same and its number higher."""
+    """Return whether an item ranks below another: by a lower score, or the same score and a higher number."""
     return bool(score < other_score or (score == other_score and item > other_item))
 
 
 @inlined
 def sift_down(scores: NDArray[Any], items: NDArray[Any], size: int, score: Any, item: Any) -> None:
-    """Put an item in place of the root of a heap whose root is the worst, and restore the heap."""
+    """Replace the root of a heap, its worst item, and restore the heap."""
     at = 0
     while True:
         child = 2 * at + 1
@@ -65,7 +65,7 @@ def sift_down(scores: NDArray[Any], items: NDArray[Any], size: int, score: Any, 
 
 
 @inlined
-def mask(
+def mask_scores(
     scores: NDArray[Any],
     start: int,
     n_items: int,
@@ -75,9 +75,19 @@ def mask(
     allowed: NDArray[np.bool_] | None,
     mark: Any,
 ) -> int:
-    """Set the scores of what is not to be counted to ``mark``; return the first exclusion of the next panel.
+    """Set the scores of items that are no candidates to ``mark``.
 
-    ``scores`` are those of items ``start`` and further; beyond ``n_items`` there are none.
+    Parameters
+    ----------
+    scores
+        (w,) scores of the items from ``start`` on; those from ``n_items`` on are padding.
+    excluded, at, stop
+        excluded items, sorted: those of this row from here on are ``excluded[at:stop]``.
+
+    Returns
+    -------
+    int
+        position of the first excluded item beyond these scores.
     """
     width = scores.size
     while at < stop and excluded[at] < start + width:
@@ -105,45 +115,45 @@ def top_n_span(
     items: NDArray[np.int32],
     scores: NDArray[Any],
 ) -> None:
-    """Find the greatest products of rows ``first`` to ``last`` of X with all items.
+    """Find the n greatest products of each of the rows ``first:last`` of X with all items.
 
     Parameters
     ----------
     X
-        (s, d).
+        (s, d) rows.
     panels
-        (n_panels, d rounded up to 4, w): items ``w p`` and further are the columns of panel p.
+        (n_panels, d rounded up to 4, w) the columns of panel p are the items from ``w p`` on.
     bounds, excluded
-        (s + 1,) and (nnz,): row u leaves out the items ``excluded[bounds[u]:bounds[u + 1]]``, sorted.
+        (s + 1,), (nnz,) the items ``excluded[bounds[u]:bounds[u + 1]]``, sorted, are no candidates of row u.
     allowed
-        (n_items,) which items may be found, or None for all.
+        (n_items,) mask of the candidates, or None for all.
     items, scores
-        (s, n), full of -1 and -inf; become heaps and then sorted, best first.
+        (s, n) full of -1 and -inf; overwritten, best first.
     """
     n_panels, d, width = panels.shape
     nothing, n = X.dtype.type(-np.inf), items.shape[1]
-    count = -(-(last - first) // GROUP) * GROUP
+    count = -(-(last - first) // ROWS_PER_GROUP) * ROWS_PER_GROUP
     rows = np.zeros((count, d), X.dtype)
-    copy(X[first:last], rows)
-    part = np.empty((GROUP, width), X.dtype)
+    copy_block(X[first:last], rows)
+    part = np.empty((ROWS_PER_GROUP, width), X.dtype)
     cursors = bounds[first:last].copy()
     for p in range(n_panels):
         start = p * width
-        for group in range(0, count, GROUP):
-            multiply(rows[group : group + GROUP], panels[p], part)
-            for r in range(min(GROUP, last - first - group)):
+        for group in range(0, count, ROWS_PER_GROUP):
+            score_panel(rows[group : group + ROWS_PER_GROUP], panels[p], part)
+            for r in range(min(ROWS_PER_GROUP, last - first - group)):
                 u, row = first + group + r, part[r]
                 at, stop = cursors[group + r], bounds[u + 1]
-                cursors[group + r] = mask(row, start, n_items, excluded, at, stop, allowed, nothing)
+                cursors[group + r] = mask_scores(row, start, n_items, excluded, at, stop, allowed, nothing)
                 heap, numbers = scores[u], items[u]
                 worst = heap[0]
                 for j in range(width):
-                    if row[j] > worst:  # of equal scores, the one met first has the lower number
+                    if row[j] > worst:  # an equal score would have a higher number
                         sift_down(heap, numbers, n, row[j], np.int32(start + j))
                         worst = heap[0]
     for u in range(first, last):
         heap, numbers = scores[u], items[u]
-        for size in range(n - 1, 0, -1):  # the worst of all to the end, and so on
+        for size in range(n - 1, 0, -1):  # heap sort: the worst item goes to the end
             score, item = heap[size], numbers[size]
             heap[size], numbers[size] = heap[0], numbers[0]
             sift_down(heap, numbers, size, score, item)
@@ -161,35 +171,39 @@ def ranks_span(
     allowed: NDArray[np.bool_] | None,
     held_bounds: NDArray[np.int64],
     held_out: NDArray[Any],
-    places: NDArray[np.int64],
+    ranks: NDArray[np.int64],
     below: NDArray[np.int64],
     equal: NDArray[np.int64],
     candidates: NDArray[np.int64],
 ) -> None:
-    """Find the places of held-out items among all candidates of rows ``first`` to ``last`` of X.
+    """Find the ranks of held-out items among all candidates of the rows ``first:last`` of X.
 
     Parameters
     ----------
     held_bounds, held_out
-        (s + 1,) and (nnz,): row u has the held-out items ``held_out[held_bounds[u]:held_bounds[u + 1]]``.
-    places, below, equal
-        (nnz,) how many candidates come before each, in the order of ``top_n_span``; have a lower score; have
-        the same.
+        (s + 1,), (nnz,) row u has the held-out items ``held_out[held_bounds[u]:held_bounds[u + 1]]``.
+    ranks
+        (nnz,) overwritten: number of candidates before each held-out item, in the order of ``top_n_span``.
+    below, equal
+        (nnz,) overwritten: number of candidates with a lower score, and of others with the same score.
     candidates
-        (s,) how many candidates each row has.
+        (s,) overwritten: number of candidates of each row.
 
     The other parameters are those of ``top_n_span``.
     """
     n_panels, d, width = panels.shape
     none = X.dtype.type(np.nan)
-    rows = np.zeros((GROUP, d), X.dtype)
-    part, all_scores = np.empty((GROUP, width), X.dtype), np.empty((GROUP, n_panels * width), X.dtype)
-    for group in range(first, last, GROUP):
-        size = min(GROUP, last - group)
-        copy(X[group : group + size], rows)
+    rows = np.zeros((ROWS_PER_GROUP, d), X.dtype)
+    part, all_scores = (
+        np.empty((ROWS_PER_GROUP, width), X.dtype),
+        np.empty((ROWS_PER_GROUP, n_panels * width), X.dtype),
+    )
+    for group in range(first, last, ROWS_PER_GROUP):
+        size = min(ROWS_PER_GROUP, last - group)
+        copy_block(X[group : group + size], rows)
         for p in range(n_panels):
-            multiply(rows, panels[p], part)
-            copy(part, all_scores[:, p * width : (p + 1) * width])
+            score_panel(rows, panels[p], part)
+            copy_block(part, all_scores[:, p * width : (p + 1) * width])
         for r in range(size):
             u, row = group + r, all_scores[r]
             for j in range(n_items):
@@ -199,7 +213,7 @@ def ranks_span(
             own = np.empty(stop - start, X.dtype)
             for n in range(start, stop):
                 own[n - start] = row[held_out[n]]
-            mask(row, 0, n_items, excluded, bounds[u], bounds[u + 1], allowed, none)
+            mask_scores(row, 0, n_items, excluded, bounds[u], bounds[u + 1], allowed, none)
             for n in range(start, stop):
                 row[held_out[n]] = own[n - start]
             total = 0
@@ -213,6 +227,6 @@ def ranks_span(
                     same += row[j] == score
                 for j in range(held_out[n]):
                     same_before += row[j] == score
-                places[n] = above + same_before
+                ranks[n] = above + same_before
                 equal[n] = same - 1
                 below[n] = total - above - same

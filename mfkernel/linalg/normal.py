@@ -1,4 +1,4 @@
-"""Exact solution of rows of one side of the factorization, given the other side."""
+"""Solving rows of one side of the factorization, given the other side; Gram matrices."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,30 +9,30 @@ from numpy.typing import NDArray
 
 from mfkernel._support.arrays import frozen
 from mfkernel.engines.threads import Task, ThreadEngine
-from mfkernel.linalg.rows import padded
+from mfkernel.linalg.rows import pad_rows, padded_rank
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.normal import Known, Objective, Solver
+    from mfkernel.kernels.row_problem import Objective, RowProblem, Solver
 
-WORK = 4e7  # multiply-adds of a task, about a millisecond
-FLOOR = 1e-10  # the least λ, as a part of the mean diagonal of the Gram matrix: no system is singular
-BLOCK = 64  # coordinates that the subspace solver takes at a time
-STEPS = 3  # of conjugate gradients, each time that a row is solved
-PASSES = 20  # of Newton's method, roughly
-GRAM_ROWS = 2**11  # of a task that sums squares of rows
+MULTIPLY_ADDS_PER_TASK = 4e7  # about a millisecond
+MIN_RIDGE = 1e-10  # least λ c, relative to the mean diagonal of the Gram matrix: no system is singular
+SUBSPACE_COORDINATES = 64  # coordinates per block of the subspace solver
+CG_STEPS = 3  # steps of conjugate gradients per row and half of an epoch
+EXPECTED_NEWTON_STEPS = 20  # steps of Newton's method per row, to estimate its work
+GRAM_ROWS_PER_TASK = 2**11  # rows of Y per task of :func:`gram`
 
 
 class Penalty(NamedTuple):
-    """What holds the solution of a row down, each times the row's scale.
+    """The penalties of a row; its scale multiplies each.
 
     Attributes
     ----------
     reg, bias_reg
         λ of ½ λ‖x‖² and λ_b of ½ λ_b b².
     l1
-        λ₁ of λ₁‖x‖₁; the bias is free of it.
+        λ₁ of λ₁‖x‖₁; it does not apply to the bias.
     nonnegative
-        whether x ≥ 0; the bias is free.
+        whether x ≥ 0; the bias may be negative.
     """
 
     reg: float
@@ -42,9 +42,15 @@ class Penalty(NamedTuple):
 
 
 class Implicit(NamedTuple):
-    """What feedback is worth: a stored strength r weighs 1 + αr as a 1, and any other cell w₀ as a 0.
+    """The weights of implicit feedback.
 
-    ``observed`` is the 1 of 1 + αr: all three may be in another unit.
+    A stored entry of strength r counts as a 1 with the weight 1 + αr, any other cell as a 0 with the weight
+    w₀. All weights may be divided by a common unit; then ``observed`` is one over it.
+
+    Attributes
+    ----------
+    alpha, unobserved, observed
+        α, w₀, and the 1 of 1 + αr.
     """
 
     alpha: float = 1.0
@@ -68,55 +74,56 @@ def solve_rows(
     huber_delta: float = 1.0,
     implicit: Implicit | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    r"""Find the factors x and the bias b of each row that minimize its objective exactly.
+    r"""Find the factors x and the bias b of each row that minimize its objective.
 
     .. math::
         \sum_n w_n \ell(r_n, \text{base}_i + b + x \cdot y_i) + c \left[ \tfrac{\lambda}{2} \lVert x \rVert^2
         + \tfrac{\lambda_b}{2} b^2 + \lambda_1 \lVert x \rVert_1 \right]
 
-    Rows do not depend on one another: the result is the same, bit by bit, on any number of threads. A row is
-    not interrupted.
+    Rows do not depend on one another, so the result is the same, bit by bit, on any number of threads. A row
+    is not interrupted.
 
     Parameters
     ----------
     indptr, indices, values
-        (s + 1,) int64, (nnz,), (nnz,) CSR matrix of the ratings; finite, and 0 or 1 if the loss is logistic.
+        (s + 1,) int64, (nnz,), (nnz,) CSR matrix of the ratings: finite values, and 0 or 1 if the loss is
+        logistic.
     Y
-        (n_items, k) the other side, float32 or float64.
+        (n_items, k) factors of the other side, float32 or float64.
     base
-        (n_items,) what is predicted without the row: the mean and the bias of the other side, or zeros; None
-        is zeros.
+        (n_items,) score of each item at x = 0 and b = 0: mean and bias of the other side. Default: zeros.
     scale
         (s,) c of each row.
     penalty
         λ, λ_b, λ₁ and whether x ≥ 0.
     engine
-        runs the rows, cut into tasks of equal work.
+        runs the rows, in tasks of equal work.
     weights
-        (nnz,) how often each rating counts, or None.
+        (nnz,) weight of each rating. Default: 1.
     biased
-        whether there is a b.
+        whether rows have a bias b.
     loss
-        ``"squared"``, ½ e²; ``"absolute"``, \|e\|, of which the last millionth part is rounded off;
-        ``"huber"``, ½ e² up to \|e\| = δ and straight beyond; ``"logistic"``, the cross-entropy of σ(score).
+        ``"squared"``: ½ e². ``"absolute"``: \|e\|, smoothed to √(e² + ε²) with ε a millionth of the mean
+        \|e\|. ``"huber"``: ½ e² up to \|e\| = δ, linear beyond. ``"logistic"``: the cross-entropy of σ(z).
     huber_delta
         δ, positive.
     implicit
-        if the values are strengths of feedback, what they are worth: then the sum is over all items, of
-        ½ (1 + αr) (1 - x·y)² where there is one, and ½ w₀ (x·y)² elsewhere.
+        weights of implicit feedback, if the values are its strengths. The loss is then ½ (1 + αr) (1 - x·y)²
+        for stored entries, and ½ w₀ (x·y)² for all other items.
 
     Returns
     -------
     X, bias
-        (s, k), (s,) of Y's dtype, computed in float64. Zeros where a row has no ratings, or none with weight,
-        and as biases if there are none. Where λ = 0 leaves more than one solution, that of least norm but for
-        rounding: no step is computed with a λ below 1e-10 times the mean square of the coordinates of Y.
+        (s, k), (s,) of Y's dtype, computed in float64. They are zero for rows without ratings of positive
+        weight; biases are zero unless ``biased``. If λ = 0 leaves more than one solution, X is the one of
+        least norm, up to rounding: each step takes a λ of at least 1e-10 times the mean diagonal of the Gram
+        matrix.
     """
-    from mfkernel.kernels import normal as ridge
+    from mfkernel.kernels.row_problem import RowProblem
 
-    k, rows, dtype = Y.shape[1], padded(Y), np.dtype(np.float64)
+    k, rows, dtype = Y.shape[1], pad_rows(Y), np.dtype(np.float64)
     X, bias = np.zeros((indptr.size - 1, k), Y.dtype), np.zeros(indptr.size - 1, Y.dtype)
-    known = ridge.Known(
+    problem = RowProblem(
         frozen(indptr),
         frozen(indices),
         frozen(values),
@@ -126,45 +133,41 @@ def solve_rows(
         frozen(np.ascontiguousarray(scale, dtype)),
         None if implicit is None else frozen(implicit.unobserved * gram(rows, engine, dtype)),
     )
-    objective = objective_of(k, penalty, biased, loss, huber_delta, implicit, FLOOR)
-    run_rows(known, objective, solver_of("cholesky", k), X, bias if biased else None, engine)
+    objective = make_objective(k, penalty, biased, loss, huber_delta, implicit, MIN_RIDGE)
+    solve_all_rows(problem, objective, make_solver("cholesky", k), X, bias if biased else None, engine)
     return X, bias
 
 
-def objective_of(
+def make_objective(
     k: int,
     penalty: Penalty,
     biased: bool,
     loss: str = "squared",
     huber_delta: float = 1.0,
     implicit: Implicit | None = None,
-    floor: float = 0.0,
+    min_ridge: float = 0.0,
     bias_unit: float = 1.0,
 ) -> "Objective":
-    """Say what rows minimize, in numbers that kernels take.
+    """Return the objective in the form that kernels take; arguments as for :func:`solve_rows`.
 
-    ``bias_unit``, the square root of the ratings' standard deviation, is the size of a factor: conjugate
-    gradients, whose steps depend on it, measure biases so.
+    The steps of conjugate gradients depend on the unit of biases. ``bias_unit``, the square root of the
+    standard deviation of the ratings, is the typical size of a factor.
     """
-    from mfkernel.kernels import normal as ridge
+    from mfkernel.kernels.losses import ABSOLUTE, HUBER, IMPLICIT, LOGISTIC, SQUARED
+    from mfkernel.kernels.row_problem import Objective
 
     weights = implicit or Implicit()
-    kinds = {
-        "squared": ridge.SQUARED,
-        "absolute": ridge.ABSOLUTE,
-        "huber": ridge.HUBER,
-        "logistic": ridge.LOGISTIC,
-    }
-    return ridge.Objective(
+    kinds = {"squared": SQUARED, "absolute": ABSOLUTE, "huber": HUBER, "logistic": LOGISTIC}
+    return Objective(
         k,
-        kinds[loss] if implicit is None else ridge.IMPLICIT,
+        kinds[loss] if implicit is None else IMPLICIT,
         float(huber_delta),
         biased,
         float(penalty.reg),
         float(penalty.bias_reg),
         float(penalty.l1),
         bool(penalty.nonnegative),
-        floor,
+        min_ridge,
         float(weights.alpha),
         float(weights.unobserved),
         float(weights.observed),
@@ -172,20 +175,20 @@ def objective_of(
     )
 
 
-def solver_of(name: str, k: int) -> "Solver":
-    """Return what a solver of ``SOLVERS`` is to the kernel, for rows of rank k."""
-    from mfkernel.kernels.normal import Solver
+def make_solver(name: str, k: int) -> "Solver":
+    """Return the settings of a solver for rows of rank k: ``"cholesky"``, ``"cg"`` or ``"subspace"``."""
+    from mfkernel.kernels.row_problem import Solver
 
-    rank = padded(np.empty((0, k))).shape[1]
+    rank = padded_rank(k)
     if name == "cg":
-        return Solver(rank, STEPS, True)
+        return Solver(rank, CG_STEPS, True)
     if name == "subspace":
-        return Solver(min(BLOCK, rank), 0, True)
+        return Solver(min(SUBSPACE_COORDINATES, rank), 0, True)
     return Solver(rank, 0, False)
 
 
-def run_rows(
-    known: "Known",
+def solve_all_rows(
+    problem: "RowProblem",
     objective: "Objective",
     solver: "Solver",
     X: NDArray[Any],
@@ -193,70 +196,81 @@ def run_rows(
     engine: ThreadEngine,
     measure: bool = False,
 ) -> tuple[NDArray[np.bool_], float]:
-    """Solve all rows in place; return which equations were singular, and the loss if it is to be measured."""
-    from mfkernel.kernels import normal as ridge
-
+    """Solve all rows in place; return which rows had singular equations, and the loss if ``measure``."""
     failed = np.zeros(len(X), np.bool_)
-    squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
     kernel = _kernel(objective, solver)
 
     def solve(span: tuple[int, int], cancelled: Callable[[], bool]) -> float:
-        return kernel(*span, known, objective, solver, X, bias, failed, measure)
+        return kernel(*span, problem, objective, solver, X, bias, failed, measure)
 
-    a_rating, a_row = multiply_adds(solver, objective.k + objective.biased, known.gram is not None)
-    tasks = spans(known.indptr, a_rating, a_row, 1 if squared else PASSES)
-    return failed, sum(engine.run(solve, [Task(span) for span in tasks]))
+    per_rating, per_row = multiply_adds(solver, objective.k + objective.biased, problem.gram is not None)
+    n_steps = 1 if _is_squared(objective) else EXPECTED_NEWTON_STEPS
+    spans = balanced_spans(problem.indptr, per_rating, per_row, n_steps)
+    return failed, sum(engine.run(solve, [Task(span) for span in spans]))
 
 
-def compile_rows(
-    known: "Known",
+def compile_solver(
+    problem: "RowProblem",
     objective: "Objective",
     solver: "Solver",
     X: NDArray[Any],
     bias: NDArray[Any] | None,
     measure: bool,
 ) -> None:
-    """Call the kernel of :func:`run_rows` for no row at all."""
+    """Compile the kernel of :func:`solve_all_rows` by a call for no rows."""
     failed = np.zeros(len(X), np.bool_)
-    _kernel(objective, solver)(0, 0, known, objective, solver, X, bias, failed, measure)
+    _kernel(objective, solver)(0, 0, problem, objective, solver, X, bias, failed, measure)
 
 
 def _kernel(objective: "Objective", solver: "Solver") -> Callable[..., float]:
-    from mfkernel.kernels import normal as ridge
+    if solver.cg_steps:
+        from mfkernel.kernels.cg import cg_span
 
-    if solver.steps:
-        return ridge.approach_span
-    squared = objective.kind in (ridge.SQUARED, ridge.IMPLICIT)
-    return ridge.solve_span if squared else ridge.newton_span
+        return cg_span
+    if _is_squared(objective):
+        from mfkernel.kernels.exact import solve_span
+
+        return solve_span
+    from mfkernel.kernels.newton import newton_span
+
+    return newton_span
+
+
+def _is_squared(objective: "Objective") -> bool:
+    from mfkernel.kernels.losses import IMPLICIT, SQUARED
+
+    return objective.loss in (SQUARED, IMPLICIT)
 
 
 def multiply_adds(solver: "Solver", m: int, all_cells: bool) -> tuple[float, float]:
-    """Return how many a rating takes at least, and how many a row, to solve for m coordinates.
+    """Return the least multiply-adds per rating and per row to solve for m coordinates.
 
-    ``all_cells`` says whether a Gram matrix of all items belongs to the equations.
+    ``all_cells`` says whether the equations have a Gram matrix of all items.
     """
-    of_gram = m * m if all_cells else 0
-    if solver.steps:  # scores and their sums, at the start and in each step
-        return (solver.steps + 1) * 2 * m, (solver.steps + 1) * of_gram
-    block = min(solver.block, m)
-    scores = 2 * m if solver.warm else 0
-    return m * (block + 1) / 2 + scores, m * block**2 / 6 + of_gram
+    gram_product = m * m if all_cells else 0
+    if solver.cg_steps:  # scores and their sums, at the start and in each step
+        return (solver.cg_steps + 1) * 2 * m, (solver.cg_steps + 1) * gram_product
+    block = min(solver.block_size, m)
+    scores = 2 * m if solver.warm_start else 0
+    return m * (block + 1) / 2 + scores, m * block**2 / 6 + gram_product
 
 
-def spans(indptr: NDArray[np.int64], a_rating: float, a_row: float, passes: int) -> list[tuple[int, int]]:
-    """Cut rows into spans of nearly equal work, in multiply-adds; a row is some work in any case."""
-    work = passes * (np.diff(indptr) * (a_rating + 100.0) + a_row + 1000)
+def balanced_spans(
+    indptr: NDArray[np.int64], per_rating: float, per_row: float, n_steps: int
+) -> list[tuple[int, int]]:
+    """Cut rows into spans of nearly equal work, given the multiply-adds per rating, row and step."""
+    work = n_steps * (np.diff(indptr) * (per_rating + 100.0) + per_row + 1000)  # 100, 1000: overheads
     done = np.cumsum(work)
-    n_cuts = int(done[-1] / WORK) if done.size else 0
+    n_cuts = int(done[-1] / MULTIPLY_ADDS_PER_TASK) if done.size else 0
     cuts = np.searchsorted(done, done[-1:] / (n_cuts + 1) * np.arange(1, n_cuts + 1))
     bounds = np.unique(np.concatenate([[0], cuts, [work.size]])).tolist()
     return list(pairwise(bounds))
 
 
 def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray[np.float64]:
-    """Return YᵀY of padded rows Y: sums of some thousand rows in ``dtype``, which are added up in float64.
+    """Return YᵀY of padded rows Y, summed in ``dtype`` per task and in float64 over the tasks.
 
-    The same, bit by bit, on any number of threads.
+    The result is the same, bit by bit, on any number of threads.
     """
     from mfkernel.kernels.normal import gram_span
 
@@ -265,9 +279,11 @@ def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray
     def part(rows: tuple[int, int], cancelled: Callable[[], bool]) -> NDArray[Any]:
         return gram_span(*rows, frozen(Y), dtype.type(1))
 
-    starts = range(0, len(Y), GRAM_ROWS)
+    starts = range(0, len(Y), GRAM_ROWS_PER_TASK)
     total = np.zeros((K, K))
-    for upper in engine.run(part, [Task((start, min(start + GRAM_ROWS, len(Y)))) for start in starts]):
+    for upper in engine.run(
+        part, [Task((start, min(start + GRAM_ROWS_PER_TASK, len(Y)))) for start in starts]
+    ):
         total += upper
     upper = np.triu(total)
     result: NDArray[np.float64] = upper + np.triu(upper, 1).T

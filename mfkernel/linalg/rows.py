@@ -1,30 +1,31 @@
-"""Rows of factors as the kernels take them: padded and aligned."""
+"""Rows of factors in the form that kernels take: padded and aligned."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-PADDING = 8  # coordinates: a row is a whole number of 32-byte vectors in float32
+from mfkernel.kernels import ROW_MULTIPLE
+
+ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register
 
 
 def padded_rank(k: int) -> int:
     """Round k up to whole vectors."""
-    return -(-k // PADDING) * PADDING
+    return -(-k // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Make zeros (n_rows, padded k) that start on a cache line; NumPy promises only 16 bytes."""
-    spare = ALIGNMENT // dtype.itemsize
+    spare = ALIGNMENT_BYTES // dtype.itemsize
     size = n_rows * padded_rank(k)
     buffer = np.zeros(size + spare, dtype)
-    offset = -buffer.ctypes.data % ALIGNMENT // dtype.itemsize
+    offset = -buffer.ctypes.data % ALIGNMENT_BYTES // dtype.itemsize
     return buffer[offset : offset + size].reshape(n_rows, padded_rank(k))
 
 
-def padded(X: NDArray[Any]) -> NDArray[Any]:
-    """Return X (n_rows, k) as such rows, itself if k needs no padding."""
+def pad_rows(X: NDArray[Any]) -> NDArray[Any]:
+    """Return X (n_rows, k) as padded, aligned rows; X itself if it is contiguous and needs no padding."""
     n_rows, k = X.shape
     if k == padded_rank(k) and X.flags.c_contiguous:
         return X

@@ -1,4 +1,4 @@
-"""Exact search for the greatest products of rows, without a table of all products."""
+"""Exact search for the n greatest products of rows, without a table of all products."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from mfkernel._support.arrays import frozen
 from mfkernel.engines.threads import Task, ThreadEngine
 
-WIDTH = 128  # items of a panel: with 64 coordinates, 32 KiB of float32
-WORK = 2e7  # products of a task, about a millisecond
-MOST_ROWS = 64  # of a task: for so many, a panel is loaded once
+ITEMS_PER_PANEL = 128  # items: 32 KiB of float32 per panel at k = 64
+PRODUCTS_PER_TASK = 2e7  # about a millisecond
+MAX_ROWS_PER_TASK = 64  # rows for which a panel is loaded once
 
 Csr = tuple[NDArray[np.int64], NDArray[Any]]
 
 
 class Recommendations(NamedTuple):
-    """What is found for each row, best first.
+    """The items recommended for each row, best first.
 
     Attributes
     ----------
     items
-        Numbers: (n,) of one row; (s, n) of several, masked where nothing is left.
+        Their positions: (n,) for one row; (s, n) for several, masked where no candidate is left.
     scores
-        Of the same shape.
+        Their scores, of the same shape.
     """
 
     items: NDArray[np.int32]
@@ -32,36 +32,37 @@ class Recommendations(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """Where held-out items stand among the candidates of their rows.
+    """The ranks of held-out items among the candidates of their rows.
 
     Attributes
     ----------
-    places, below, equal
-        (nnz,) how many candidates come before each, as :func:`top_n` orders them; have a lower score; have
-        the same.
+    ranks
+        (nnz,) number of candidates before each held-out item, in the order of :func:`top_n`; 0 is the best.
+    below, equal
+        (nnz,) number of candidates with a lower score, and of others with the same score.
     candidates
-        (s,) how many candidates each row has.
+        (s,) number of candidates of each row.
     """
 
-    places: NDArray[np.int64]
+    ranks: NDArray[np.int64]
     below: NDArray[np.int64]
     equal: NDArray[np.int64]
     candidates: NDArray[np.int64]
 
 
 class Panels(NamedTuple):
-    """Items cut into panels, coordinate by coordinate, as the kernels take them."""
+    """The factors of items, in panels that are stored coordinate by coordinate."""
 
     panels: NDArray[Any]
     n_items: int
 
 
-def panels_of(Y: NDArray[Any]) -> Panels:
-    """Lay rows Y (n, d) out for :func:`top_n`; this takes as much memory as they do."""
+def pack_items(Y: NDArray[Any]) -> Panels:
+    """Copy the factors Y (n, d) of items to panels for :func:`top_n`, which take as much memory."""
     n, d = Y.shape
-    panels = np.zeros((-(-n // WIDTH), -(-d // 4) * 4, WIDTH), Y.dtype)
-    for p, start in enumerate(range(0, n, WIDTH)):
-        part = Y[start : start + WIDTH]
+    panels = np.zeros((-(-n // ITEMS_PER_PANEL), -(-d // 4) * 4, ITEMS_PER_PANEL), Y.dtype)
+    for p, start in enumerate(range(0, n, ITEMS_PER_PANEL)):
+        part = Y[start : start + ITEMS_PER_PANEL]
         panels[p, :d, : len(part)] = part.T
     return Panels(panels, n)
 
@@ -77,16 +78,16 @@ def top_n(
 ) -> Recommendations:
     """Find the n items with the greatest products x·y for each row of X (s, d).
 
-    Of equal products the lower number comes first; nan and -inf are never found. Each row's result depends
-    on that row alone, bit by bit. There are no more columns than items; where nothing is left, items are -1
-    and scores nan.
+    Items with equal products are ordered by number; products of nan and -inf are never found. The result of a
+    row depends on that row alone, bit by bit. It has at most as many columns as there are items. Where no
+    candidate is left, items are -1 and scores nan.
 
     Parameters
     ----------
     excluded
-        ``(indptr, indices)`` of a CSR matrix with sorted rows: items that each row of X leaves out.
+        ``(indptr, indices)`` of a CSR matrix with sorted rows: the items to leave out for each row of X.
     allowed
-        (n_items,) mask of the items that may be found.
+        (n_items,) mask of the candidates. Default: all items.
     """
     from mfkernel.kernels.top_n import top_n_span
 
@@ -100,12 +101,11 @@ def top_n(
 
     if size:
         engine.run(search, _tasks(len(X), Y))
-    missing = items < 0
-    scores[missing] = np.nan
+    scores[items < 0] = np.nan
     return Recommendations(items, scores)
 
 
-def ranks(
+def rank_held_out(
     X: NDArray[Any],
     Y: Panels,
     held_out: Csr,
@@ -114,9 +114,9 @@ def ranks(
     excluded: Csr | None = None,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Ranks:
-    """Find where the items ``held_out`` stand for each row of X among all that ``top_n`` would choose from.
+    """Find the ranks of the items ``held_out`` of each row of X among all candidates of :func:`top_n`.
 
-    A held-out item is a candidate even if it is excluded or not allowed; nan counts as the lowest score.
+    A held-out item is a candidate even if it is excluded or not allowed. A score of nan counts as the lowest.
     """
     from mfkernel.kernels.top_n import ranks_span
 
@@ -131,27 +131,28 @@ def ranks(
     return result
 
 
-def ndcg(places: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    r"""Return Σ 1 / log₂(place + 1) of each row's hits over its greatest possible value, (s,).
+def ndcg(ranks: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    r"""Return the NDCG of each row, (s,): Σ 1 / log₂(rank + 2) over its hits, relative to its maximum.
 
     Parameters
     ----------
-    places
-        (nnz,) of the held-out items, 0 for the first.
+    ranks
+        (nnz,) ranks of the held-out items; 0 is the best.
     bounds
         (s + 1,) row u has the items ``bounds[u]:bounds[u + 1]``, at least one.
     n
-        how many places count.
+        number of ranks that count as hits.
 
     References
     ----------
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002; a relevant item
     gains 1, any other 0.
     """
-    n = int(max(1, min(n, np.diff(bounds).max(initial=0) + places.max(initial=0) + 1)))  # no more can count
+    worst = ranks.max(initial=0) + 1
+    n = int(max(1, min(n, np.diff(bounds).max(initial=0) + worst)))  # later ranks cannot count
     gains = 1 / np.log2(np.arange(2, 2 + n))
     best = np.cumsum(gains)[np.minimum(np.diff(bounds), n) - 1]
-    gained = np.where(places < n, gains[np.minimum(places, n - 1)], 0.0)
+    gained = np.where(ranks < n, gains[np.minimum(ranks, n - 1)], 0.0)
     result: NDArray[np.float64] = np.add.reduceat(gained, bounds[:-1]) / best
     return result
 
@@ -159,7 +160,7 @@ def ndcg(places: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArra
 def _arguments(
     X: NDArray[Any], Y: Panels, excluded: Csr | None, allowed: NDArray[np.bool_] | None
 ) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    """Return what both kernels take, in types of which there are few."""
+    """Return the arguments that both kernels take, in few types, so that few versions are compiled."""
     if excluded is None:
         excluded = np.zeros(len(X) + 1, np.int64), np.empty(0, np.int32)
     mask = None if allowed is None else frozen(allowed)
@@ -168,5 +169,5 @@ def _arguments(
 
 
 def _tasks(n_rows: int, Y: Panels) -> list[Task]:
-    step = int(min(MOST_ROWS, max(4, WORK // max(1, Y.panels.size)))) // 4 * 4
+    step = int(min(MAX_ROWS_PER_TASK, max(4, PRODUCTS_PER_TASK // max(1, Y.panels.size)))) // 4 * 4
     return [Task((start, min(start + step, n_rows))) for start in range(0, n_rows, step)]

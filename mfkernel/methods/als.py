@@ -10,18 +10,27 @@ from mfkernel._support.arrays import frozen
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import ThreadEngine
-from mfkernel.linalg.normal import Implicit, Penalty, compile_rows, gram, objective_of, run_rows, solver_of
+from mfkernel.linalg.normal import (
+    Implicit,
+    Penalty,
+    compile_solver,
+    gram,
+    make_objective,
+    make_solver,
+    solve_all_rows,
+)
 from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
 from mfkernel.methods.objective import penalty_scale
 from mfkernel.options import ALS, ImplicitALS, both
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.normal import Known, Objective, Solver
-    from mfkernel.kernels.sgd import Biases, Loss, Model
+    from mfkernel.kernels.losses import Loss
+    from mfkernel.kernels.row_problem import Objective, Solver
+    from mfkernel.kernels.sgd import Biases, Model
 
 Options = ALS | ImplicitALS
-RowProblems = tuple["Known", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
+RowProblems = tuple["RowProblem", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
 
 EPOCHS = 15
 IMPLICIT_REGULARIZATION = 0.01  # per rating
@@ -78,7 +87,7 @@ class ALSTrainer(Trainer[Options]):
         exact = settings.nonnegative or problem.k <= LARGEST_CHOLESKY
         name = settings.solver or ("cholesky" if exact else "cg")
         self.settings = settings.changed(solver=name)
-        self._solver = solver_of(name, problem.k)
+        self._solver = make_solver(name, problem.k)
         self._quiet = 1.0  # what λ is multiplied by where there is little noise
 
     @classmethod
@@ -136,7 +145,7 @@ class ALSTrainer(Trainer[Options]):
         """Compile the kernel of the solver for these options."""
         for side, measure in ((0, False), (1, True)):
             with ThreadEngine(1) as engine:
-                compile_rows(*self._problem(side, engine), measure)
+                compile_solver(*self._problem(side, engine), measure)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Let λ fall with the noise that the residuals, at ``rmse``, show, if it is for us to choose."""
@@ -159,7 +168,9 @@ class ALSTrainer(Trainer[Options]):
                 signs = (2 * random.integers(0, 2, rows.nnz) - 1).astype(rows.dtype)
                 known = known._replace(values=frozen(signs), base=None)
                 free = np.zeros_like(X), None if bias is None else np.zeros_like(bias)
-                _, left = run_rows(known, objective, solver_of("cholesky", self._k), *free, engine, True)
+                _, left = solve_all_rows(
+                    known, objective, make_solver("cholesky", self._k), *free, engine, True
+                )
                 share -= 1 - left / self._total_weight
         return max(share, LEAST_SHARE)
 
@@ -183,11 +194,11 @@ class ALSTrainer(Trainer[Options]):
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
         """What a kernel needs to predict ratings by the parameters as they are."""
         from mfkernel.kernels.sgd import Biases, Model
-        from mfkernel.kernels.vectors import vectors_of
+        from mfkernel.kernels.vectors import rank_token
 
         P, Q, user_bias, item_bias = self.parameters
         number = P.dtype.type
-        model = Model(P, Q, number(0), number(0), number(0), vectors_of(P.shape[1]))
+        model = Model(P, Q, number(0), number(0), number(0), rank_token(P.shape[1]))
         if not self.settings.biases:
             return model, None, None
         return model, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
@@ -209,7 +220,7 @@ class ALSTrainer(Trainer[Options]):
         if self._implicit is not None:  # the minimum where all cells are zeros
             self.parameters[side][self._sides[side].user_counts() == 0] = 0
         known, objective, solver, X, bias = self._problem(side, engine)
-        failed, loss = run_rows(known, objective, solver, X, bias, engine, measure)
+        failed, loss = solve_all_rows(known, objective, solver, X, bias, engine, measure)
         if failed.any():
             if known.scale.dtype == np.float64:
                 less = ", or a smaller alpha" if self._implicit is not None else ""
@@ -221,7 +232,7 @@ class ALSTrainer(Trainer[Options]):
 
     def _problem(self, side: int, engine: ThreadEngine) -> "RowProblems":
         """Return what the kernel takes to solve the users, side 0, or the items."""
-        from mfkernel.kernels.normal import Known
+        from mfkernel.kernels.row_problem import RowProblem
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
         X, Y = (self.parameters.P, self.parameters.Q)[:: -1 if side else 1]
@@ -229,7 +240,7 @@ class ALSTrainer(Trainer[Options]):
         squares = None
         if self._implicit is not None:
             squares = self._implicit.unobserved * gram(Y, engine, Y.dtype)
-        known = Known(
+        known = RowProblem(
             rows.indptr,
             rows.indices,
             rows.values,
@@ -241,7 +252,7 @@ class ALSTrainer(Trainer[Options]):
         )
         reg = self.regularization[side] / self._unit
         penalty = Penalty(reg, self._bias_reg, nonnegative=settings.nonnegative)
-        objective = objective_of(
+        objective = make_objective(
             self._k,
             penalty,
             settings.biases,

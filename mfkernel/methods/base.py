@@ -13,7 +13,8 @@ from mfkernel.methods.schedules.rows import Places
 from mfkernel.options import Settings
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.sgd import Biases, Loss, Model
+    from mfkernel.kernels.losses import Loss
+    from mfkernel.kernels.sgd import Biases, Model
 
 S = TypeVar("S", bound=Settings)
 

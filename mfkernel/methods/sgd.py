@@ -26,7 +26,8 @@ from mfkernel.methods.schedules.rows import MAX_BANDS, RowSchedule, Schedule
 from mfkernel.options import SGD, both
 
 if TYPE_CHECKING:
-    from mfkernel.kernels.sgd import Adaptive, Biases, Loss, Model, Prox
+    from mfkernel.kernels.losses import Loss
+    from mfkernel.kernels.sgd import Adaptive, Biases, Model, Prox
 
 BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
 SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
@@ -168,7 +169,7 @@ class SGDTrainer(Trainer[SGD]):
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set learning rate and λ for an epoch, after one that left the residuals at ``rmse``."""
         from mfkernel.kernels.sgd import Model
-        from mfkernel.kernels.vectors import vectors_of
+        from mfkernel.kernels.vectors import rank_token
 
         P, Q = self.parameters.P, self.parameters.Q
         number, settings = P.dtype.type, self.settings
@@ -179,7 +180,7 @@ class SGDTrainer(Trainer[SGD]):
             small = min(1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0))
         reg_p, reg_q = both(settings.regularization)
         self.regularization = reg_p, reg_q = reg_p * small, reg_q * small
-        vectors = vectors_of(P.shape[1]) if self.schedule.unrolls else ()
+        vectors = rank_token(P.shape[1]) if self.schedule.unrolls else ()
         model = Model(P, Q, number(self.learning_rate), number(reg_p), number(reg_q), vectors)
         self.update = model, self._adaptive(), self._biases(decay), self._loss(), self._prox()
 
@@ -227,7 +228,7 @@ class SGDTrainer(Trainer[SGD]):
         return Biases(number(mean), user_bias, item_bias, number(rate), number(reg))
 
     def _loss(self) -> "Loss | None":
-        from mfkernel.kernels.sgd import ABSOLUTE, HUBER, LOGISTIC, Loss
+        from mfkernel.kernels.losses import ABSOLUTE, HUBER, LOGISTIC, Loss
 
         kinds = {"absolute": ABSOLUTE, "huber": HUBER, "logistic": LOGISTIC}
         if self.settings.loss == "squared":

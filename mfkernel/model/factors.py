@@ -12,7 +12,8 @@ from mfkernel.data.convert import MISSING
 from mfkernel.data.merge import are_rows, is_one_user
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
-from mfkernel.linalg.top_n import Recommendations, panels_of
+from mfkernel.linalg.top_n import Recommendations
+from mfkernel.linalg.top_n import pack_items as panels_of
 from mfkernel.methods.objective import targets
 from mfkernel.model import files
 from mfkernel.model.construct import checked_state

@@ -14,7 +14,7 @@ from mfkernel.data.ids import Ids, Vocabulary
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Implicit, gram
-from mfkernel.linalg.rows import padded
+from mfkernel.linalg.rows import pad_rows
 from mfkernel.linalg.top_n import Panels
 from mfkernel.options import Settings
 from mfkernel.typing import Missing
@@ -225,7 +225,7 @@ class State:
     def item_gram(self) -> NDArray[np.float64]:
         """(k, k) QQᵀ."""
         with ThreadEngine(1) as engine:
-            return gram(padded(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
+            return gram(pad_rows(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
 
     @property
     def user_ids(self) -> Ids:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mfkernel._support.arrays import frozen
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import Task, ThreadEngine
-from mfkernel.linalg.top_n import ndcg, panels_of, ranks
+from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
 from mfkernel.methods.base import Trainer
 from mfkernel.methods.objective import link, prediction
 from mfkernel.model.history import Epoch
@@ -115,8 +115,8 @@ class RankingValidation:
         """Return the record with the NDCG of the ranking as it is now."""
         P, Q = trainer.parameters.P[self._users], trainer.parameters.Q
         rows, seen = ((R.indptr, R.indices) for R in (self._held_out, self._seen))
-        found = ranks(P, panels_of(Q), rows, engine, excluded=seen)
-        return record._replace(validation_ndcg=float(ndcg(found.places, rows[0], PLACES).mean()))
+        found = rank_held_out(P, pack_items(Q), rows, engine, excluded=seen)
+        return record._replace(validation_ndcg=float(ndcg(found.ranks, rows[0], PLACES).mean()))
 
 
 def _placed(rows: NDArray[Any], places: NDArray[np.int64] | slice) -> NDArray[Any]:
