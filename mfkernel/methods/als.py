@@ -26,7 +26,7 @@ from mfkernel.options import ALS, ImplicitALS, both
 
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
-    from mfkernel.kernels.row_problem import Objective, Solver
+    from mfkernel.kernels.row_problem import Objective, RowProblem, Solver
     from mfkernel.kernels.sgd import Biases, Model
 
 Options = ALS | ImplicitALS
