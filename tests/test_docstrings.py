@@ -1,0 +1,160 @@
+"""The docstrings of the public names, checked by numpydoc: a ratchet that may only be tightened.
+
+Each name must have exactly as many faults of a kind as ``ALLOWED`` says. A better docstring therefore lowers
+a number, by ``python -m tests.test_docstrings --update``. Without ``--update``, the command lists all faults.
+"""
+
+import inspect
+import re
+
+import pytest
+from numpydoc.docscrape import NumpyDocString
+from numpydoc.validate import validate
+
+import mfkernel as mf
+from tests.test_words import compare, main
+
+CODES = {
+    "GL08",  # no docstring
+    "SS01",  # no summary
+    "SS03",  # the summary does not end with a full stop
+    "SS06",  # the summary has more than one line
+    "PR01",  # a parameter is not documented
+    "PR02",  # a documented parameter does not exist
+    "PR03",  # the parameters are documented in another order
+    "PR07",  # a parameter has no description
+    "RT01",  # what is returned is not documented
+    "RT03",  # what is returned has no description
+}
+
+ALLOWED: dict[str, int] = {
+    "mfkernel.Explanation PR01": 3,
+    "mfkernel.Factors.expected PR01": 2,
+    "mfkernel.Factors.item_columns PR01": 1,
+    "mfkernel.Factors.item_columns RT01": 1,
+    "mfkernel.Factors.partial_fit RT01": 1,
+    "mfkernel.Factors.rmse PR01": 3,
+    "mfkernel.Factors.save PR01": 2,
+    "mfkernel.Factors.similar_users PR01": 2,
+    "mfkernel.Factors.similar_users RT01": 1,
+    "mfkernel.Factors.user_rows PR01": 1,
+    "mfkernel.Factors.user_rows RT01": 1,
+    "mfkernel.Interrupted PR01": 2,
+    "mfkernel.RankSelection PR01": 2,
+    "mfkernel.RankSelection.plot PR01": 1,
+    "mfkernel.Ratings.hold_out PR01": 3,
+    "mfkernel.Ratings.hold_out RT01": 1,
+    "mfkernel.Ratings.item_counts RT01": 1,
+    "mfkernel.Ratings.of_csr PR01": 5,
+    "mfkernel.Ratings.reshaped PR01": 1,
+    "mfkernel.Ratings.select PR01": 1,
+    "mfkernel.Ratings.select RT01": 1,
+    "mfkernel.Ratings.take_rows PR01": 1,
+    "mfkernel.Ratings.user_counts RT01": 1,
+    "mfkernel.Ratings.with_ids PR01": 2,
+    "mfkernel.Ratings.with_values PR01": 2,
+    "mfkernel.Search PR01": 1,
+    "mfkernel.Settings PR01": 1,
+    "mfkernel.Settings.changed PR01": 1,
+    "mfkernel.cross_validate PR01": 1,
+    "mfkernel.cross_validate PR02": 1,
+    "mfkernel.cross_validate RT01": 1,
+    "mfkernel.grid_search PR01": 1,
+    "mfkernel.grid_search PR02": 1,
+    "mfkernel.load PR01": 1,
+    "mfkernel.load RT01": 1,
+    "mfkernel.metrics.auc PR01": 4,
+    "mfkernel.metrics.mae PR01": 4,
+    "mfkernel.metrics.map_at_n PR01": 5,
+    "mfkernel.metrics.ndcg_at_n PR01": 5,
+    "mfkernel.metrics.precision_at_n PR01": 5,
+    "mfkernel.metrics.r2 PR01": 4,
+    "mfkernel.metrics.recall_at_n PR01": 5,
+    "mfkernel.metrics.rmse PR01": 4,
+    "mfkernel.select_rank PR01": 1,
+    "mfkernel.select_rank PR02": 1,
+}
+
+
+def public_names():
+    """Yield the public functions and classes, with methods, properties and the functions of modules."""
+    for name in mf.__all__:
+        found = getattr(mf, name)
+        if inspect.ismodule(found):
+            for inner, value in vars(found).items():
+                if inspect.isfunction(value) and value.__module__ == found.__name__ and inner[0] != "_":
+                    yield f"mfkernel.{name}.{inner}"
+        else:
+            yield f"mfkernel.{name}"
+            if inspect.isclass(found):
+                for inner, value in vars(found).items():
+                    if inner[0] != "_" and (
+                        callable(value) or isinstance(value, property | classmethod | staticmethod)
+                    ):
+                        yield f"mfkernel.{name}.{inner}"
+
+
+def faults(name):
+    """Yield code and text of each fault in the docstring of a name, one fault per parameter."""
+    result = validate(name)
+    documented = NumpyDocString(result["docstring"] or "")
+    fields = {field for parameter in documented["Attributes"] for field in re.findall(r"\w+", parameter.name)}
+    for code, text in result["errors"]:
+        if code not in CODES:
+            continue
+        if code == "RT01" and documented["Summary"][0].startswith("Return "):
+            continue  # the summary says it
+        if code in ("PR01", "PR02"):
+            for parameter in sorted(set(re.findall(r"'\**(\w+)'", text)) - fields):
+                yield code, f"{name}: {code} {parameter}"
+        else:
+            yield code, f"{name}: {code} {text}"
+
+
+def faults_per_name():
+    """Return the faults of each name and kind that has some."""
+    found = {}
+    for name in public_names():
+        for code, text in faults(name):
+            found.setdefault(f"{name} {code}", []).append(text)
+    return found
+
+
+def test_docstrings__document_parameters_and_results():
+    compare(faults_per_name(), ALLOWED, "python -m tests.test_docstrings")
+
+
+def sample(first, second=None):
+    """Say something.
+
+    Parameters
+    ----------
+    first
+        One.
+    third
+        Three.
+    """
+    return first, second
+
+
+def silent(first): ...
+
+
+@pytest.mark.parametrize(("name", "codes"), [("sample", ["PR01", "PR02", "RT01"]), ("silent", ["GL08"])])
+def test_docstrings__faults_are_found(name, codes):
+    assert sorted(code for code, _ in faults(f"tests.test_docstrings.{name}")) == codes
+
+
+def test_docstrings__public_names_are_found():
+    names = set(public_names())
+    assert {
+        "mfkernel.factorize",
+        "mfkernel.Factors",
+        "mfkernel.Factors.predict",
+        "mfkernel.metrics.rmse",
+    } <= names
+    assert len(names) > 50
+
+
+if __name__ == "__main__":
+    main(__file__, faults_per_name())
