@@ -114,7 +114,11 @@ WORKFLOWS = {
     path.name: path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")
 }
 # what a job may change; none of these runs code of the project or of its dependencies
-WRITERS = {("page.yml", "keep"): {"contents"}, ("page.yml", "deploy"): {"pages", "id-token"}}
+WRITERS = {
+    ("page.yml", "keep"): {"contents"},
+    ("page.yml", "deploy"): {"pages", "id-token"},
+    ("release.yml", "publish"): {"id-token"},
+}
 
 
 def jobs():
