@@ -1,6 +1,6 @@
 """The catalogue: everything that is measured, by names that stay the same over time.
 
-asv, pytest-benchmark, the gate and README's tables all take their cases from ``SUITES``; a new capability
+asv, pytest-benchmark, the gate and the tables all take their cases from ``SUITES``; a new capability
 adds its suite here and nowhere else. A builder gets a case's parameters, which are strings, does the set-up
 and one untimed call, so that kernels are compiled, and returns a function without arguments: what is timed,
 or what returns the figure. Builders take names that are not public from ``private``, and call them by

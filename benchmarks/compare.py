@@ -39,7 +39,7 @@ def main() -> None:
     if data is not None:
         real.check(parser, data, real.FILES, *real.FOLDS)
     if options.store and data is None:
-        parser.error("--store needs --data: README.md shows real ratings, too")
+        parser.error("--store needs --data: docs/benchmarks.md also shows real ratings")
     stored = {"speed": measure_speed(data, options.repeats)}
     print(speed_table(stored["speed"]))
     if data is not None:

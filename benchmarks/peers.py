@@ -271,6 +271,59 @@ def table(stored: results.Stored) -> str:
     return "\n\n".join(texts)
 
 
+# the labelled points of the picture: text, offset in points and alignment, by library, method and settings
+LABELS: dict[tuple[str, str, str], tuple[str, tuple[float, float], str]] = {
+    ("mfkernel", "SGD", "schedule='blocks'"): ("mfkernel", (0, 14), "center"),
+    ("mfkernel", "SGD, with biases", "biases=True"): ("mfkernel, biases", (0, -26), "center"),
+    ("mfkernel", "ALS", "method='als'"): ("mfkernel ALS", (16, -8), "left"),
+    ("libmf", "SGD", "nr_iters=20, lambda_p1=0, lambda_q1=0, lambda_p2=0.04, lambda_q2=0.04"): (
+        *("LIBMF, wheel", (10, -4)),
+        "left",
+    ),
+    ("cornac", "SGD, with biases", "max_iter=20, use_bias=True"): ("cornac, biases", (0, -20), "center"),
+    (
+        "cmfrec",
+        "ALS",
+        "niter=10, lambda_=0.05, scale_lam=True, user_bias=False, item_bias=False, finalize_chol=False, "
+        "precompute_for_predictions=False",
+    ): ("cmfrec ALS", (0, 12), "center"),
+    ("scikit-surprise", "SGD, with biases", "n_epochs=20"): ("Surprise, biases", (10, -4), "left"),
+    ("matrix-factorization", "SGD, with biases", "n_epochs=20, lr=0.001, reg=0.005"): (
+        *("matrix-factorization", (0, -22)),
+        "right",
+    ),
+}
+SUMMARIZED = (  # rows of README's table, by library and method
+    *(("mfkernel", "SGD, with biases"), ("mfkernel", "ALS"), ("mfkernel", "ALS, ranks items")),
+    *(("cornac", "SGD, with biases"), ("cmfrec", "ALS"), ("implicit", "ALS, ranks items")),
+)
+
+
+def is_ours(peer: dict[str, Any]) -> bool:
+    """Whether a stored row is of this library."""
+    return bool(peer["library"].startswith("mfkernel"))
+
+
+def measured(peer: dict[str, Any]) -> list[dict[str, float]]:
+    """Return the fits of a stored row on one thread, or none if they have no error."""
+    fits: list[dict[str, float]] = peer["fits"]["1"]
+    return fits if all("rmse" in fit for fit in fits) else []
+
+
+def summary(stored: results.Stored) -> str:
+    """Return README's table: this library's methods and the best of the others, on the first set."""
+    row, rows = stored["rows"][0], []
+    for library, method in SUMMARIZED:
+        peer = next(x for x in row["peers"] if x["library"].split()[0] == library and x["method"] == method)
+        fits = peer["fits"]["2"]
+        cells = (_median(fits, "seconds", ".3g"), _mean(fits, "rmse"), _mean(fits, "ndcg"))
+        rows.append([peer["library"], peer["method"].replace(", ranks items", ", implicit feedback"), *cells])
+    return (
+        f"{results.table(['library', 'method', 'seconds', 'test RMSE', f'NDCG@{PLACES}'], rows)}\n\n"
+        f"{row['set']}, k = {stored['k']}, 2 threads, {row['splits']}. {stored['machine']}"
+    )
+
+
 def fit_in_turns(
     splits: Callable[[int], Split], k: int, counts: list[int], repeats: int
 ) -> tuple[dict[str, dict[int, list[Figures]]], list[str]]:

@@ -36,7 +36,9 @@ def check(parser: argparse.ArgumentParser, data: Path | None, names: Iterable[st
         parser.error(f"{' and '.join(name for name in names if name in FILES)} need --data FOLDER")
     for file in (*needed, *files):
         if data is not None and not (data / file).is_file():
-            parser.error(f"--data must hold {file}, {data} does not; README.md says which files it takes")
+            parser.error(
+                f"--data must hold {file}, {data} does not; docs/benchmarks.md says which files it takes"
+            )
 
 
 def read(name: str, data: Path) -> mf.Ratings:

@@ -1,4 +1,4 @@
-"""Make README's tables and the pictures anew, from stored results: ``python -m benchmarks.report``.
+"""Generate the tables of docs/benchmarks.md and README, and the pictures: ``python -m benchmarks.report``.
 
 ``compare``, ``roofline`` and ``peers`` store what they measure with ``--store``. With ``--history``, what asv
 measured on this machine is stored first, for the picture of speed and error over the commits.
@@ -10,15 +10,16 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks import als, cases, compare, peers, results, roofline
 
-README = results.ROOT / "README.md"
-TABLES = {
+README, PAGE = results.ROOT / "README.md", results.ROOT / "docs" / "benchmarks.md"
+TABLES = {  # of docs/benchmarks.md; README has the summary
     "speed": compare.speed_table,
     "limit": roofline.table,
     "als": als.table,
@@ -26,7 +27,9 @@ TABLES = {
     "rankings": compare.rankings_table,
     "peers": peers.table,
 }
-STORED = {"limit": "roofline"}  # where the results have another name
+SUMMARY = {"summary": lambda stored: peers.summary(stored)}
+COLORS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:gray")  # of other libraries
+STORED = {"limit": "roofline", "summary": "peers"}  # where the results have another name
 SIZE, K = "ml-1m-like", "32"  # of the history
 ENGINES = ("sequential", "blocks", "blocks, 2 threads")
 ASV = results.ROOT / ".asv" / "results"
@@ -35,7 +38,7 @@ QUICK = f"What the picture shows is measured by: {QUICK_COMMAND}"
 
 
 def main() -> None:
-    """Write README.md and the pictures."""
+    """Write both pages and the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("--history", action="store_true", help="first store what asv measured here")
     parser.add_argument("--machine", help="asv's name of it; by default the one that asv has results of")
@@ -43,7 +46,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.history:
         results.store("history", history(folder_of(options.machine)))
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, tables in ((PAGE, TABLES), (README, SUMMARY)):
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
     options.pictures.mkdir(parents=True, exist_ok=True)
     for name, draw in {"history": draw_history, "peers": draw_peers}.items():
         figure = draw(results.load(name))
@@ -54,9 +58,9 @@ def main() -> None:
             print(path)
 
 
-def with_tables(text: str) -> str:
-    """Return a text with what stands between the two marks of each table made anew."""
-    for name, table in TABLES.items():
+def with_tables(text: str, tables: Mapping[str, Callable[[results.Stored], str]]) -> str:
+    """Return a text with each table, between its two marks, generated from stored results."""
+    for name, table in tables.items():
         start, stop = f"<!-- {name}: python -m benchmarks.report -->\n", f"<!-- end of {name} -->"
         before, rest = text.split(start)
         _, after = rest.split(stop)
@@ -74,7 +78,9 @@ def folder_of(machine: str | None) -> Path:
         machine = platform.node() if platform.node() in names or len(names) != 1 else names[0]
     if machine not in names:
         others = (
-            f"it has results of {', '.join(names)}: say --machine" if names else "run asv as README.md says"
+            f"it has results of {', '.join(names)}: say --machine"
+            if names
+            else "run asv as docs/benchmarks.md says"
         )
         sys.exit(f"asv has no results of {machine} in {ASV}; {others}")
     return ASV / machine
@@ -136,7 +142,8 @@ def asv_figures(measured: dict[str, Any]) -> Iterator[tuple[tuple[str, tuple[str
 def draw_history(stored: results.Stored) -> Any:
     """Draw speed and error by commit, the speed beside the limit of the machine."""
     figure, axes = _pyplot().subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
-    commits = [row["commit"] for row in stored["rows"]]
+    days = (datetime.fromtimestamp(row["date"], UTC) for row in stored["rows"])
+    commits = [f"{day:%Y-%m-%d} {row['commit'][:7]}" for day, row in zip(days, stored["rows"], strict=True)]
     for engine in ENGINES:
         speeds = [_number(row["M ratings/s"][engine]) for row in stored["rows"]]
         axes[0].plot(commits, speeds, "o-", label=engine)
@@ -147,9 +154,11 @@ def draw_history(stored: results.Stored) -> Any:
     ]
     if shares:
         speed, share = shares[-1]
-        axes[0].axhline(speed / share * 100, color="grey", linestyle="--", label="limit of a core")
+        for cores, style in ((1, "--"), (2, ":")):
+            label = f"limit of {cores} core{'s' * (cores - 1)}"
+            axes[0].axhline(cores * speed / share * 100, color="grey", linestyle=style, label=label)
     axes[0].set_ylim(bottom=0)
-    axes[0].set_ylabel("million ratings a second")
+    axes[0].set_ylabel("million ratings per second")
     for schedule in ("sequential", "blocks"):
         errors = [_number(row["RMSE"][schedule]) for row in stored["rows"]]
         axes[1].plot(commits, errors, "o-", label=schedule)
@@ -164,32 +173,30 @@ def draw_history(stored: results.Stored) -> Any:
 
 
 def draw_peers(stored: results.Stored) -> Any:
-    """Draw the seconds of a fit and its error, a point for each library."""
+    """Draw the seconds of a fit and its error, a point per method; a library has one colour, ours red."""
     row = stored["rows"][0]
     figure, ax = _pyplot().subplots(figsize=(9, 5), layout="constrained")
-    for n, peer in enumerate(row["peers"]):
-        fits = peer["fits"]["1"]
-        if any("rmse" not in fit for fit in fits) or not fits:
-            continue
+    found = [(peer, fits) for peer in row["peers"] if (fits := peers.measured(peer))]
+    others = sorted({peer["library"] for peer, _ in found if not peers.is_ours(peer)})
+    for peer, fits in found:
+        ours = peers.is_ours(peer)
+        color = "tab:red" if ours else COLORS[others.index(peer["library"]) % len(COLORS)]
         seconds = statistics.median(fit["seconds"] for fit in fits)
         rmse = statistics.mean(fit["rmse"] for fit in fits)
-        schedule = peer["settings"].partition("schedule=")[2].strip("'")
-        if "ALS" in peer["method"]:
-            schedule = "ALS"
-        ours = peer["library"].startswith("mfkernel")
-        ax.plot(seconds, rmse, "*" if ours else "o", markersize=12 if ours else 7)
-        biases = " with biases" if "with biases" in peer["method"] else ""
-        label = f"{peer['library']} {schedule}{biases}"
-        offset = ((-10, 10), (8, -4), (-10, -16))[n % 3]  # neighbours in turn above, beside and below
-        ax.annotate(label, (seconds, rmse), offset, textcoords="offset points", size=8)
+        ax.plot(seconds, rmse, "*" if ours else "o", markersize=16 if ours else 9, color=color)
+        if label := peers.LABELS.get((peer["library"].split()[0], peer["method"], peer["settings"])):
+            text, offset, align = label
+            near = {"textcoords": "offset points", "ha": align}
+            ax.annotate(text, (seconds, rmse), offset, **near, size=13, color=color)
     ax.set_xscale("log")
     ax.set_xticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5, 10], [f"{tick:g}" for tick in ticks])
-    ax.set_xlabel("seconds of the fit, one thread")
-    ax.set_ylabel("test RMSE")
-    ax.margins(0.2)
+    ax.tick_params(labelsize=12)
+    ax.set_xlabel("seconds of the fit, one thread", size=13)
+    ax.set_ylabel("test RMSE", size=13)
+    ax.margins(0.15)
     ax.grid(alpha=0.3)
-    split = f"{row['train']:,} ratings to learn from"
-    title = f"{row['set']}, {split}, k = {stored['k']}, settings as in README.md"
+    split = f"{row['train']:,} training ratings"
+    title = f"{row['set']}, {split}, k = {stored['k']}, settings as in docs/benchmarks.md"
     ax.set_title(f"{title}\n{stored['machine']}", size=9)
     return figure
 

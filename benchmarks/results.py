@@ -1,4 +1,4 @@
-"""Stored results, which README's tables and the pictures are made of; each says how it was measured."""
+"""Stored results, from which tables and pictures are generated; each says how it was measured."""
 
 import datetime
 import json

@@ -129,19 +129,25 @@ def test_asv__sees_every_suite_once():
     assert "peakmem_fit" in methods
 
 
-def test_readme__has_the_tables_that_the_stored_results_say():
-    text = report.README.read_text(encoding="utf-8")
-    assert report.with_tables(text) == text, "run python -m benchmarks.report"
+PAGES = dict.fromkeys(report.TABLES, (report.PAGE, report.TABLES))
+PAGES |= dict.fromkeys(report.SUMMARY, (report.README, report.SUMMARY))
 
 
-@pytest.mark.parametrize("name", report.TABLES)
-def test_readme__of_other_results_would_be_another(name, tmp_path, monkeypatch):
-    text = report.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize(("path", "tables"), [(report.PAGE, report.TABLES), (report.README, report.SUMMARY)])
+def test_pages__have_the_tables_that_the_stored_results_say(path, tables):
+    text = path.read_text(encoding="utf-8")
+    assert report.with_tables(text, tables) == text, "run python -m benchmarks.report"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages__of_other_results_would_be_others(name, tmp_path, monkeypatch):
+    path, tables = PAGES[name]
+    text = path.read_text(encoding="utf-8")
     folder = shutil.copytree(results.FOLDER, tmp_path / "results")
     monkeypatch.setattr(results, "FOLDER", Path(folder))
     stored = results.load(report.STORED.get(name, name))
     results.store(report.STORED.get(name, name), stored | {"machine": "Another machine."})
-    assert report.with_tables(text) != text
+    assert report.with_tables(text, tables) != text
 
 
 def test_peak__is_what_a_call_adds_to_what_is_held():
@@ -244,11 +250,10 @@ def test_progress__stays_on_one_line_of_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().err == "\r\x1b[Kone\r\x1b[Ktwo\r\x1b[K"
 
 
-def test_readme__says_how_long_each_benchmark_takes():
+def test_page__says_how_long_each_benchmark_takes():
     """And runs what the picture of the history shows."""
-    text = report.README.read_text(encoding="utf-8")
-    section = text.partition("## How fast is it here")[2].partition("## Why")[0]
-    commands = re.findall(r"^\.venv/bin/.*$", section, re.MULTILINE)
+    text = report.PAGE.read_text(encoding="utf-8")
+    commands = re.findall(r"^\.venv/bin/.*$", text, re.MULTILINE)
     assert len(commands) > 12
     for command in commands:
         assert re.search(r"  # .*\b(second|minute|hour)", command), command
@@ -301,7 +306,7 @@ def test_history__finds_the_results_of_the_machine(machine, named, measured_comm
 def test_history__names_the_machines_where_it_cannot_choose(measured_commits, monkeypatch):
     commits, store = measured_commits
     monkeypatch.setattr(report.platform, "node", lambda: "here")
-    with pytest.raises(SystemExit, match="no results of here.*run asv as README"):
+    with pytest.raises(SystemExit, match="no results of here.*run asv as docs/benchmarks.md"):
         report.folder_of(None)
     for machine in ("one", "two"):
         store(machine, commits[0], speed=9.0)

@@ -55,20 +55,20 @@ CODE = re.compile(r"``.+?``|`[^`]+`|\]\([^)]*\)|\w+://\S+")
 BULLET = re.compile(r"(?:[-*+>]|\d+\.|#+) +")
 
 ALLOWED: dict[str, int] = {
-    "README.md": 18,
     "benchmarks/als.py": 2,
     "benchmarks/asv_suites.py": 1,
     "benchmarks/cases.py": 3,
-    "benchmarks/compare.py": 8,
+    "benchmarks/compare.py": 7,
     "benchmarks/gate.py": 5,
     "benchmarks/peers.py": 3,
     "benchmarks/private.py": 1,
     "benchmarks/probes.py": 2,
     "benchmarks/progress.py": 1,
     "benchmarks/questions.py": 2,
-    "benchmarks/report.py": 6,
+    "benchmarks/report.py": 1,
     "benchmarks/roofline.py": 4,
     "docs/architecture.md": 29,
+    "docs/benchmarks.md": 14,
     "mfkernel/_support/arrays.py": 1,
     "mfkernel/_support/checks.py": 1,
     "mfkernel/_support/lazy.py": 1,
