@@ -1,8 +1,8 @@
 """The names of mfkernel that benchmarks use and that are not public: the only place that knows their modules.
 
-The gate runs these benchmarks with the package of an older commit as well. So each name stands here with all
-the modules and names that it has had, the present one first, and is looked up when it is used: a builder that
-an older commit cannot serve takes no other with it.
+The gate runs these benchmarks with the package of an older commit as well. So ``WHERE`` lists all modules and
+names that each has had, the present one first. A name is looked up when it is used: a builder that an older
+commit cannot serve takes no other with it.
 """
 
 import importlib

@@ -19,7 +19,10 @@ def bias_sweep(
     user_bias: NDArray[np.float64],
     item_sums: NDArray[np.float64],
 ) -> None:
-    """Set each b_u to Σ (r - μ - b_i) / (n_u + damping), and add Σ (r - μ - b_u) to ``item_sums``."""
+    """Set the user biases given the item biases, and sum the residuals per item.
+
+    b_u = Σ (r - μ - b_i) / (n_u + damping); Σ (r - μ - b_u) is added to ``item_sums``.
+    """
     for u in range(indptr.size - 1):
         total = 0.0
         for n in range(indptr[u], indptr[u + 1]):

@@ -68,7 +68,7 @@ def cg_span(
 
 @jit
 def cg_row(u: int, problem: RowProblem, objective: Objective, n_steps: int, work: Workspace) -> None:
-    """Take ``n_steps`` steps of conjugate gradients from ``work.x`` towards the solution of row u.
+    """Take steps of conjugate gradients from ``work.x`` to the solution of row u.
 
     Each step passes once over the ratings of the row, and forms no matrix. The bias is in units of
     ``bias_unit``, so that the steps do not depend on the unit of the ratings.
@@ -119,10 +119,11 @@ def hessian_vector_product(
     out: NDArray[Any],
     as_gradient: bool,
 ) -> None:
-    """Set z to v·y of each rating of row u, and add the product of the loss's Hessian and v to ``out``.
+    """Add the product of v and the Hessian of the losses of row u to ``out``.
 
-    The product is Σ h (v·y) y. If ``as_gradient``, z are the whole scores at v, and ``out`` gets Σ g y, the
-    negative gradient at v, instead. ``partial`` is zero before and after.
+    The product is Σ h z y, where z = v·y of each rating; z is overwritten. If ``as_gradient``, z are the
+    whole scores at v, and ``out`` gets the negative gradient Σ g y instead. ``partial`` is zero before and
+    after.
     """
     start, stop, K, Y = problem.indptr[u], problem.indptr[u + 1], problem.Y.shape[1], problem.Y
     indices, zero = problem.indices, problem.scale.dtype.type(0)
@@ -151,7 +152,7 @@ def hessian_vector_product(
 def coefficient(
     problem: RowProblem, objective: Objective, n: int, stop: int, z: Any, as_gradient: bool
 ) -> Any:
-    """Return w h z of rating n, or w g at the score z if ``as_gradient``; zero from ``stop`` on."""
+    """Return w h z of rating n, or w g if ``as_gradient``; zero from ``stop`` on."""
     if n >= stop:
         return type(z)(0)
     g, h = loss_derivatives(objective, float(problem.values[n]), float(z), 0.0)

@@ -14,8 +14,9 @@ PIVOT_TOLERANCE = 30.0  # machine epsilons: pivots below this fraction of their 
 
 @jit
 def cholesky(G: NDArray[Any], m: int, min_pivots: NDArray[Any]) -> bool:
-    """Replace the upper triangle of G[:m, :m] by U, where UᵀU = G, and column m, g, by U⁻ᵀ g.
+    """Replace G[:m, :m] by its Cholesky factor U, and column m, g, by U⁻ᵀ g.
 
+    UᵀU = G; only upper triangles are read and written.
     The diagonal of U is stored inverted, as 1 / U, or 0 where a pivot is not positive. The rows above update
     each group of four rows. Then its triangle is factored, and the rest of its rows is divided by it.
 
@@ -66,7 +67,7 @@ def factor_last_row(G: NDArray[Any], a: int, min_pivots: NDArray[Any]) -> bool:
 
 @inlined
 def factor_four_rows(G: NDArray[Any], a: int, columns: int, min_pivots: NDArray[Any]) -> bool:
-    """Factor rows a to a + 3, which the rows above have updated; return whether all pivots are positive."""
+    """Factor rows a to a + 3; return whether all pivots are positive."""
     l0, l1, l2, l3 = G[a], G[a + 1], G[a + 2], G[a + 3]
     i0 = inverse_pivot(l0[a], min_pivots[a])
     c01, c02, c03 = i0 * l0[a + 1], i0 * l0[a + 2], i0 * l0[a + 3]

@@ -13,10 +13,10 @@ CD_TOLERANCE = 1e-10  # largest change of a coordinate in the last sweep, relati
 
 @jit
 def coordinate_descent(work: Workspace, m: int, k: int, l1: float, nonnegative: bool) -> None:
-    """Find the step s that minimizes ½ sᵀG s - g·s + λ₁‖x + s‖₁, perhaps subject to x + s ≥ 0.
+    """Find the step s that minimizes ½ sᵀG s - g·s + λ₁‖x + s‖₁.
 
-    The bias, coordinate k if there is one, is free of λ₁ and of the constraint. ``work.rhs`` holds g - G s
-    throughout.
+    If ``nonnegative``, x + s ≥ 0. The bias, coordinate k if there is one, is free of λ₁ and of the
+    constraint. ``work.rhs`` holds g - G s throughout.
     """
     G, x, step, g = work.G, work.x, work.step, work.rhs
     tolerance = max(CD_TOLERANCE, 4 * np.finfo(G.dtype).eps)

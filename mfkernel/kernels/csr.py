@@ -17,7 +17,7 @@ def count(keys: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 @jit
 def row_bounds(keys: NDArray[Any], indptr: NDArray[np.int64]) -> None:
-    """Fill ``indptr``, (n_rows + 1,) zeros, with the row pointers of entries grouped by key."""
+    """Write the row pointers of entries grouped by key to ``indptr``, all zeros."""
     count(keys, indptr[1:])
     for row in range(1, indptr.size):
         indptr[row] += indptr[row - 1]
@@ -61,9 +61,9 @@ def transpose(
     out_indices: NDArray[Any],
     out_values: NDArray[Any],
 ) -> None:
-    """Transpose a CSR matrix, whose rows need not be sorted; the rows of the result are.
+    """Transpose a CSR matrix.
 
-    Entries of one cell keep their order.
+    Its rows need not be sorted; those of the result are. Entries of one cell keep their order.
 
     Parameters
     ----------

@@ -42,7 +42,9 @@ def solve_span(
     failed: NDArray[np.bool_],
     measure: bool,
 ) -> float:
-    """Solve rows ``first:last`` of a squared loss, block by block; skip rows without ratings.
+    """Solve rows ``first:last`` of a squared loss, block by block.
+
+    Rows without ratings are skipped.
 
     Parameters
     ----------
@@ -77,9 +79,10 @@ def solve_span(
 def solve_row(
     u: int, problem: RowProblem, objective: Objective, solver: Solver, work: Workspace, measure: bool
 ) -> bool:
-    """Step from ``work.x`` to the solution of row u, block by block; return whether G was positive definite.
+    """Step from ``work.x`` to the solution of row u, block by block.
 
     With λ₁ or x ≥ 0, coordinate descent solves the equations. If ``measure``, ``work.z`` ends as the scores.
+    Return whether all equations were positive definite.
     """
     x, step, K, definite = work.x, work.step, problem.Y.shape[1], True
     init_scores(u, problem, objective, work, solver.warm_start)

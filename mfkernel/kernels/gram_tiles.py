@@ -2,7 +2,7 @@
 
 Each function here is one or two lines of NumPy, which run when the JIT is off. Compiled, they become loops
 over vectors that keep their sums in registers. LLVM's own vectoriser would store the product of each row, and
-check before every loop whether rows overlap, which costs three times as much as the work.
+check before every loop whether rows overlap. That costs three times as much as the work.
 
 A tile is as large as the registers of the processor allow. Its numbers do not depend on its size, as each is
 a sum over the rows of A in order.
@@ -49,12 +49,15 @@ def add_tile(
 
 
 def scale_row(A: NDArray[Any], n: int, Y: NDArray[Any], i: int, first: int, width: int, factor: Any) -> None:
-    """Set ``A[n, :width]`` to ``factor * Y[i, first:first+width]``; width is a multiple of 8."""
+    """Set ``A[n, :width]`` to ``factor * Y[i, first:first+width]``.
+
+    width is a multiple of 8.
+    """
     A[n, :width] = factor * Y[i, first : first + width]
 
 
 def add_rows(out: NDArray[Any], Y: NDArray[Any], rows: Four, first: int, width: int, factors: Four) -> None:
-    """Add to ``out[:width]`` four rows of ``Y[:, first:first+width]``, each times its factor.
+    """Add four rows of ``Y[:, first:first+width]``, times factors, to ``out[:width]``.
 
     width is a multiple of 8.
     """
@@ -63,7 +66,7 @@ def add_rows(out: NDArray[Any], Y: NDArray[Any], rows: Four, first: int, width: 
 
 
 def dot_rows(v: NDArray[Any], Y: NDArray[Any], rows: Four, first: int, width: int) -> Four:
-    """Return the dot products of ``v[:width]`` and four rows of ``Y[:, first:first+width]``.
+    """Return the products of ``v[:width]`` and four rows of ``Y[:, first:first+width]``.
 
     width is a multiple of 8.
     """
@@ -237,7 +240,7 @@ class _Matrix:
         return self._builder.gep(self.data, [self._builder.mul(i, self._stride)])
 
     def load(self, row: Any, at: Any, lanes: int = 0, number: Any = None) -> Any:
-        """Load a number from a row, or a vector of ``lanes``, and convert it to the type ``number``."""
+        """Load a number, or a vector of ``lanes``, from a row, as the type ``number``."""
         pointer = self._builder.gep(row, [at])
         if lanes:
             pointer = self._builder.bitcast(pointer, ir.VectorType(self.number, lanes).as_pointer())
@@ -260,7 +263,7 @@ def _accumulate(builder: Any, pointer: Any, x: Any, y: Any) -> None:
 
 
 def _for_vectors(builder: Any, width: Any, dtype: Any, body: Callable[[Any, int], None]) -> None:
-    """Run ``body(start, lanes)`` for all vectors of full width, and for a last one of eight numbers."""
+    """Run ``body(start, lanes)`` for all full vectors, and a last one of eight numbers."""
     full = VECTOR_BITS // dtype.bitwidth
     whole = builder.and_(width, _INDEX(-full))
     with cgutils.for_range_slice(builder, _INDEX(0), whole, _INDEX(full), _INDEX) as (at, _):

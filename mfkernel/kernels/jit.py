@@ -33,10 +33,11 @@ LOG = logging.getLogger("mfkernel")
 
 
 def jit(function: Kernel) -> Kernel:
-    """Compile ``function`` on its first call, without the GIL, and cache it on disk if possible.
+    """Compile ``function`` on its first call, and cache it on disk if possible.
 
-    Numba finds a cached kernel by its name, its file's content, its types and the processor. The machine code
-    also depends on other files and on options; :func:`stamp` makes these part of the name.
+    It runs without the GIL. Numba finds a cached kernel by its name, its file's content, its types and the
+    processor. The machine code also depends on other files and on options; :func:`stamp` makes these part of
+    the name.
     """
     function.__qualname__ += f".{stamp()}"
     try:
@@ -55,10 +56,11 @@ def inlined(function: Kernel) -> Kernel:
 
 @functools.cache
 def stamp() -> str:
-    """Return a hash of everything that machine code depends on and that Numba's cache does not check.
+    """Return a hash of what Numba's cache does not check but machine code depends on.
 
-    It covers the sources of all kernels (and so the options in this file), the version of llvmlite, and the
-    settings of Numba that change machine code. Kernels may therefore call one another across files.
+    It covers the sources of all kernels, and so the options in this file. It also covers the version of
+    llvmlite and the settings of Numba that change machine code. Kernels may therefore call one another across
+    files.
     """
     digest = hashlib.sha256(llvmlite.__version__.encode())
     digest.update(repr([getattr(numba.config, name, None) for name in NUMBA_SETTINGS]).encode())

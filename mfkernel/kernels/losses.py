@@ -39,7 +39,7 @@ def residual(loss: Loss | None, r: Any, z: Any) -> Any:
 
 @inlined
 def negative_gradient(loss: Loss | None, e: Any) -> Any:
-    r"""Return g, minus the derivative of the loss with respect to the score, for a residual e.
+    r"""Return g, minus the derivative of the loss by the score, for a residual e.
 
     ============  =============================================  =====================
     squared       :math:`e^2 / 2`                                e
@@ -58,5 +58,5 @@ def negative_gradient(loss: Loss | None, e: Any) -> Any:
 
 @inlined
 def weight(weights: NDArray[Any] | None, n: Any, one: Any) -> Any:
-    """Return the weight of rating n: ``one``, which the compiler folds away, if there are no weights."""
+    """Return the weight of rating n, or ``one`` without weights."""
     return one if weights is None else weights[n]

@@ -60,12 +60,12 @@ def newton_span(
 
 @jit
 def newton_row(u: int, problem: RowProblem, objective: Objective, work: Workspace) -> None:
-    """Step from zero to the solution of row u; stay at zero if its ratings have no weight.
+    """Step from zero to the solution of row u.
 
-    The absolute loss and Huber's take the curvature of the parabola that touches the loss and lies above it.
-    This is iteratively reweighted least squares, whose objective cannot rise. Steps of the logistic loss are
-    halved until its objective does not rise. With λ₁ or x ≥ 0, coordinate descent minimizes each quadratic
-    model.
+    The step is zero if its ratings have no weight. The absolute loss and Huber's take the curvature of the
+    parabola that touches the loss and lies above it. This is iteratively reweighted least squares, whose
+    objective cannot rise. Steps of the logistic loss are halved until its objective does not rise. With λ₁ or
+    x ≥ 0, coordinate descent minimizes each quadratic model.
     """
     x, step, K = work.x, work.step, problem.Y.shape[1]
     m = K + (1 if objective.biased else 0)

@@ -42,9 +42,10 @@ def normal_equations(
     epsilon: float,
     work: Workspace,
 ) -> None:
-    """Fill ``work.G`` for a step of the coordinates ``first:last``, and of the bias if ``biased``.
+    """Fill ``work.G`` for a step of the coordinates ``first:last``.
 
-    The matrix is the upper triangle; the right-hand side is the column after it, and ``work.rhs``.
+    If ``biased``, the step has the bias as well. The matrix is the upper triangle; the right-hand side is the
+    column after it, and ``work.rhs``.
     """
     A, G, x, rhs, bias_column = work.A, work.G, work.x, work.rhs, work.bias_column
     K, width = problem.Y.shape[1], last - first
@@ -97,7 +98,7 @@ def gather_ratings(
     epsilon: float,
     work: Workspace,
 ) -> None:
-    """Write ratings ``start:stop`` to the first rows of ``work.A``, and add them to the partial sums."""
+    """Write ratings ``start:stop`` to ``work.A``, and add them to the partial sums."""
     A, Y = work.A, problem.Y
     one = problem.scale.dtype.type(1)
     g, h = work.g, work.h
@@ -122,7 +123,7 @@ def gather_ratings(
 def add_gram_block(
     gram: NDArray[Any] | None, first: int, width: int, x: NDArray[Any], rhs: NDArray[Any], G: NDArray[Any]
 ) -> None:
-    """Add the diagonal block of w₀ YᵀY from ``first`` to G, and subtract its rows times x from ``rhs``."""
+    """Add a diagonal block of w₀ YᵀY to G; subtract its rows times x from ``rhs``."""
     if gram is not None:
         starts_at_zero = squared_norm(x) == 0
         for f in range(width):
@@ -137,7 +138,10 @@ def add_gram_block(
 
 @jit
 def gram_span(first: int, last: int, Y: NDArray[Any], one: Any) -> NDArray[Any]:
-    """Return the upper triangle of Σ y yᵀ over rows ``first:last`` of Y, summed in the type of ``one``."""
+    """Return the upper triangle of Σ y yᵀ over rows ``first:last`` of Y.
+
+    It is summed in the type of ``one``.
+    """
     K = Y.shape[1]
     columns = round_up(K, LANES)
     A, G = np.zeros((ROWS_PER_GRAM_UPDATE, columns), type(one)), np.zeros((columns, columns), type(one))

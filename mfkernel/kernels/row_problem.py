@@ -123,7 +123,9 @@ class Solver(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """The arrays of one thread, of the dtype of the arithmetic; a block has m coordinates, the bias last.
+    """The arrays of one thread, of the dtype of the arithmetic.
+
+    A block has m coordinates, the bias last.
 
     Attributes
     ----------
@@ -199,7 +201,7 @@ def load_row(
     bias: NDArray[Any] | None,
     x: NDArray[Any],
 ) -> None:
-    """Set x to the start of row u: its present values if ``warm_start``, otherwise zero."""
+    """Set x to its start for row u: zero, or its present values if ``warm_start``."""
     x[:] = 0
     if warm_start:
         for f in range(objective.k):
@@ -232,7 +234,7 @@ def base_score(base: NDArray[Any] | None, i: int, zero: Any) -> Any:
 
 @inlined
 def next_four_items(indices: NDArray[Any], n: int, last: int) -> tuple[Any, Any, Any, Any]:
-    """Return the items of ratings n to n + 3; past rating ``last``, its item is repeated."""
+    """Return the items of ratings n to n + 3, and repeat that of rating ``last``."""
     return (
         np.int64(indices[n]),
         np.int64(indices[min(n + 1, last)]),
@@ -243,7 +245,7 @@ def next_four_items(indices: NDArray[Any], n: int, last: int) -> tuple[Any, Any,
 
 @jit
 def init_scores(u: int, problem: RowProblem, objective: Objective, work: Workspace, warm_start: bool) -> None:
-    """Set ``work.z`` to the scores of row u at ``work.x``, which is zero unless ``warm_start``."""
+    """Set ``work.z`` to the scores of row u at ``work.x``, zero unless ``warm_start``."""
     start, stop, z = problem.indptr[u], problem.indptr[u + 1], work.z
     for n in range(start, stop):
         z[n - start] = base_score(problem.base, problem.indices[n], 0.0)
@@ -257,7 +259,10 @@ def init_scores(u: int, problem: RowProblem, objective: Objective, work: Workspa
 
 @jit
 def add_scores(u: int, first: int, last: int, biased: bool, problem: RowProblem, work: Workspace) -> None:
-    """Add the scores of ``work.step`` to ``work.z``: coordinates ``first:last``, and b if ``biased``."""
+    """Add the scores of ``work.step`` to ``work.z``.
+
+    The step has the coordinates ``first:last``, and the bias if ``biased``.
+    """
     start, stop, z, step, width = problem.indptr[u], problem.indptr[u + 1], work.z, work.step, last - first
     b = step[width] if biased else problem.scale.dtype.type(0)
     for n in range(start, stop, 4):
@@ -272,9 +277,10 @@ def add_scores(u: int, first: int, last: int, biased: bool, problem: RowProblem,
 
 @inlined
 def loss_derivatives(objective: Objective, r: float, z: float, epsilon: float) -> tuple[float, float]:
-    """Return g = -∂ℓ/∂z of one rating, and the curvature h of the parabola that replaces ℓ.
+    """Return g = -∂ℓ/∂z of one rating, and the curvature h of its parabola.
 
-    For implicit feedback, ℓ is ½ c (1 - z)² - ½ w₀ z²: a stored entry adds this to the ½ w₀ z² of all cells.
+    The parabola touches ℓ at z and replaces it. For implicit feedback, ℓ is ½ c (1 - z)² - ½ w₀ z², which a
+    stored entry adds to the ½ w₀ z² of all cells.
     For the absolute loss, |e| is smoothed to √(e² + ε²).
     """
     if objective.loss == IMPLICIT:
@@ -297,7 +303,7 @@ def loss_derivatives(objective: Objective, r: float, z: float, epsilon: float) -
 
 @jit
 def row_loss(u: int, problem: RowProblem, objective: Objective, z: NDArray[Any]) -> float:
-    """Return the sum of the squared losses of the ratings of row u at scores z; see ``exact.solve_span``."""
+    """Return the sum of the squared losses of row u at scores z; see ``solve_span``."""
     start, total = problem.indptr[u], 0.0
     for n in range(start, problem.indptr[u + 1]):
         score, r = float(z[n - start]), float(problem.values[n])

@@ -71,7 +71,7 @@ class Biases(NamedTuple):
 
 
 class Prox(NamedTuple):
-    """The proximal step: λ₁ of λ₁(‖p‖₁ + ‖q‖₁) for each side, and whether coordinates stay ≥ 0."""
+    """The proximal step: λ₁ of each side, and whether coordinates stay ≥ 0."""
 
     l1_p: Any
     l1_q: Any
@@ -83,10 +83,11 @@ Update = tuple[Model, Adaptive | None, Biases | None, Loss | None, Prox | None]
 
 
 class Rows(NamedTuple):
-    """The entries ``starts[u]:stops[u]`` of each row u, as columns ``indices`` and ratings ``values``.
+    """The entries ``starts[u]:stops[u]`` of each row u.
 
-    With ``starts, stops = indptr[:-1], indptr[1:]`` they are the whole rows of a CSR matrix. Tighter bounds
-    select the part of each row in one band of columns.
+    Their columns are ``indices``, their ratings ``values``. With ``starts, stops = indptr[:-1], indptr[1:]``
+    they are the whole rows of a CSR matrix. Tighter bounds select the part of each row in one band of
+    columns.
     """
 
     starts: NDArray[np.int64]
@@ -122,15 +123,15 @@ def sgd_update(
     r: Any,
     w: Any,
 ) -> Any:
-    r"""Update p = P[u] and q = Q[i] for one rating, and the biases; return its residual before the step.
+    r"""Update p = P[u], q = Q[i] and the biases for one rating; return its residual.
 
     .. math::
         e = r - p \cdot q, \qquad
         p \leftarrow p + \gamma (e q - \lambda p), \qquad
         q \leftarrow q + \gamma (e p - \lambda q)
 
-    where the second step uses the new p. For other losses, the negative gradient g stands for e. A weight w
-    multiplies γ.
+    where the second step uses the new p. The residual is that before the steps. For other losses, the
+    negative gradient g stands for e. A weight w multiplies γ.
 
     Adaptive steps are :math:`\gamma / \sqrt{G}`, where G is 1 plus the scaled sum of the squared gradients of
     the row so far. Each step is a linear combination of p and q. So the norms of gradient and result follow
@@ -351,7 +352,7 @@ def squared_errors(
     biases: Biases | None,
     loss: Loss | None,
 ) -> float:
-    """Return Σ e² over the ratings ``values`` of rows ``users`` of P and ``items`` of Q."""
+    """Return Σ e² over the ratings ``values`` of ``users`` for ``items``."""
     total = 0.0
     for n in range(values.size):
         if n + PREFETCH_DISTANCE < values.size:

@@ -40,7 +40,10 @@ def count_tiles(
     grid: Grid,
     counts: NDArray[np.int64],
 ) -> None:
-    """Count the ratings of each tile in the tile rows ``first:last`` into ``counts``, (n_tiles,) zeros."""
+    """Count the ratings of each tile in the tile rows ``first:last``.
+
+    ``counts``, (n_tiles,) zeros, is overwritten.
+    """
     for a in range(first, last):
         for u in grid.user_order[grid.user_starts[a] : grid.user_starts[a + 1]]:
             for n in range(indptr[u], indptr[u + 1]):
@@ -60,12 +63,14 @@ def fill_tiles(
     filled: NDArray[np.int64],
     tiles: Tiles,
 ) -> None:
-    """Write the ratings of the tile rows ``first:last`` to their tiles, row by row or in random order.
+    """Write the ratings of the tile rows ``first:last`` to their tiles.
+
+    They are in row order, or in random order if ``shuffle``.
 
     The shuffle is the "inside-out" Fisher-Yates shuffle: each rating takes the position of a random rating of
     its tile, which moves to the end. All orders are equally likely. They depend on ``seed`` and the positions
-    of ratings only. A random order breaks the chain in which each update waits for the last update of the
-    same row: at k = 16 it is nearly twice as fast as row order.
+    of ratings only. In row order, each update waits for the last update of the same
+    row. At k = 16, a random order is nearly twice as fast.
 
     Parameters
     ----------
@@ -94,7 +99,7 @@ def fill_tiles(
 
 @inlined
 def random_below(bound: int, seed: int, counter: int) -> int:
-    """Return a random number below ``bound`` (at most 2³²) that depends only on seed and counter.
+    """Return a random number below ``bound``, at most 2³², for seed and counter.
 
     The finalizer of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
     OOPSLA 2014.

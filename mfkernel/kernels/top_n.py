@@ -12,10 +12,10 @@ ROWS_PER_GROUP = 4  # rows, and coordinates, per step of the product
 
 @inlined
 def score_panel(X: NDArray[Any], panel: NDArray[Any], scores: NDArray[Any]) -> None:
-    """Set ``scores`` (4, w) to the product of X (4, d) and a panel (d, w), where d is a multiple of 4.
+    """Set ``scores`` (4, w) to the product of X (4, d) and a panel (d, w).
 
-    Each store adds four products to a score. The order of sums is the same for every row, so a score does not
-    depend on the rows beside it.
+    d is a multiple of 4. Each store adds four products to a score. The order of sums is the same for every
+    row, so a score does not depend on the rows beside it.
     """
     s0, s1, s2, s3 = scores[0], scores[1], scores[2], scores[3]
     scores[:] = 0
@@ -34,7 +34,7 @@ def score_panel(X: NDArray[Any], panel: NDArray[Any], scores: NDArray[Any]) -> N
 
 @inlined
 def copy_block(X: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy X to the upper left of ``out``, which is no smaller; ``out[:] = X`` takes seconds to compile."""
+    """Copy X to the upper left of ``out``; ``out[:] = X`` takes seconds to compile."""
     for r in range(X.shape[0]):
         for f in range(X.shape[1]):
             out[r, f] = X[r, f]
@@ -42,7 +42,7 @@ def copy_block(X: NDArray[Any], out: NDArray[Any]) -> None:
 
 @inlined
 def is_worse(score: Any, item: int, other_score: Any, other_item: int) -> bool:
-    """Return whether an item ranks below another: by a lower score, or the same score and a higher number."""
+    """Return whether an item ranks below another: by its score, or else its number."""
     return bool(score < other_score or (score == other_score and item > other_item))
 
 
@@ -115,7 +115,7 @@ def top_n_span(
     items: NDArray[np.int32],
     scores: NDArray[Any],
 ) -> None:
-    """Find the n greatest products of each of the rows ``first:last`` of X with all items.
+    """Find the n greatest products of each row ``first:last`` of X with all items.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def ranks_span(
     equal: NDArray[np.int64],
     candidates: NDArray[np.int64],
 ) -> None:
-    """Find the ranks of held-out items among all candidates of the rows ``first:last`` of X.
+    """Find the ranks of the held-out items of the rows ``first:last`` of X.
 
     Parameters
     ----------

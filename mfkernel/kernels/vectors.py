@@ -2,7 +2,7 @@
 
 Each function here is one or two lines of NumPy, which run when the JIT is off. If the compiler knows the
 rank, they become straight-line code on vectors of 64 bytes. LLVM alone would unroll a known rank to scalar
-code. For an unknown rank, it neither keeps the rows in registers nor drops the loop, which costs a third of
+code. For an unknown rank, it neither keeps the rows in registers nor drops the loop. That costs a third of
 the speed up to k = 64. Rows longer than 192 are left to LLVM's own vectoriser.
 
 The *type* of the argument ``token`` tells the compiler the rank: it is a tuple with one item per eight
@@ -34,7 +34,7 @@ RankToken = tuple[int, ...]
 
 
 def rank_token(k: int) -> RankToken:
-    """Return the tuple whose length tells the compiler a padded rank; empty for ranks that stay loops."""
+    """Return the tuple whose length tells the compiler a padded rank; () for a loop."""
     return (0,) * (k // ROW_MULTIPLE) if k <= MAX_UNROLLED_RANK else ()
 
 
@@ -165,7 +165,7 @@ def _prefetch(typing: Any, X: Any, u: Any, token: Any) -> Any:
 
 
 class _Row:
-    """Row ``arguments[n + 1]`` of the C-contiguous array ``arguments[n]``, in the code being generated."""
+    """Row ``arguments[n + 1]`` of ``arguments[n]``, a C-contiguous array."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any, n: int) -> None:
         array, token, row = signature.args[n], signature.args[-1], arguments[n + 1]
@@ -193,7 +193,7 @@ class _Row:
 
 
 def _pieces(P: Any, token: Any) -> list[tuple[int, int]]:
-    """Cut a row into vectors of full width, and perhaps one of eight numbers, each as (start, width)."""
+    """Cut a row into full vectors, and perhaps one of eight numbers: (start, width)."""
     k, full = len(token) * ROW_MULTIPLE, VECTOR_BITS // P.dtype.bitwidth
     return [(start, min(full, k - start)) for start in range(0, k, full)]
 

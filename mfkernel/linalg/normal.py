@@ -44,8 +44,8 @@ class Penalty(NamedTuple):
 class Implicit(NamedTuple):
     """The weights of implicit feedback.
 
-    A stored entry of strength r counts as a 1 with the weight 1 + αr, any other cell as a 0 with the weight
-    w₀. All weights may be divided by a common unit; then ``observed`` is one over it.
+    A stored entry of strength r is a 1 with the weight 1 + αr, any other cell a 0 with the weight w₀. All
+    weights may be divided by a common unit; then ``observed`` is one over it.
 
     Attributes
     ----------
@@ -148,10 +148,10 @@ def make_objective(
     min_ridge: float = 0.0,
     bias_unit: float = 1.0,
 ) -> "Objective":
-    """Return the objective in the form that kernels take; arguments as for :func:`solve_rows`.
+    """Return the objective in the form that kernels take.
 
-    The steps of conjugate gradients depend on the unit of biases. ``bias_unit``, the square root of the
-    standard deviation of the ratings, is the typical size of a factor.
+    Arguments as for :func:`solve_rows`. The steps of conjugate gradients depend on the unit of biases.
+    ``bias_unit``, the square root of the standard deviation of the ratings, is the typical size of a factor.
     """
     from mfkernel.kernels.losses import ABSOLUTE, HUBER, IMPLICIT, LOGISTIC, SQUARED
     from mfkernel.kernels.row_problem import Objective
@@ -176,7 +176,7 @@ def make_objective(
 
 
 def make_solver(name: str, k: int) -> "Solver":
-    """Return the settings of a solver for rows of rank k: ``"cholesky"``, ``"cg"`` or ``"subspace"``."""
+    """Return the settings of ``"cholesky"``, ``"cg"`` or ``"subspace"`` for rank k."""
     from mfkernel.kernels.row_problem import Solver
 
     rank = padded_rank(k)
@@ -196,7 +196,7 @@ def solve_all_rows(
     engine: ThreadEngine,
     measure: bool = False,
 ) -> tuple[NDArray[np.bool_], float]:
-    """Solve all rows in place; return which rows had singular equations, and the loss if ``measure``."""
+    """Solve all rows in place; return which were singular, and the loss if ``measure``."""
     failed = np.zeros(len(X), np.bool_)
     kernel = _kernel(objective, solver)
 
@@ -258,7 +258,10 @@ def multiply_adds(solver: "Solver", m: int, all_cells: bool) -> tuple[float, flo
 def balanced_spans(
     indptr: NDArray[np.int64], per_rating: float, per_row: float, n_steps: int
 ) -> list[tuple[int, int]]:
-    """Cut rows into spans of nearly equal work, given the multiply-adds per rating, row and step."""
+    """Cut rows into spans of nearly equal work.
+
+    ``per_rating`` and ``per_row`` are multiply-adds per step.
+    """
     work = n_steps * (np.diff(indptr) * (per_rating + 100.0) + per_row + 1000)  # 100, 1000: overheads
     done = np.cumsum(work)
     n_cuts = int(done[-1] / MULTIPLY_ADDS_PER_TASK) if done.size else 0
@@ -268,9 +271,10 @@ def balanced_spans(
 
 
 def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray[np.float64]:
-    """Return YᵀY of padded rows Y, summed in ``dtype`` per task and in float64 over the tasks.
+    """Return YᵀY of padded rows Y.
 
-    The result is the same, bit by bit, on any number of threads.
+    It is summed in ``dtype`` per task, and in float64 over the tasks. The result is the same, bit by bit, on
+    any number of threads.
     """
     from mfkernel.kernels.normal import gram_span
 

@@ -16,7 +16,10 @@ def padded_rank(k: int) -> int:
 
 
 def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Make zeros (n_rows, padded k) that start on a cache line; NumPy promises only 16 bytes."""
+    """Make zeros (n_rows, padded k) that start on a cache line.
+
+    NumPy promises an alignment of 16 bytes only.
+    """
     spare = ALIGNMENT_BYTES // dtype.itemsize
     size = n_rows * padded_rank(k)
     buffer = np.zeros(size + spare, dtype)
@@ -25,7 +28,7 @@ def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def pad_rows(X: NDArray[Any]) -> NDArray[Any]:
-    """Return X (n_rows, k) as padded, aligned rows; X itself if it is contiguous and needs no padding."""
+    """Return X (n_rows, k) as padded rows: X itself, or an aligned copy."""
     n_rows, k = X.shape
     if k == padded_rank(k) and X.flags.c_contiguous:
         return X

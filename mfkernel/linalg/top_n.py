@@ -58,7 +58,7 @@ class Panels(NamedTuple):
 
 
 def pack_items(Y: NDArray[Any]) -> Panels:
-    """Copy the factors Y (n, d) of items to panels for :func:`top_n`, which take as much memory."""
+    """Copy the factors Y (n, d) of items to panels, which take as much memory."""
     n, d = Y.shape
     panels = np.zeros((-(-n // ITEMS_PER_PANEL), -(-d // 4) * 4, ITEMS_PER_PANEL), Y.dtype)
     for p, start in enumerate(range(0, n, ITEMS_PER_PANEL)):
@@ -114,9 +114,10 @@ def rank_held_out(
     excluded: Csr | None = None,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Ranks:
-    """Find the ranks of the items ``held_out`` of each row of X among all candidates of :func:`top_n`.
+    """Find the ranks of held-out items among all candidates of each row of X.
 
-    A held-out item is a candidate even if it is excluded or not allowed. A score of nan counts as the lowest.
+    The candidates are those of :func:`top_n`. A held-out item is a candidate even if it is excluded or not
+    allowed. A score of nan counts as the lowest.
     """
     from mfkernel.kernels.top_n import ranks_span
 
@@ -132,7 +133,9 @@ def rank_held_out(
 
 
 def ndcg(ranks: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    r"""Return the NDCG of each row, (s,): Σ 1 / log₂(rank + 2) over its hits, relative to its maximum.
+    r"""Return the NDCG of each row, (s,).
+
+    It is Σ 1 / log₂(rank + 2) over the hits of the row, divided by its greatest possible value.
 
     Parameters
     ----------
@@ -160,7 +163,7 @@ def ndcg(ranks: NDArray[np.int64], bounds: NDArray[np.int64], n: int) -> NDArray
 def _arguments(
     X: NDArray[Any], Y: Panels, excluded: Csr | None, allowed: NDArray[np.bool_] | None
 ) -> tuple[NDArray[Any], NDArray[Any], int, NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    """Return the arguments that both kernels take, in few types, so that few versions are compiled."""
+    """Return the common arguments of both kernels, in few types, as each is compiled."""
     if excluded is None:
         excluded = np.zeros(len(X) + 1, np.int64), np.empty(0, np.int32)
     mask = None if allowed is None else frozen(allowed)
