@@ -61,7 +61,6 @@ ALLOWED: dict[str, int] = {
     "benchmarks/compare.py": 7,
     "benchmarks/gate.py": 5,
     "benchmarks/peers.py": 3,
-    "benchmarks/private.py": 1,
     "benchmarks/probes.py": 2,
     "benchmarks/progress.py": 1,
     "benchmarks/questions.py": 2,
