@@ -1,6 +1,6 @@
 """How fast are alternating least squares? ``python -m benchmarks.als [--data FOLDER] [--set NAME]``.
 
-Seconds of an epoch by method, solver and rank, on one thread and on two, which take turns; and the share of
+Seconds of an epoch by method, solver and rank, on one thread and on two, in alternation; and the share of
 the multiply-adds that a core does in registers, of those that the solver needs at least.
 """
 
@@ -105,7 +105,7 @@ def table(stored: results.Stored) -> str:
     head = ["ratings", "method", "k", "solver", "s/epoch", "2 threads", "2 threads, speed", "of the peak"]
     return (
         f"{results.table(head, rows)}\n\nSeconds of an epoch, float32, the median of {stored['repeats']} "
-        f"fits of {EPOCHS} epochs, which take turns; of the peak: the multiply-adds that the solver needs at "
+        f"alternating fits of {EPOCHS} epochs; of the peak: the multiply-adds that the solver needs at "
         f"least, as a share of what a core does in registers in that time. {stored['machine']}"
     )
 

@@ -1,4 +1,4 @@
-"""What asv follows over the commits: each suite of the catalogue as a class that asv finds here."""
+"""Suites that asv follows over the commits: each suite of the catalogue as a class."""
 
 import itertools
 from typing import Any

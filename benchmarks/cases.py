@@ -45,9 +45,9 @@ class Suite(NamedTuple):
     build
         the builder.
     exists
-        which combinations there are.
+        which combinations exist.
     peak
-        whether asv is to watch the peak of memory, too.
+        whether asv also watches the peak of memory.
     version
         another one begins a new history: the cases mean something else.
     """
@@ -262,7 +262,7 @@ def epochs_needed(schedule: str, size: str) -> Case:
 
 
 def speed(engine: str, size: str, k: str) -> Case:
-    """Build the ratings a second, through the public call alone: of its fastest epoch."""
+    """Build the throughput of the public call's fastest epoch, in ratings per second."""
     R = ratings(size)
     schedule, _, threads = engine.partition(", ")
     n_threads = 2 if threads else None if schedule == "sequential" else 1

@@ -83,7 +83,7 @@ def seconds_per_epoch(name: str, R: mf.Ratings, k: int, repeats: int) -> dict[st
 
 
 def speed_table(stored: results.Stored) -> str:
-    """Return the table of seconds an epoch, and what it says."""
+    """Return the table of seconds per epoch, and its caption."""
     rows = []
     for row in stored["rows"]:
         s = row["seconds"]
@@ -100,10 +100,10 @@ def speed_table(stored: results.Stored) -> str:
         )
     head = ["ratings", "k", *cases.ENGINES, "M ratings/s", "of naive", "2 threads", "of hogwild"]
     return (
-        f"{results.table(head, rows)}\n\nSeconds an epoch, the median of {stored['repeats']} rounds in which "
-        f"the engines take turns (the interpreted ones in float64, {MAX_SLOW_REPEATS} rounds). Then, for "
-        f"blocks: ratings a second on one thread, as a multiple of the naive loop's, and two threads as one "
-        f"of its own speed and of hogwild's. {stored['machine']}"
+        f"{results.table(head, rows)}\n\nSeconds per epoch, the median of {stored['repeats']} rounds in "
+        f"which engines alternate (the interpreted ones in float64, {MAX_SLOW_REPEATS} rounds). The last "
+        "four columns describe blocks: throughput on one thread, speed-up over the naive loop, and speed-up "
+        f"of two threads over one thread and over hogwild. {stored['machine']}"
     )
 
 
@@ -161,9 +161,9 @@ def accuracy_table(stored: results.Stored) -> str:
     ]
     return (
         f"{results.table(['data', 'split', *stored['rows'][0]['rmse']], rows)}\n\n"
-        "Test RMSE of `factorize(R, 32, rng=seed)` with nothing else given but what stands above the column, "
-        "mean ± standard deviation over the splits. Mean and biases: mean + user's bias + item's bias, each "
-        f"damped by 5 ratings of no bias. {stored['machine']}"
+        "Test RMSE of `factorize(R, 32, rng=seed)` with default settings, except for the option in the "
+        "column header; mean ± standard deviation over the splits. Mean and biases: mean + user's bias + "
+        f"item's bias, each damped by 5 ratings of no bias. {stored['machine']}"
     )
 
 
@@ -173,7 +173,7 @@ def measure_rankings(data: Path) -> results.Stored:
     splits: dict[str, Callable[[mf.Ratings, int], Ranked]] = {
         "a tenth of the ratings": lambda R, seed: _known(*mf.train_test_split(R, 0.1, rng=seed)),
         "5 of each user": lambda R, seed: _known(*mf.leave_k_out(R, 5, rng=seed)),
-        "a fifth of each stranger": lambda R, seed: mf.strong_generalization_split(R, rng=seed),
+        "a fifth of each new user": lambda R, seed: mf.strong_generalization_split(R, rng=seed),
     }
     rows = [
         {"data": name, "held out": split, "scores": scores([part(R, seed) for seed in range(5)])}
@@ -226,9 +226,9 @@ def rankings_table(stored: results.Stored) -> str:
     return (
         f"{results.table(['data', 'held out', *stored['rows'][0]['scores']], rows)}\n\n"
         "Recall of the 20 best and NDCG of the 100 best among all items that the user has not rated, the "
-        f"mean of five splits, whose standard deviation is at most {most:.2g}, of `factorize(R, 32)` with "
-        "nothing else given but what stands above the column. Strangers are a tenth of the users, whom "
-        f"training has not seen; they are folded in. {stored['machine']}"
+        f"mean of five splits with a standard deviation of at most {most:.2g}, of `factorize(R, 32)` with "
+        "default settings, except for the option in the column header. New users are a tenth of the users; "
+        f"training has not seen them, and they are folded in. {stored['machine']}"
     )
 
 

@@ -1,9 +1,9 @@
 """Is this working tree slower, larger or less accurate than a commit? ``python -m benchmarks.gate [BASE]``.
 
 Both are copied into folders of their own, with the benchmarks of the working tree, and each gets a process.
-These take turns, A B A B, within each case, so that whatever else the machine does hits both alike (errors,
+These alternate, A B A B, within each case, so that whatever else the machine does hits both alike (errors,
 scores and counts, which nothing hits, they find at once); and there are several rounds of new processes, as
-where code and data happen to lie in memory differs between processes, too. The ratio of the minima is
+where code and data happen to lie in memory also differs between processes. The ratio of the minima is
 compared, with a bootstrap interval over rounds and samples, and the tolerance decides:
 
 =========  ============================================================================================
@@ -318,7 +318,7 @@ def serve() -> None:
 
 @dataclass
 class Verdict:
-    """What was found out about a case."""
+    """Samples of a case, and the verdict."""
 
     case: str
     base: Samples = field(default_factory=list)
@@ -329,7 +329,7 @@ class Verdict:
 
     @property
     def unit(self) -> str:
-        """What the samples count."""
+        """Unit of the samples."""
         return cases.unit(self.case)
 
     @property
@@ -424,7 +424,7 @@ def compare(sides: Sequence[Path], names: list[str], seconds: float) -> list[Ver
 
 
 def measure(verdict: Verdict, workers: Sequence[Worker], head_first: bool) -> None:
-    """Add a round of samples to a verdict, both sides taking turns."""
+    """Add a round of samples to a verdict, both sides in alternation."""
     order = (1, 0) if head_first else (0, 1)
 
     def ask(request: dict[str, Any], at_once: bool = False) -> list[float] | None:

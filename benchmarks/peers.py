@@ -2,7 +2,7 @@
 
 All learn from the same ratings and predict the same others, unclipped; each repetition is of another split.
 Every fit has a process of its own, so that threads are limited and the peak of memory counts it alone.
-As in ``compare``, they take turns.
+As in ``compare``, they alternate.
 """
 
 import argparse
@@ -264,8 +264,8 @@ def table(stored: results.Stored) -> str:
         "structure it takes is not counted, nor compilation. RMSE of unclipped predictions, or NDCG of how "
         "the held-out items rank among all that the user has not rated, mean ± standard deviation over the "
         "splits, and MiB of memory that the fit adds at its peak, all on several threads "
-        "where the library has them. What the settings do not "
-        "name is left to the library. Users and items without training ratings are predicted by the mean. "
+        "where the library has them. Other settings are the library's defaults. Users and items without "
+        "training ratings are predicted by the mean. "
         f"{stored['machine']}"
     )
     return "\n\n".join(texts)
@@ -359,7 +359,7 @@ def fit_apart(name: str, split: Path, k: int, threads: int) -> Figures:
     child = subprocess.run(command, cwd=results.ROOT, env=os.environ | limits, capture_output=True, text=True)
     if child.returncode:
         raise RuntimeError((child.stderr.strip() or f"exit status {child.returncode}").splitlines()[-1])
-    # a library may print something, too
+    # a library may also print something
     figures: Figures = json.loads(next(line for line in child.stdout.splitlines() if line.startswith("{")))
     return figures
 

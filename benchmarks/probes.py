@@ -1,4 +1,4 @@
-"""What this machine can do, and what a call takes: limits of arithmetic and caches, seconds, memory."""
+"""Limits of this machine's arithmetic and caches; seconds and memory of a call."""
 
 import ctypes
 import gc
@@ -54,7 +54,7 @@ def clock(run: Callable[[], object]) -> float:
 
 
 def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each, taking turns, so that a change of the machine's speed hits all."""
+    """Return the median seconds of each, in alternation, so that a change of the machine's speed hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():

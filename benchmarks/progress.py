@@ -1,4 +1,4 @@
-"""What a long run is doing, on stderr."""
+"""Progress of a long run, on stderr."""
 
 import sys
 import time

@@ -89,7 +89,7 @@ def question(call: str, size: str) -> Case:
     calls: dict[str, Case] = {
         "recommend": lambda: model.recommend(everyone, 10),
         "recommend to one": lambda: model.recommend(user, 10),
-        "recommend to a stranger": lambda: model.recommend(one, 10),
+        "recommend to a new user": lambda: model.recommend(one, 10),
         "similar items": lambda: model.similar_items(items, 10),
         "explain": lambda: model.explain(user, item),
         "fold in": lambda: model.fold_in(strangers),
@@ -100,7 +100,7 @@ def question(call: str, size: str) -> Case:
 
 
 QUESTIONS = (
-    *("recommend", "recommend to one", "recommend to a stranger", "similar items", "explain"),
+    *("recommend", "recommend to one", "recommend to a new user", "similar items", "explain"),
     *("fold in", "partial fit", "rankings"),
 )
 

@@ -34,7 +34,7 @@ SIZE, K = "ml-1m-like", "32"  # of the history
 ENGINES = ("sequential", "blocks", "blocks, 2 threads")
 ASV = results.ROOT / ".asv" / "results"
 QUICK_COMMAND = f"""asv run --quick --bench "{SIZE}', '{K}'" 'HEAD^!'"""  # measures what the history shows
-QUICK = f"What the picture shows is measured by: {QUICK_COMMAND}"
+QUICK = f"This measures the figures of the picture: {QUICK_COMMAND}"
 
 
 def main() -> None:

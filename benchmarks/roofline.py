@@ -2,7 +2,7 @@
 
 Two probes, run beside the engines, measure how much a core does in a second: multiply-adds in registers, and
 a copy within the nearest cache. The limit is the smaller of the two; copies of the size of a tile and of all
-of P and Q show what the rows cost that come from farther away. What an update takes is in ``probes``.
+of P and Q show what the rows cost that come from farther away. ``probes`` says what an update takes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def measure(size: str, repeats: int) -> results.Stored:
-    """Measure each engine's ratings a second, and the limits, for each rank."""
+    """Measure the throughput of each engine, and the limits, for each rank."""
     R = generated.ratings(size)
     rows = []
     for k in RANKS:
@@ -71,10 +71,10 @@ def table(stored: results.Stored) -> str:
         rows.append([*cells, ", ".join(f"{bound / 1e6:.0f}" for bound in row["copies"].values())])
     head = ["k", "limit of a core", *engines, f"copies: {', '.join(stored['rows'][0]['copies'])}"]
     return (
-        f"{results.table(head, rows)}\n\nMillion ratings a second, {stored['size']}, float32, and the share "
-        "of what the cores at work could do if their arithmetic and nearest cache never waited; copies: "
-        "what a core could do if it only moved the rows, to and from that far. Medians of "
-        f"{stored['repeats']} rounds in which engines and probes take turns. {stored['machine']}"
+        f"{results.table(head, rows)}\n\nMillion ratings per second, {stored['size']}, float32, and the "
+        "share of what the cores at work could do if their arithmetic and nearest cache never waited; "
+        "copies: what a core could do if it only moved the rows, to and from that far. Medians of "
+        f"{stored['repeats']} rounds in which engines and probes alternate. {stored['machine']}"
     )
 
 

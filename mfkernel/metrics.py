@@ -1,7 +1,7 @@
 """How good predictions and rankings are, for ratings that were held out.
 
 Error metrics compare predictions with ratings; unknown users and items get the default prediction. Ranking
-metrics ask, for each user with relevant held-out items, where these stand among all items that could be
+metrics ask, for each user with relevant held-out items, the ranks of these among all items that could be
 recommended; ties are broken by the lower item number, as ``recommend`` does, and the figure is the mean over
 such users.
 """
@@ -98,7 +98,7 @@ def ranking(
     Parameters
     ----------
     model
-        What ranks the items.
+        The model that ranks the items.
     R
         Held-out ratings, anything that :class:`Ratings` takes: found by id where they and the model have ids,
         else of the model's shape. Those of unknown users or items are left out, with a warning.

@@ -1,4 +1,4 @@
-"""The options of each training method: which there are, their defaults, their checks and their texts.
+"""The options of each training method, with their defaults, checks and texts.
 
 A method's options are a frozen dataclass. Its fields are the only declaration: keywords of ``factorize``,
 command-line flags, ``model.settings`` and the header of a saved model are made from them.
@@ -23,7 +23,7 @@ from mfkernel.typing import (
 T = TypeVar("T", bound="type[Settings]")
 
 
-# What values an option may have
+# Kinds of values of an option
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def adaptive_update(r: float, p: Array, q: Array, G: Array, lr: float, reg: floa
 
 
 def sgd_tiles(tiles: Any, P: Array, Q: Array, lr: float, reg: float) -> float:
-    """Update P and Q by the ratings of all tiles in turn; return the sum of squared residuals before each."""
+    """Update P and Q tile by tile; return the sum of the squared residuals before each update."""
     loss = 0.0
     for t in range(tiles.first_users.size):
         for n in range(tiles.starts[t], tiles.starts[t + 1]):

@@ -1,4 +1,4 @@
-"""What ``factorize`` takes and refuses besides R: rank, keywords, start values, randomness."""
+"""Arguments of ``factorize`` besides R, allowed and refused: rank, keywords, start values, randomness."""
 
 import re
 from itertools import product

@@ -1,4 +1,4 @@
-"""What ``schedule="blocks"`` promises, seen from outside: the same bits, Ctrl-C, odd shapes, start values."""
+"""The promises of ``schedule="blocks"``, seen from outside: the same bits, Ctrl-C, odd shapes, starts."""
 
 import hashlib
 import math

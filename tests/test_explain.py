@@ -1,4 +1,4 @@
-"""What an explanation says of a rating is what the score loses without it."""
+"""An explanation's contribution of a rating is the amount that the score loses without it."""
 
 import numpy as np
 import pytest

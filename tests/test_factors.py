@@ -1,4 +1,4 @@
-"""What a factorization yields: predictions, errors, ids, and files that come back whole or not at all."""
+"""Results of a factorization: predictions, errors, ids, and files that come back whole or not at all."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What ``factorize`` takes as R, and what it refuses."""
+"""Forms of R that ``factorize`` accepts and refuses."""
 
 import re
 from itertools import product

@@ -1,4 +1,4 @@
-"""What needs a process of its own: imports, the disk cache, Ctrl-C, threads and fork."""
+"""Tests that need a process of their own: imports, the disk cache, Ctrl-C, threads and fork."""
 
 import multiprocessing
 import os

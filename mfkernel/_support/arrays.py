@@ -26,8 +26,8 @@ class _Memory:
 def immutable(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array that shares the memory of ``array`` and can never be made writable again.
 
-    Neither its flags nor its ``base`` lead back to ``array``, which the caller must not keep. Of an array of
-    objects, which has no such memory, it is a read-only view.
+    Neither its flags nor its ``base`` lead back to ``array``, which the caller must not keep. For an array
+    of objects, which has no such memory, the result is a read-only view.
     """
     if array.size == 0 or array.dtype.hasobject:
         return frozen(array)

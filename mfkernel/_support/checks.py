@@ -252,7 +252,7 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str
 
 
 def first(name: str, array: NDArray[Any], where: NDArray[np.bool_], value: Any = None) -> str:
-    """Say which value stands first in ``where``, such as ``users[3] = 12``, or what else it is."""
+    """Name the first value in ``where``, such as ``users[3] = 12``; ``value`` describes it otherwise."""
     place = np.unravel_index(int(where.argmax()), where.shape)
     index = f"[{', '.join(map(str, place))}]" if place else ""
     return f"{name}{index} = {array[place]}" if value is None else f"{name}{index} is {value}"

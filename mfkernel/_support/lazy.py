@@ -1,4 +1,4 @@
-"""What is computed, or imported, on first use."""
+"""Values that are computed, and modules that are imported, on first use."""
 
 import importlib
 from collections.abc import Callable

@@ -18,7 +18,7 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 def readings(text: str) -> list[str]:
     """Return what an argument may say: as the locale reads it, or its bytes as UTF-8 or Latin-1.
 
-    What the locale cannot read comes last.
+    A reading that the locale cannot decode comes last.
     """
     readings = [text]
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""What the program prints."""
+"""Text that the program prints."""
 
 import math
 import re
@@ -36,7 +36,7 @@ def id_of_row(ids: Any, number: int) -> str:
 
 
 def listed(names: Sequence[object]) -> str:
-    """Return the first names, and how many more there are."""
+    """Return the first names and the number of the others."""
     more = len(names) - MOST_NAMES
     return ", ".join(map(shown, names[:MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
 
@@ -73,7 +73,7 @@ def print_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> No
 
 
 def print_rankings(model: mf.Factors, test: mf.Ratings | None) -> None:
-    """Print how well held-out items are ranked, or without such how far the objective fell."""
+    """Print how well held-out items are ranked; without a test set, the last objective."""
     if test is None:
         print(f"objective {model.history[-1].loss:.6g} after {len(model.history)} epochs; --test ranks")
         return

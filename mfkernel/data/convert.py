@@ -44,8 +44,8 @@ class DuplicateError(ValueError):
 def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
     """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
 
-    What is checked is a copy, so that a kernel never meets numbers that somebody has changed meanwhile; but
-    without ``copy``, the values may be those of a canonical CSR matrix.
+    A copy is checked, so a kernel never meets numbers that another thread has changed since. Without
+    ``copy``, the values may be those of a canonical CSR matrix.
     """
     if isinstance(R, tuple):
         if len(R) not in (3, 4):

@@ -1,4 +1,4 @@
-"""What users and items are called outside: integers or text, none missing, each once."""
+"""Ids of users and items: distinct integers or text."""
 
 import sys
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Vocabulary(Immutable):
         return self._ids.dtype.kind in "UO"
 
     def find(self, wanted: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Return where each id stands, 0 where it does not, and which do not; ``wanted`` is of as_ids."""
+        """Return the position of each id, 0 for unknown ids, and a mask of these; ``wanted`` is of as_ids."""
         nowhere = np.zeros(wanted.shape, np.intp), np.ones(wanted.shape, np.bool_)
         if self._ids.size == 0 or self.is_text != (wanted.dtype.kind in "UO"):
             return nowhere
@@ -93,7 +93,7 @@ class Vocabulary(Immutable):
         return np.where(unknown, 0, found), unknown
 
     def positions(self, kind: str, ids: Any) -> NDArray[np.intp]:
-        """Return where each id stands.
+        """Return the position of each id.
 
         Raises
         ------
@@ -211,7 +211,7 @@ def united(
     Returns
     -------
     tuple
-        The ids of all, the old ones first, or None; and where each of the new rows stands among them.
+        The ids of all, the old ones first, or None; and the position of each new row among them.
     """
     if (old is None) != (new is None):
         named, other = sides if new is None else sides[::-1]

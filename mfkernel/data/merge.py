@@ -79,11 +79,11 @@ def matched(
     Parameters
     ----------
     ratings
-        What is to be brought there, of any shape where both sides have ids.
+        Ratings to bring there, of any shape if both sides have ids.
     ids, shape
-        Of the others, (m, n).
+        Ids and shape (m, n) of the others.
     name, others
-        What the ratings and the others are called in an error.
+        Names of the ratings and of the others in an error.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def matched(
 
 
 def within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
-    """Leave out what stands beyond the m rows and n columns of ``shape``."""
+    """Leave out ratings beyond the m rows and n columns of ``shape``."""
     if ratings.shape == shape:
         return ratings
     return _cut(ratings.select((ratings.users < shape[0]) & (ratings.items < shape[1])), shape)

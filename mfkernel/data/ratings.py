@@ -38,8 +38,8 @@ class Ratings(Immutable):
     missing
         ``"zero"``: zero and nan are unknown in a dense array; ``"nan"``: only nan is.
     duplicates
-        What becomes of several ratings of one user for one item: ``"raise"``, or take their ``"sum"``, their
-        ``"mean"`` or the ``"last"``.
+        How several ratings of one user for one item are merged: ``"raise"`` an error, or their ``"sum"``,
+        their ``"mean"`` or the ``"last"``.
         Neither matters for what is a ``Ratings`` already.
     dtype
         float32 or float64; by default float32 where that holds the values exactly by their type (float16,
@@ -273,7 +273,7 @@ class Ratings(Immutable):
 
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
-        """The transposed ratings, items as users and users as items; made anew in linear time."""
+        """The transposed ratings, items as users and users as items; made on each call, in linear time."""
         csr = interruptible(lambda: convert.transposed(self._csr()))
         weights = self.weights
         if weights is not None:

@@ -1,1 +1,1 @@
-"""Who runs the tasks of an epoch, and with which cores and how much memory."""
+"""Engines, which run the tasks of an epoch, and the cores and memory that they may use."""

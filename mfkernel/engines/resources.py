@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""Cores and memory that this process may use."""
 
 import math
 import os

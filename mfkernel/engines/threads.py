@@ -1,4 +1,4 @@
-"""Who runs the tasks: this thread, or several that start and end with the training."""
+"""Run tasks in this thread, or in several that start and end with the training."""
 
 import contextvars
 import os
@@ -69,7 +69,7 @@ class ThreadEngine:
         place each time; the last goes through many waves at one place.)
 
         Each call must look at ``cancelled()`` every few milliseconds and return if it is True. If one fails,
-        or Ctrl-C arrives, the others are cancelled and waited for before the exception goes on.
+        or Ctrl-C arrives, the others are cancelled and waited for before the exception is raised.
 
         Raises
         ------

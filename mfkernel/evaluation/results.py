@@ -140,7 +140,7 @@ class RankSelection(Search):
         Returns
         -------
         matplotlib Axes
-            Of a new figure, unless ``ax`` is given.
+            The axes, of a new figure unless ``ax`` is given.
         """
         if ax is None:
             _, ax = optional("matplotlib.pyplot", "plot", "plot").subplots()

@@ -97,7 +97,7 @@ def leave_k_out(
     return _parted(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
 
 
-class Strangers(NamedTuple):
+class UserSplit(NamedTuple):
     """Ratings parted by users, some of whom training never sees.
 
     Attributes
@@ -105,9 +105,9 @@ class Strangers(NamedTuple):
     training
         (m - s, n) ratings of all other users.
     known
-        (s, n) a row a stranger: what the model may see of him when it folds him in.
+        (s, n) one row per new user: the ratings given to ``fold_in``.
     held_out
-        (s, n) the rest of the strangers' ratings, to be predicted.
+        (s, n) the other ratings of the new users, to be predicted.
     """
 
     training: Ratings
@@ -124,22 +124,22 @@ def strong_generalization_split(
     rng: Any = None,
     missing: str = "zero",
     duplicates: str = "raise",
-) -> Strangers:
-    """Set random users aside as strangers, and hold out a random share of the ratings of each.
+) -> UserSplit:
+    """Set random users aside as new users, and hold out a random share of the ratings of each.
 
     It is how models are tested with users who were not there in training: they learn from ``training``, fold
-    in what is ``known`` of the strangers, and predict what is ``held_out`` of them.
+    in the ``known`` ratings of the new users, and predict their ``held_out`` ratings.
 
     Parameters
     ----------
     R
         Anything that :class:`Ratings` takes.
     test_users
-        Share, between 0 and 1, of the users with at least two ratings who become strangers, one at least and
-        as many at most as leave training a user with ratings; or, if an integer, their number.
+        Share, between 0 and 1, of the users with at least two ratings who become new users: at least one, and
+        at most all but one user with ratings; or, if an integer, their number.
     holdout
-        Share of a stranger's ratings to hold out, between 0 and 1; of each at least one is held out and one
-        is known.
+        Share of a new user's ratings to hold out, between 0 and 1; each has at least one held out and one
+        known.
     rng
         As for ``np.random.default_rng``.
     missing, duplicates
@@ -147,15 +147,15 @@ def strong_generalization_split(
 
     Returns
     -------
-    Strangers
+    UserSplit
         Its users are in the order of R and have their ids, if there are any; all items of R, their ids, and
         weights stay.
 
     Raises
     ------
     TypeError, ValueError
-        If ``test_users`` or ``holdout`` is out of range, or there are too few users: it takes a stranger with
-        two ratings, and another user with one.
+        If ``test_users`` or ``holdout`` is out of range, or there are too few users: one must have two
+        ratings, and another one.
 
     References
     ----------
@@ -181,11 +181,11 @@ def strong_generalization_split(
     share = _share("holdout", holdout)
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     random = np.random.default_rng(rng)
-    strange = _strange(ratings.user_counts(), wanted, random)
+    strange = _new_users(ratings.user_counts(), wanted, random)
     training, strangers = (_users(ratings, np.flatnonzero(users)) for users in (~strange, strange))
     counts = strangers.user_counts()
     held_out = np.rint(share * counts).astype(np.int64).clip(1, counts - 1)
-    return Strangers(training, *_parted(strangers, held_out, random))
+    return UserSplit(training, *_parted(strangers, held_out, random))
 
 
 def _share(name: str, value: float, hint: str = "") -> float:
@@ -195,14 +195,14 @@ def _share(name: str, value: float, hint: str = "") -> float:
     return share
 
 
-def _strange(counts: NDArray[np.int64], wanted: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return an (m,) mask of as many strangers as are wanted, or of that share of those who can be one."""
+def _new_users(counts: NDArray[np.int64], wanted: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return an (m,) mask of new users: the wanted number, or share of those with two ratings."""
     able, rated = np.flatnonzero(counts >= 2), int((counts > 0).sum())
     most = able.size if able.size < rated else rated - 1  # training needs a user with ratings; one will do
     if most < 1:
         raise ValueError(
             f"R has {rated} users with ratings, {able.size} of them with two or more; it takes one with two "
-            "to be the stranger, and another for training (train_test_split needs neither)"
+            "to be the new user, and another for training (train_test_split needs neither)"
         )
     if wanted > most:
         raise ValueError(

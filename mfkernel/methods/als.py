@@ -192,7 +192,7 @@ class ALSTrainer(Trainer[Options]):
 
     @property
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
-        """What a kernel needs to predict ratings by the parameters as they are."""
+        """Arguments of a kernel that predicts ratings by the present parameters."""
         from mfkernel.kernels.sgd import Biases, Model
         from mfkernel.kernels.vectors import rank_token
 

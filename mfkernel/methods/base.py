@@ -1,4 +1,4 @@
-"""What a training method answers for itself, and what the training loop asks of it."""
+"""The base class of trainers: the questions that fitting and the training loop ask of a method."""
 
 import math
 from collections.abc import Callable
@@ -22,9 +22,9 @@ CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
 class Parameters(NamedTuple):
-    """What training changes: P (m, k) and Q (n, k), padded and aligned, and the biases, (m,) and (n,).
+    """The parameters in training: P (m, k) and Q (n, k), padded and aligned, and the biases, (m,) and (n,).
 
-    Rows stand in the order that the trainer has chosen. Without biases, the two last are empty.
+    Rows are in the order that the trainer has chosen. Without biases, the last two are empty.
     """
 
     P: NDArray[Any]
@@ -41,7 +41,7 @@ class EpochResult(NamedTuple):
 
 
 class Problem(NamedTuple, Generic[S]):
-    """What a trainer is made for.
+    """The problem that a trainer solves.
 
     Attributes
     ----------
@@ -83,11 +83,10 @@ class Trainer(Generic[S]):
     problem
         what is to be solved.
     row_of_user, row_of_item
-        where the rows of users and items stand in the parameters; ``slice(None)`` if in the order of the
-        ratings.
+        rows of users and items in the parameters; ``slice(None)`` for the order of the ratings.
     """
 
-    learning_rate: float | None = None  # of the epoch at hand, if there are such steps
+    learning_rate: float | None = None  # of the present epoch; None for a method without one
     learning_rate_scale = 1.0  # of all steps; halved at each divergence
     regularization = (0.0, 0.0)  # of the epoch at hand
     zeros_unrated: ClassVar[bool] = True  # whether rows without ratings start at zero in any case
@@ -110,7 +109,7 @@ class Trainer(Generic[S]):
 
     @classmethod
     def resolve(cls, options: S, ratings: Ratings, *, warm_start: bool = False) -> S:
-        """Choose from the ratings what the options leave open; ``warm_start`` goes on from a model."""
+        """Choose from the ratings what the options leave open; ``warm_start`` continues from a model."""
         raise NotImplementedError
 
     @classmethod
@@ -161,7 +160,7 @@ class Trainer(Generic[S]):
 
     @property
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
-        """What a kernel needs to predict ratings by the parameters as they are."""
+        """Arguments of a kernel that predicts ratings by the present parameters."""
         raise NotImplementedError
 
     def is_finite(self) -> bool:

@@ -1,4 +1,4 @@
-"""What biases alone predict: the least that factors must beat."""
+"""Predictions by biases alone, which factors must beat."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class Biases(NamedTuple):
 
 
 def bias_baseline(ratings: Ratings) -> Biases:
-    """Fit damped biases by turns, those of the users given those of the items and the other way round.
+    """Fit damped biases of users and items in alternation, each given the other.
 
     Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", TKDD 2010, section 2.1.
     """

@@ -1,4 +1,4 @@
-"""What is minimized, and what its scores predict."""
+"""Losses: the targets that are fitted, and the predictions of scores."""
 
 import math
 from typing import Any
@@ -28,9 +28,9 @@ def prediction(score: NDArray[Any], loss: str) -> NDArray[Any]:
 def penalty_scale(settings: Settings, rows: Ratings) -> NDArray[np.float64]:
     """Return what the penalties of each row are multiplied by.
 
-    Σ w of its ratings if λ is per rating, as it is under SGD; else 1. Of implicit feedback, every item counts
-    as a rating of weight w₀, too: Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on
-    item recommendation benchmarks", 2021.
+    Σ w of its ratings if λ is per rating, as it is under SGD; else 1. For implicit feedback, every item
+    also counts as a rating of weight w₀: Rendle, Krichene, Zhang and Koren, "Revisiting the performance of
+    iALS on item recommendation benchmarks", 2021.
     """
     counts = rows.user_counts().astype(np.float64)
     if not settings.is_per_rating:

@@ -197,7 +197,7 @@ class SGDTrainer(Trainer[SGD]):
 
     @property
     def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
-        """What a kernel needs to predict ratings by the parameters as they are."""
+        """Arguments of a kernel that predicts ratings by the present parameters."""
         model, _, biases, loss, _ = self.update
         return model, biases, loss
 

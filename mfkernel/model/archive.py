@@ -198,7 +198,7 @@ def _open_nameless(folder: Path, mode: int) -> BinaryIO | None:
         return None
     try:
         number = os.open(folder, os.O_TMPFILE | os.O_WRONLY, mode)
-    except OSError:  # of the file system, or one that a file with a name meets, too
+    except OSError:  # of the file system, or one that a file with a name also meets
         return None
     file = os.fdopen(number, "wb")
     if Path(f"/proc/self/fd/{number}").exists():
@@ -339,7 +339,7 @@ def _arrays(stream: BinaryIO) -> Arrays:
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> NDArray[Any]:
-    """Read an array after its declared size has been compared with the bytes that there are."""
+    """Read an array after its declared size has been compared with the bytes in the file."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)

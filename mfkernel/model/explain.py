@@ -19,16 +19,16 @@ STRONG = 0.2  # share of a rating in its own score, from which one step of Newto
 
 
 class Explanation(NamedTuple):
-    """What a prediction is made of: score = mean + user_bias + item_bias + Σ contributions + rest.
+    """The parts of a prediction: score = mean + user_bias + item_bias + Σ contributions + rest.
 
     Attributes
     ----------
     score
         The prediction; under the logistic loss, its log-odds.
     items, contributions
-        What the user has rated, by column number, and how much each of it adds, the largest first.
+        The items that the user has rated, and the amount that each adds, the largest first.
     rest
-        What other ratings add, and what the trained factors have beyond all these.
+        The sum of the other ratings' amounts, and the part of the trained factors beyond all these.
     """
 
     score: float

@@ -22,7 +22,7 @@ from mfkernel.typing import Missing
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class State:
-    """What a model is at one moment; :class:`Factors` says what each field means.
+    """The parts of a model at one moment; :class:`Factors` documents each field.
 
     All arrays are read-only for good, so that whatever is computed from them and kept stays right, and any
     number of threads may use a state. A change of the model is another state.
@@ -79,7 +79,7 @@ class State:
 
     @property
     def implicit(self) -> Implicit | None:
-        """What feedback is worth, if the model is of implicit feedback."""
+        """Weights of implicit feedback; None for a model of ratings."""
         settings = self.settings
         return Implicit(settings.alpha, settings.unobserved_weight) if settings.implicit else None
 

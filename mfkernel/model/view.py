@@ -92,7 +92,7 @@ class StateView(Immutable):
 
     @property
     def ratings(self) -> Ratings | None:
-        """What was learned from, if the model holds it."""
+        """Training ratings, if the model has them."""
         return self.state.ratings
 
     @property

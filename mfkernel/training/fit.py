@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
     @property
     def trainer(self) -> type[Trainer[Any]]:
-        """Who trains."""
+        """Trainer of the method."""
         return trainer_of(self.options)
 
 
@@ -195,7 +195,7 @@ def _start_factors(
 
 
 class Rows(NamedTuple):
-    """Where some rows of a model stand: ``here`` in the model, and ``there`` in the ratings."""
+    """Positions of some rows: ``here`` in the model, and ``there`` in the ratings."""
 
     here: NDArray[np.intp]
     there: NDArray[np.intp]

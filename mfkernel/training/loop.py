@@ -141,7 +141,7 @@ def train(
 
 
 class _Progress:
-    """What has been reached, and when it is enough."""
+    """The progress of training, which decides when to stop and when to roll back."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ def divergence(record: Epoch, shrinkage: float) -> DivergenceError:
 
 
 def show_progress(epochs: int) -> Callback:
-    """Return a callback that writes a line an epoch to stderr, of very many epochs a line a second."""
+    """Return a callback that writes one line per epoch to stderr, at most one per second for many."""
     last = -math.inf
 
     def show(record: Epoch) -> None:

@@ -20,7 +20,7 @@ FAR = 8.0  # standard deviations between zero and a mean that is subtracted, whe
 
 
 class Units(NamedTuple):
-    """What a 1 and a 0 are to training, in ratings.
+    """The ratings that training sees as 1 and 0.
 
     Attributes
     ----------

@@ -15,8 +15,8 @@ from mfkernel.methods.base import Trainer
 from mfkernel.methods.objective import link, prediction
 from mfkernel.model.history import Epoch
 
-CHUNK = 2**15  # ratings a task
-USERS_ASKED = 1000  # of whom the ranking is looked at
+CHUNK = 2**15  # ratings per task
+USERS_ASKED = 1000  # users whose ranking is measured
 PLACES = 100  # that count in it
 
 
@@ -39,7 +39,7 @@ class ErrorValidation:
         the ratings that are trained with. Where a row or column has none of them, the mean is predicted
         without biases, and with them the mean and the other one's bias.
     trainer
-        says where the rows of P and Q stand.
+        has the rows of P and Q.
     """
 
     def __init__(self, held_out: Ratings, known: Ratings, trainer: Trainer[Any]) -> None:

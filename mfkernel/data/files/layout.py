@@ -183,14 +183,14 @@ def _unquoted(found: re.Match[str]) -> str:
 
 
 def _split(line: str, known: str | None) -> tuple[str | None, list[str]]:
-    """Find what separates the fields of a line, three or more of them, and return these, too."""
+    """Find the separator of a line with three or more fields; also return the fields."""
     if known is not None:
         return known, splitter(known, line)(line)
     tried = [(separator, splitter(separator, line)(line)) for separator in SEPARATORS if separator in line]
     found = [x for x in tried if len(x[1]) >= 3]
     if not found:
         return None, splitter(None, line)(line)
-    if found[0][0] == "," and len(found) == 2:  # the other stands in a text, or is of decimal commas
+    if found[0][0] == "," and len(found) == 2:  # the other is part of a text, or commas are decimal
         found.sort(key=lambda x: len(x[1][0]))
     return found[0]
 

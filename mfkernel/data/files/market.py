@@ -20,7 +20,7 @@ EXPECTED = "the head of a real MatrixMarket file: general, symmetric or skew-sym
 
 
 class Head(NamedTuple):
-    """What the head says: how entries are written, m rows, n columns, and how many entries follow."""
+    """The head of a file: the form of its entries, m rows, n columns, and the number of entries."""
 
     is_array: bool
     is_pattern: bool

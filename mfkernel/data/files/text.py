@@ -36,7 +36,7 @@ PLAIN = bytes.maketrans(b"\v\f" + CONTROL, b"  " + b"?" * len(CONTROL))
 
 
 class Table(NamedTuple):
-    """What the lines say: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
+    """The ratings in the lines: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
 
     user_ids: NDArray[Any]
     users: NDArray[Any]

@@ -21,7 +21,7 @@ COORDINATES = (
 )  # of P and Q that a tile touches: 128 KiB of float32, half of the smallest L2 cache in use
 RATINGS_A_BLOCK = 2**16  # on average; a block is a task for one thread, of about a quarter of a millisecond
 MOST_BANDS = 64
-RATINGS_A_TILE = 2**6  # on average, where P and Q are so thin that smaller tiles would gain nothing
+RATINGS_A_TILE = 2**6  # on average, where P and Q are so small that smaller tiles would gain nothing
 MOST_PLACES = 2**16  # rows and columns of a tile are numbered in 16 bits
 
 Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -46,7 +46,7 @@ class BlockSchedule:
     k
         numbers in a row of P or Q, with padding.
     shuffle
-        permute rows and columns, the ratings of each tile and, anew each epoch, the blocks. Without it, a
+        permute rows and columns, the ratings of each tile and, in each epoch, the blocks. Without it, a
         single tile is visited row by row.
     seed
         of all permutations.
@@ -56,7 +56,7 @@ class BlockSchedule:
     Attributes
     ----------
     user_places, item_places
-        (m,), (n,) where in P and Q the row of each user and item stands; those without ratings come last.
+        (m,), (n,) the row of each user and item in P and Q; those without ratings come last.
 
     References
     ----------
@@ -178,7 +178,7 @@ def _tile_numbers(
     Returns
     -------
     tuple
-        The number of each tile, (n_tile_rows, n_tile_columns); and the first number of each block in turn,
+        The number of each tile, (n_tile_rows, n_tile_columns); and the first number of each block in order,
         with the number of tiles at the end.
     """
     n_columns = int(widths.sum())

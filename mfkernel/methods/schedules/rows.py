@@ -45,14 +45,14 @@ class Schedule(Protocol):
 
 
 class Span(NamedTuple):
-    """The rows ``order`` in turn, of each the entries ``starts[u]:stops[u]``."""
+    """The rows ``order``, in this order, with the entries ``starts[u]:stops[u]`` of each."""
 
     order: NDArray[np.int64]
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
 
 
-MAX_BANDS = 16  # a row is visited once a band, and a band takes 8 bytes a row
+MAX_BANDS = 16  # a row is visited once per band, and a band takes 8 bytes per row
 MANY_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
 
 
