@@ -18,6 +18,8 @@ from benchmarks import cases, gate, results
 from tests.forms import ROOT
 
 NO_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+SGD, BLOCKS = "mfkernel/methods/sgd.py", "mfkernel/methods/schedules/blocks.py"
+FACTORS = "mfkernel/model/factors.py"
 FAST = "kernel: tiles, 64, float32"
 RMSE = "error: blocks, ml-100k-like, 32"
 RUNS_UNDER_LOAD = int(os.environ.get("MFKERNEL_GATE_RUNS", "1"))
@@ -74,7 +76,7 @@ def test_gate__fails_on_needless_work_in_a_kernel(tree):
 @pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_loss_of_quality_unless_the_commit_accepts_it(tree):
-    replace(tree / "mfkernel" / "defaults.py", "else 0.07\n", "else 0.02\n")
+    replace(tree / SGD, "else 0.07\n", "else 0.02\n")
     status, printed, verdicts = run(tree, "HEAD", RMSE)
     assert status == 1, printed
     assert verdicts[RMSE]["verdict"] == "WORSE"
@@ -89,7 +91,11 @@ def test_gate__fails_on_a_loss_of_quality_unless_the_commit_accepts_it(tree):
 @NO_GIT
 def test_gate__fails_on_any_increase_of_a_count(tree):
     old = "self._shuffle, self._seed = shuffle, seed\n"
-    replace(tree / "mfkernel" / "blocks.py", old, f"{old}        self.needless = np.zeros(1)\n")
+    replace(
+        tree / BLOCKS,
+        old,
+        f"{old}        self.needless = np.zeros(1)\n",
+    )
     status, printed, verdicts = run(tree, "HEAD", "bytes: blocks")
     assert status == 1, printed
     assert verdicts["bytes: blocks"]["head"][0][0] == verdicts["bytes: blocks"]["base"][0][0] + 8
@@ -98,7 +104,7 @@ def test_gate__fails_on_any_increase_of_a_count(tree):
 @pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_case_that_does_not_run_any_more(tree):
-    replace(tree / "mfkernel" / "factors.py", "    def reconstruct(", "    def rebuild(")
+    replace(tree / FACTORS, "    def reconstruct(", "    def rebuild(")
     status, printed, verdicts = run(tree, "HEAD", "prediction: reconstruct, ml-100k-like")
     assert status == 1, printed
     assert verdicts["prediction: reconstruct, ml-100k-like"]["verdict"] == "FAILS"
@@ -108,9 +114,9 @@ def test_gate__fails_on_a_case_that_does_not_run_any_more(tree):
 @pytest.mark.slow
 @NO_GIT
 def test_gate__passes_a_case_that_the_base_does_not_know(tree):
-    replace(tree / "mfkernel" / "factors.py", "    def reconstruct(", "    def rebuild(")
+    replace(tree / FACTORS, "    def reconstruct(", "    def rebuild(")
     git(tree, "commit", "-q", "-a", "-m", "Older")
-    replace(tree / "mfkernel" / "factors.py", "    def rebuild(", "    def reconstruct(")
+    replace(tree / FACTORS, "    def rebuild(", "    def reconstruct(")
     name = "prediction: reconstruct, ml-100k-like"
     status, printed, verdicts = run(tree, "HEAD", name, "bytes: ratings")
     assert status == 0, printed
@@ -123,7 +129,7 @@ def test_gate__passes_a_case_that_the_base_does_not_know(tree):
 @NO_GIT
 def test_gate__fails_where_the_process_of_the_tree_dies(tree):
     old = "self._shuffle, self._seed = shuffle, seed\n"
-    replace(tree / "mfkernel" / "blocks.py", old, "import os\n        os.abort()\n")
+    replace(tree / BLOCKS, old, "import os\n        os.abort()\n")
     status, printed, verdicts = run(tree, "HEAD", "packed FMA: 8", "bytes: ratings", "bytes: blocks")
     assert status == 1, printed
     words = [verdicts[name]["verdict"] for name in ("packed FMA: 8", "bytes: ratings", "bytes: blocks")]
@@ -437,8 +443,9 @@ def test_verdict__of_errors():
 @pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_figure_that_is_no_number(tree):
-    wrong = "    def rmse(self, *_):\n        return np.nan\n\n    def old(self, R"
-    replace(tree / "mfkernel" / "factors.py", "    def rmse(self, R", wrong)
+    old = "    def rmse(\n        self, R"
+    wrong = f"    def rmse(self, *_):\n        return np.nan\n\n{old.replace('rmse', 'old')}"
+    replace(tree / FACTORS, old, wrong)
     status, printed, verdicts = run(tree, "HEAD", RMSE)
     assert status == 1, printed
     assert verdicts[RMSE]["verdict"] == "FAILS"
