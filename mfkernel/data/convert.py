@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from mfkernel._support import checks
 from mfkernel._support.arrays import frozen
+from mfkernel.data import grouping
+from mfkernel.data.grouping import grouped
 from mfkernel.data.tables import refuse_table_of_triplets
 from mfkernel.engines.resources import available_memory
 
@@ -73,10 +75,10 @@ def from_triplets(
 ) -> Csr:
     """Convert three arrays, the n-th rating being ``values[n]`` of user ``users[n]`` for item ``items[n]``.
 
-    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Two counting
-    sorts, by item and then by user, both of which keep duplicates in the order in which they came.
+    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Duplicates
+    keep the order in which they came.
     """
-    from mfkernel.kernels.csr import group
+    from mfkernel.kernels.csr import count, is_sorted
 
     n_users, n_items = (None, None) if shape is None else check_shape(shape)
     masked = [np.ma.getmask(x) for x in (users, items, values)]
@@ -91,34 +93,20 @@ def from_triplets(
     items, n_items = _numbers(names[1], items, n_items, "n_items")
     values = _values(values, dtype, place)
     _check_memory(n_users, n_items)
-    by_item = Csr(
-        np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
-    )
-    group(frozen(items), frozen(users), frozen(values), by_item.indptr, by_item.indices, by_item.values)
-    del users, items, values  # a third of the memory at the peak
-    return _merge_duplicates(transposed(by_item), duplicates)
+    if not is_sorted(frozen(users)):
+        by_item = Csr(*grouped(items, users, values, n_items), (n_items, n_users))
+        del users, items, values  # a third of the memory at the peak
+        return _merge_duplicates(transposed(by_item), duplicates)
+    indptr = np.zeros(n_users + 1, np.int64)
+    count(frozen(users), indptr[1:])
+    np.cumsum(indptr, out=indptr)
+    return _canonical(Csr(indptr, items, values, (n_users, n_items)), duplicates)
 
 
 def transposed(csr: Csr) -> Csr:
     """Transpose in linear time; the rows need not be sorted, but those of the result are."""
-    from mfkernel.kernels.csr import transpose
-
     m, n = csr.shape
-    result = Csr(
-        np.zeros(n + 1, np.int64),
-        np.empty(csr.indices.size, index_dtype(m)),
-        np.empty_like(csr.values),
-        (n, m),
-    )
-    transpose(
-        frozen(csr.indptr),
-        frozen(csr.indices),
-        frozen(csr.values),
-        result.indptr,
-        result.indices,
-        result.values,
-    )
-    return result
+    return Csr(*grouping.transposed(*csr[:3], n, index_dtype(m)), (n, m))
 
 
 def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
@@ -180,9 +168,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
     checks.numeric("R", R)
     if R.format == "csr":
         csr = _compressed(R, R.shape, ("n_users", "n_items"), _cell, dtype, copy)
-        if _is_canonical(csr.indptr, csr.indices):
-            return csr
-        return _merge_duplicates(transposed(transposed(csr)), duplicates)  # which sorts the rows
+        return _canonical(csr, duplicates)
     if R.format == "csc":
         by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
         return _merge_duplicates(transposed(by_item), duplicates)
@@ -245,24 +231,27 @@ def _compressed(
     return Csr(indptr, indices, values, shape)
 
 
-def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
-    """Whether every row is sorted by column, without duplicates."""
-    rises = indices[1:] > indices[:-1]
-    starts = indptr[1:-1]
-    rises[starts[(starts > 0) & (starts < indices.size)] - 1] = True
-    return bool(rises.all())
+def _canonical(csr: Csr, duplicates: str) -> Csr:
+    """Sort the rows where they are not, and merge duplicates."""
+    from mfkernel.kernels.csr import is_canonical
+
+    if is_canonical(frozen(csr.indptr), frozen(csr.indices)):
+        return csr
+    return _merge_duplicates(transposed(transposed(csr)), duplicates)
 
 
 def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
     """Apply the policy for a user who rated an item more than once; equal entries are neighbours here."""
+    from mfkernel.kernels.csr import is_canonical
+
+    if is_canonical(frozen(csr.indptr), frozen(csr.indices)):
+        return csr
     indptr, indices, values, shape = csr
     again = np.empty(indices.size, np.bool_)
     again[:1] = False
     np.equal(indices[1:], indices[:-1], out=again[1:])
     again[indptr[:-1][indptr[:-1] < indices.size]] = False
     count = int(np.count_nonzero(again))
-    if count == 0:
-        return csr
     if duplicates == "raise":
         place = int(again.argmax())
         user = int(np.searchsorted(indptr, place, side="right")) - 1
