@@ -107,6 +107,32 @@ def speed_table(stored: results.Stored) -> str:
     )
 
 
+STEPS = {  # of docs/textbook.md, by what runs them
+    "naive loop": "the program, over every cell",
+    "numpy reference": "steps 1 and 2: ratings only, one vector operation per rating",
+    "sequential": "step 3: compiled",
+    "hogwild, 2 threads": "step 4: two threads without locks",
+    "blocks": "step 5: blocks, one thread",
+    "blocks, 2 threads": "step 5: blocks, two threads",
+}
+
+
+def steps_table(stored: results.Stored, size: str = "ml-100k-like", k: int = 32) -> str:
+    """Return the table of what each step from the textbook's loop gains, and its caption."""
+    (row,) = (x for x in stored["rows"] if (x["ratings"], x["k"]) == (size, k))
+    seconds = row["seconds"]
+    first = seconds["naive loop"]
+    rows = [
+        [text, _seconds(seconds[engine]), f"{first / seconds[engine]:,.0f} ×"]
+        for engine, text in STEPS.items()
+    ]
+    return (
+        f"{results.table(['step', 'seconds per epoch', 'speed-up'], rows)}\n\n{row['nnz']:,} generated "
+        f"ratings ({size}), k = {k}, the median of {stored['repeats']} rounds in which all alternate (the "
+        f"first two in float64, {MAX_SLOW_REPEATS} rounds). {stored['machine']}"
+    )
+
+
 def measure_accuracy(data: Path) -> results.Stored:
     """Measure the held-out RMSE of fits with their own defaults, and of the means, for each split."""
     ml_100k = real.read("ML-100K", data)

@@ -1,4 +1,4 @@
-"""Generate the tables of docs/benchmarks.md and README, and the pictures: ``python -m benchmarks.report``.
+"""Generate the tables of README and the documentation, and the pictures: ``python -m benchmarks.report``.
 
 ``compare``, ``roofline`` and ``peers`` store what they measure with ``--store``. With ``--history``, what asv
 measured on this machine is stored first, for the picture of speed and error over the commits.
@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks import als, cases, compare, peers, results, roofline
 
-README, PAGE = results.ROOT / "README.md", results.ROOT / "docs" / "benchmarks.md"
+README, DOCS = results.ROOT / "README.md", results.ROOT / "docs"
+PAGE, TEXTBOOK = DOCS / "benchmarks.md", DOCS / "textbook.md"
 TABLES = {  # of docs/benchmarks.md; README has the summary
     "speed": compare.speed_table,
     "limit": roofline.table,
@@ -28,8 +29,9 @@ TABLES = {  # of docs/benchmarks.md; README has the summary
     "peers": peers.table,
 }
 SUMMARY = {"summary": lambda stored: peers.summary(stored)}
+STEPS = {"steps": compare.steps_table}
 COLORS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:gray")  # of other libraries
-STORED = {"limit": "roofline", "summary": "peers"}  # where the results have another name
+STORED = {"limit": "roofline", "summary": "peers", "steps": "speed"}  # where the results have another name
 SIZE, K = "ml-1m-like", "32"  # of the history
 ENGINES = ("sequential", "blocks", "blocks, 2 threads")
 ASV = results.ROOT / ".asv" / "results"
@@ -38,15 +40,15 @@ QUICK = f"This measures the figures of the picture: {QUICK_COMMAND}"
 
 
 def main() -> None:
-    """Write both pages and the pictures."""
+    """Write the pages and the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("--history", action="store_true", help="first store what asv measured here")
     parser.add_argument("--machine", help="asv's name of it; by default the one that asv has results of")
-    parser.add_argument("--pictures", type=Path, default=results.ROOT / "docs", help="default %(default)s")
+    parser.add_argument("--pictures", type=Path, default=DOCS, help="default %(default)s")
     options = parser.parse_args()
     if options.history:
         results.store("history", history(folder_of(options.machine)))
-    for path, tables in ((PAGE, TABLES), (README, SUMMARY)):
+    for path, tables in ((PAGE, TABLES), (README, SUMMARY), (TEXTBOOK, STEPS)):
         path.write_text(with_tables(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
     options.pictures.mkdir(parents=True, exist_ok=True)
     for name, draw in {"history": draw_history, "peers": draw_peers}.items():

@@ -131,9 +131,10 @@ def test_asv__sees_every_suite_once():
 
 PAGES = dict.fromkeys(report.TABLES, (report.PAGE, report.TABLES))
 PAGES |= dict.fromkeys(report.SUMMARY, (report.README, report.SUMMARY))
+PAGES |= dict.fromkeys(report.STEPS, (report.TEXTBOOK, report.STEPS))
 
 
-@pytest.mark.parametrize(("path", "tables"), [(report.PAGE, report.TABLES), (report.README, report.SUMMARY)])
+@pytest.mark.parametrize(("path", "tables"), PAGES.values(), ids=PAGES)
 def test_pages__have_the_tables_that_the_stored_results_say(path, tables):
     text = path.read_text(encoding="utf-8")
     assert report.with_tables(text, tables) == text, "run python -m benchmarks.report"
