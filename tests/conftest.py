@@ -1,15 +1,9 @@
-"""A fresh Numba cache for each run: the disk cache knows neither compile options nor callees elsewhere."""
+"""What all tests share."""
 
-import atexit
 import os
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 
-_cache = tempfile.mkdtemp(prefix="mfkernel-numba-")
-os.environ["NUMBA_CACHE_DIR"] = _cache  # before Numba is imported; child processes inherit it
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 # a shell that runs the tests in the background has them ignore Ctrl-C, and so their child processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
