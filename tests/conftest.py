@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and settings of all tests."""
 
 import os
 import signal
@@ -14,8 +14,16 @@ import pytest  # noqa: E402
 import mfkernel as mf  # noqa: E402
 
 # the first example may have to wait for a kernel to be compiled
-hypothesis.settings.register_profile("mfkernel", deadline=None, max_examples=60)
-hypothesis.settings.load_profile("mfkernel")
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of Hypothesis, so that they can be run once more with the profile "thorough"."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
 
 
 @pytest.fixture(scope="session")

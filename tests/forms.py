@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from scipy import sparse
@@ -27,6 +28,12 @@ def quick(values, *chosen):
 
 def _parts(value):
     return value if isinstance(value, tuple) else (value,)
+
+
+def examples(count):
+    """Return settings for so many examples with the profile "thorough", and a few without it."""
+    is_thorough = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+    return hypothesis.settings(max_examples=count if is_thorough else min(20, count))
 
 
 def fit(R, k=2, **options):

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mfkernel as mf
@@ -16,7 +16,7 @@ from mfkernel.cli import main
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.methods.baseline import bias_baseline
-from tests.forms import DENSE, assert_same, quick
+from tests.forms import DENSE, assert_same, examples, quick
 from tests.interrupts import AT_ONCE, answers
 
 RANKS = (1, 3, 7, 9, 17, 33)
@@ -949,7 +949,7 @@ def test_program__knows_methods_and_solvers(capsys, rating_file, option):
     assert option[-1] in capsys.readouterr().err
 
 
-@settings(max_examples=20)
+@examples(20)
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
 @given(m=st.integers(1, 9), n=st.integers(1, 9), k=st.sampled_from([1, 3, 9, 17]), seed=st.integers(0, 99))
 def test_defaults__never_fail_where_ratings_differ(kind, m, n, k, seed):

@@ -151,6 +151,7 @@ def test_pages__of_other_results_would_be_others(name, tmp_path, monkeypatch):
     assert report.with_tables(text, tables) != text
 
 
+@pytest.mark.slow
 def test_peak__is_what_a_call_adds_to_what_is_held():
     held = np.ones(2**21)
     for size in (32, 8, 64):  # MiB

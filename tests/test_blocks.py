@@ -16,12 +16,12 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.typing import ScheduleName
-from tests.forms import assert_same, python, quick
+from tests.forms import assert_same, examples, python, quick
 from tests.interrupts import AT_ONCE, answers
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
@@ -131,7 +131,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_decay(decay, shuffle)
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@examples(12)
 @given(
     st.sampled_from([(700, 900), (100_000, 40), (40, 100_000), (2000, 2000)]),
     st.sampled_from([1, 8, 20]),
@@ -221,6 +221,7 @@ print(*(test_blocks.bits(test_blocks.fit(R, 20, n_threads=n, decay=decay))
     ],
     ids=["other environment", "one core"],
 )
+@pytest.mark.slow
 def test_blocks__same_bits_in_a_new_process(setup, environment):
     printed = python(PRINT_BITS.format(setup=setup), **environment)
     expected = [bits(fit(table("square"), 20, n_threads=1, decay=decay)) for decay in ("cosine", "adaptive")]
@@ -245,6 +246,7 @@ def bits_in_child(context, n_threads):
 @POSIX
 @FORKING
 @pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.slow
 def test_blocks__same_bits_in_a_child_process(method):
     expected = bits(fit(table("square"), n_threads=2))  # leaves whatever threads leave behind
     context = multiprocessing.get_context(method)
@@ -396,6 +398,7 @@ def ctrl_c_in_a_fit(R, last, after, **options):
     pytest.fail("no interrupt")
 
 
+@pytest.mark.slow
 @POSIX
 def test_blocks__ctrl_c_after_the_last_epoch_keeps_the_model():
     R = few_in_a_huge_shape()
@@ -488,6 +491,7 @@ def interrupted_at(line, R, **options):
         sys.settrace(before)
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("keep_after", quick([0, 1000], 0), ids=["kept each epoch", "kept never"])

@@ -1,4 +1,4 @@
-"""What every method promises: run for each method of the registry, and for a method that a test adds."""
+"""The promises of every method: of each in the registry, and of one that a test adds."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ MANY = mf.datasets.synthetic(3000, 2000, 60_000, rng=1)
 
 
 class Promises(NamedTuple):
-    """What a method does beyond the rest."""
+    """Promises that some methods do not make."""
 
     is_random: bool = True  # another seed gives another model
     takes_weights: bool = True
@@ -171,7 +171,7 @@ def test_validation__brings_the_best_epoch_back(method):
     assert bits(model) == bits(fit(method, train, epochs=8, callback=lambda epoch: epoch.epoch == best))
 
 
-# What is kept
+# Saving and warm starts
 
 
 @pytest.mark.parametrize("method", methods())

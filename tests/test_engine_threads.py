@@ -53,6 +53,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", ["works", "fails"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_calls__say_that_a_thread_cannot_be_started(call, later, ratings, monkeypatch):
@@ -106,6 +107,7 @@ def test_interruptible__says_that_a_thread_cannot_be_started(monkeypatch):
         assert interruptible(lambda: 42) == 42
 
 
+@pytest.mark.slow
 def test_factorize__says_that_the_system_has_no_thread_to_spare():
     code = (
         "import threading, mfkernel as mf\n"

@@ -398,6 +398,7 @@ def test_ratio__is_that_of_the_minima_and_within_its_interval(rng):
     assert 1.3 < low < high < 1.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jitter", [0.05, 0.3, 1.0])
 def test_ratio__seldom_condemns_what_has_not_changed(rng, jitter):
     """Samples as a busy machine gives them: a floor, and delays that are now and then long."""

@@ -438,6 +438,7 @@ def test_sample_weight__of_cells_is_found_in_every_form(form, rng):
     np.testing.assert_allclose(mf.Ratings(S, sample_weight=given).weights, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["triplets", "csr", "csc", "coo"])
 def test_weights__belong_to_their_ratings_while_a_thread_changes_the_arrays(form):
     rng = np.random.default_rng(0)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.io import mmwrite
 
 import mfkernel as mf
+from tests.forms import examples
 
 RATED = {(196, 242): 3.0, (22, 302): 3.5, (196, 302): 1.0}
 
@@ -159,6 +160,7 @@ def test_read_ratings__each_side_has_its_own_kind_of_ids(tmp_path):
     assert ratings.item_ids.tolist() == ["007", "7"]
 
 
+@pytest.mark.slow
 def test_read_ratings__takes_ids_of_any_script(tmp_path):
     program = """if True:
         import pathlib, sys, mfkernel
@@ -379,7 +381,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(data=mutated() | st.binary(max_size=60) | st.text(' \t,;:"\r\n\0019.ae-', max_size=60).map(str.encode))
 def test_read_ratings__yields_ratings_or_a_plain_error(tmp_path_factory, data):
     path = written(tmp_path_factory.getbasetemp(), data, "any")

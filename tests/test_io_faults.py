@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.io import mmwrite
@@ -25,6 +25,7 @@ from mfkernel.data.files.layout import Layout, find_layout
 from mfkernel.data.files.lines import Lines
 from mfkernel.data.files.streams import Stream
 from mfkernel.data.files.text import NotPlainError, parse
+from tests.forms import examples
 
 ROOT = Path(mf.__file__).parents[1]
 RATINGS = "user,item,rating\n1,2,3\n"
@@ -345,6 +346,7 @@ def test_read_ratings__says_what_is_wrong_and_what_to_do(tmp_path, content, opti
 
 
 @pytest.mark.parametrize("separator", [",", "\t", "::"])
+@pytest.mark.slow
 def test_read_ratings__takes_integers_and_text_far_apart(tmp_path, separator):
     """Ids of early lines, read as numbers, and those of late ones, read as text, are the same ids."""
     lines = [f"{n % 900}{separator}{n // 900}{separator}1\n" for n in range(200_000)]
@@ -535,6 +537,7 @@ COSTS = """if True:
 """
 
 
+@pytest.mark.slow
 def test_read_ratings__a_small_file_costs_little(tmp_path):
     """Memory grows by less than 100 MiB; without bounds, each of these takes gigabytes, or minutes."""
     if not Path("/proc/self/clear_refs").exists():
@@ -649,6 +652,7 @@ def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 @pytest.mark.parametrize("head", [b"", MARKET.encode() + b"9 9 %d\n" % 10**12])
+@pytest.mark.slow
 def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch, head):
     monkeypatch.setattr("mfkernel.data.files.streams.available_memory", lambda: 10**8)
     pipe = tmp_path / "pipe"
@@ -700,6 +704,7 @@ MANY_LINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "options"), MANY_LINES.values(), ids=MANY_LINES)
 def test_read_ratings__takes_time_in_proportion(tmp_path, content, options):
     """A megabyte of what would take minutes, were each line or field searched for among those before it."""
@@ -794,7 +799,7 @@ def read_one_by_one(*_: object) -> None:
     raise NotPlainError
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(drawn=texts(), columns=st.sampled_from([(0, 1, 2), (0, 1, 2), (2, 1, 0), (1, 2, 3)]))
 @example(drawn=("1\x1c2 3 4\n", None), columns=(0, 1, 2))
 @example(drawn=("1 2 3\x1c\n", None), columns=(0, 1, 2))
@@ -812,7 +817,7 @@ def test_parse__both_parsers_say_the_same(drawn, columns):
         assert [parsed(text, separator, *layout) for layout in layouts] == at_once
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     rows=st.lists(
         st.tuples(*[st.integers(-2, 9)] * 3, st.sampled_from([5, 10**8 - 1, 10**8, 10**9])), min_size=1
@@ -832,7 +837,7 @@ def test_read_ratings__takes_no_row_of_whole_numbers_for_a_rating(tmp_path_facto
         assert cells(mf.read_ratings(path, duplicates="last")) == expected
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(texts=st.lists(texts(), min_size=1, max_size=3), size=st.integers(1, 20))
 def test_lines__do_not_depend_on_the_blocks(texts, size):
     """Bytes that come in small pieces give the same lines."""
@@ -877,7 +882,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=mutated() | st.binary(max_size=80))
 def test_read_ratings__yields_ratings_or_a_plain_error_at_little_cost(tmp_path_factory, data):
     path = written(tmp_path_factory.getbasetemp(), data, "any")

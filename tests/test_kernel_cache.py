@@ -58,6 +58,7 @@ def copy(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_upgrade__of_what_is_compiled_into_a_kernel_is_heeded(copy, tmp_path):
     """The dot product stands in another file than the kernel that it becomes a part of."""
     assert float(run(ERROR, tmp_path / "cache", copy).stdout) == 64  # (8 - 0)²
@@ -106,6 +107,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", quick([".nbi", ".nbc"], ".nbc"))
 @pytest.mark.parametrize("damage", quick(list(DAMAGES), "empty", "cut off"))
 def test_cache__that_is_damaged_costs_a_compilation(tmp_path, suffix, damage):
@@ -122,6 +124,7 @@ def test_cache__that_is_damaged_costs_a_compilation(tmp_path, suffix, damage):
     assert files(tmp_path, ".nbc") == kept  # mended for good
 
 
+@pytest.mark.slow
 def test_cache__that_cannot_be_written_is_said_once(tmp_path):
     two = COUNT + "\nfrom mfkernel.kernels.csr import shift_back; shift_back(np.zeros(3, np.int64))"
     done = run(two, tmp_path, before="ulimit -f 1;")
@@ -154,6 +157,7 @@ def test_cache__errors_never_reach_the_caller(monkeypatch, caplog):
     jit._tolerate_faults(None)  # without the JIT there is no cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     quick([{}, {"method": "als"}, {"method": "implicit", "solver": "cg"}, {"schedule": "hogwild"}], {}),
@@ -173,6 +177,7 @@ def test_history__leaves_compilation_out(options, tmp_path):
     assert sum(epochs) < 0.1 * whole, done.stderr  # milliseconds, of seconds
 
 
+@pytest.mark.slow
 def test_package__works_from_a_zip(tmp_path):
     """Where Numba finds no file to keep kernels for."""
     shutil.make_archive(str(tmp_path / "package"), "zip", PACKAGE.parent, "mfkernel")

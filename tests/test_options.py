@@ -151,7 +151,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"), [(kind, field) for kind in kinds() for field in dataclasses.fields(kind)], ids=str
+    ("kind", "field"),
+    [(kind, field) for kind in kinds() for field in dataclasses.fields(kind)],
+    ids=lambda x: getattr(x, "name", None) or x.__name__,
 )
 def test_options__refuse_what_they_may_not_be_by_name(kind, field):
     for value in WRONG[type(field.metadata["kind"])]:

@@ -25,6 +25,7 @@ def test_import__is_quick():
     assert any(float(python(code)) <= 0.3 for _ in range(3))
 
 
+@pytest.mark.slow
 def test_first_call__is_quick_with_a_warm_cache():
     code = (
         "import time; start = time.process_time(); import mfkernel as mf, numpy as np;"
@@ -35,6 +36,7 @@ def test_first_call__is_quick_with_a_warm_cache():
     assert any(float(python(code)) <= 1.5 for _ in range(3))
 
 
+@pytest.mark.slow
 def test_factorize__runs_where_no_cache_can_be_written(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -56,6 +58,7 @@ def test_factorize__gives_the_same_bits_in_a_new_process():
     assert python(code) == python(code)
 
 
+@pytest.mark.slow
 def test_factorize__asserts_nothing_that_optimised_python_would_drop():
     code = (
         "import mfkernel as mf\n"
@@ -125,6 +128,7 @@ MANY_ROWS = (
         pytest.param(MANY_ROWS, id="many rows", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_factorize__ctrl_c_is_answered_at_once(case):
     setup, *calls = case
     code = INTERRUPTED.format(setup=setup, calls=calls, moments=MOMENTS)

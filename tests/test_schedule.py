@@ -202,6 +202,7 @@ def test_block_schedule__is_the_same_whoever_lays_it_out(monkeypatch):
     assert (one.user_places != other.user_places).any()
 
 
+@pytest.mark.slow
 def test_block_schedule__every_order_within_a_tile_is_equally_likely(monkeypatch):
     ratings = mf.Ratings(([0, 0, 0, 0], [0, 1, 2, 3], [1.0, 2, 3, 4]))
     counts = {}

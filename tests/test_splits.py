@@ -160,6 +160,7 @@ def test_leave_k_out__draws_for_each_user_anew():
     assert_uniform(pairs)
 
 
+@pytest.mark.slow
 def test_strong_generalization_split__makes_each_who_can_be_a_stranger_as_often():
     R = np.triu(np.ones((5, 5))) * [1, 2, 3, 4, 5]  # users with 5, 4, 3, 2 and 1 ratings
     chosen = np.zeros(5, int)

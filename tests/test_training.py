@@ -37,6 +37,7 @@ def test_factorize__the_step_size_falls_as_asked(decay, schedule, ratings):
     assert model.history[-1].rmse < model.history[0].rmse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", DECAYS)
 def test_factorize__every_decay_predicts_better_than_the_mean(decay):
     train, test = mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)

@@ -96,6 +96,7 @@ def innermost_loops(lines):
         for k in (*FEW, *MORE)
     ],
 )
+@pytest.mark.slow
 def test_assembly__hot_loop_is_packed_fma_without_float64(processor, k, adaptive):
     """The hot loop is an innermost one: the loop around it adds the sum of 64 ratings to a float64.
 
