@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.forms import ROOT
+from tests.helpers import ROOT
 
 AT_ONCE = 0.2  # CPU seconds of all threads between a Ctrl-C and its answer; a call of a kernel takes 2 ms
 

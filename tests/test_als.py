@@ -16,7 +16,7 @@ from mfkernel.cli import main
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.methods.baseline import bias_baseline
-from tests.forms import DENSE, assert_same, examples, quick
+from tests.helpers import DENSE, assert_never_rises, assert_same, bits, examples, losses, quick
 from tests.interrupts import AT_ONCE, answers
 
 RANKS = (1, 3, 7, 9, 17, 33)
@@ -124,21 +124,6 @@ def assert_solved(model, side=1, tolerance=1e-12, rows=slice(None)):
     assert np.isfinite(size).all()
     excess = np.abs(pull) - tolerance * size
     assert (excess[rows] <= 0).all(), f"{np.max(np.abs(pull) / np.maximum(size, 1e-300)):.3g}"
-
-
-def losses(model):
-    return np.array([record.loss for record in model.history])
-
-
-def assert_never_rises(model, tolerance):
-    found = losses(model)
-    assert (np.diff(found) <= tolerance * found[:-1]).all(), found
-
-
-def bits(model):
-    arrays = model.P, model.Q, model.user_bias, model.item_bias
-    history = [(record.rmse, record.loss) for record in model.history]
-    return [None if X is None else X.tobytes() for X in arrays], history
 
 
 def alternated(R, Q0, epochs, reg, bias_reg, per, item_bias=None):

@@ -13,7 +13,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.cli import main
-from tests.forms import ROOT, quick
+from tests.helpers import ROOT, quick
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mf.__path__, "mfkernel.") if "__main__" not in name]
 

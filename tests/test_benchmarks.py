@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks import als, asv_suites, cases, generated, private, probes, progress, real, report, results
-from tests.forms import ROOT, quick
+from tests.helpers import ROOT, quick
 
 SLOW = ("epoch: naive loop", "epoch: numpy reference", "start: first call")
 LONG = ("als ", "memory", "fit memory", "start", "search", "signatures", "share of limit", "question")

@@ -1,6 +1,5 @@
 """The promises of ``schedule="blocks"``, seen from outside: the same bits, Ctrl-C, odd shapes, starts."""
 
-import hashlib
 import math
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.typing import ScheduleName
-from tests.forms import assert_same, examples, python, quick
+from tests.helpers import assert_same, bits, examples, python, quick
 from tests.interrupts import AT_ONCE, answers
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
@@ -66,12 +65,6 @@ def table(shape):
 
 def fit(R, k=8, **options):
     return mf.factorize(R, k, **{"schedule": "blocks", "epochs": 3, "rng": 0} | options)
-
-
-def bits(model):
-    """Return a hash of P, Q and the history's residuals."""
-    records = repr([(e.epoch, e.rmse, e.learning_rate) for e in model.history])
-    return hashlib.sha256(model.P.tobytes() + model.Q.tobytes() + records.encode()).hexdigest()
 
 
 def within(seconds, function, *args, **options):

@@ -9,7 +9,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.engines.threads import Task, ThreadEngine, interruptible
-from tests.forms import python
+from tests.helpers import python
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork as POSIX has it")
 MESSAGE = r"a thread could not be started \(.*\); pass a smaller n_threads, .*ulimit -u"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
-from tests.forms import examples
+from tests.helpers import examples
 
 P = np.arange(6.0).reshape(3, 2) - 1.5
 Q = np.arange(8.0).reshape(2, 4) / 4

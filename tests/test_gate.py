@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, gate, results
-from tests.forms import ROOT
+from tests.helpers import ROOT
 
 NO_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 SGD, BLOCKS = "mfkernel/methods/sgd.py", "mfkernel/methods/schedules/blocks.py"

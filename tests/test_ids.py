@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
-from tests.forms import quick
+from tests.helpers import quick
 
 pd = pytest.importorskip("pandas")
 

@@ -12,7 +12,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel import metrics, reference
 from mfkernel.cli import main
-from tests.forms import assert_same, quick
+from tests.helpers import assert_never_rises, assert_same, bits, losses, quick
 
 RANKS = (1, 3, 7, 9, 17, 33)
 SOLVERS = ("cholesky", "cg", "subspace")
@@ -81,19 +81,6 @@ def assert_items_solved(model, tolerance=1e-11, columns=slice(None)):
     size = abs(P).T @ (C * (X + abs(P) @ abs(Q))) + abs(penalty)
     assert np.isfinite(size).all()
     assert (abs(pull) <= tolerance * size)[:, columns].all(), (abs(pull) / np.maximum(size, 1e-300)).max()
-
-
-def losses(model):
-    return np.array([record.loss for record in model.history])
-
-
-def assert_never_rises(model, tolerance):
-    found = losses(model)
-    assert (np.diff(found) <= tolerance * found[:-1]).all(), found
-
-
-def bits(model):
-    return model.P.tobytes(), model.Q.tobytes(), [record[:2] + record[6:] for record in model.history]
 
 
 # what is right

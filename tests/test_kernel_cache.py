@@ -13,7 +13,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.kernels import jit
-from tests.forms import quick
+from tests.helpers import quick
 
 pytestmark = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 

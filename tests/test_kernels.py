@@ -14,12 +14,11 @@ from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_til
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
 from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
-from tests.forms import quick, reference_epoch
+from tests.helpers import NO_LIMIT, quick, reference_epoch
 
 pytestmark = pytest.mark.kernel
 
 TOLERANCE = {np.float32: {"rtol": 2e-4, "atol": 2e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-13}}
-NO_LIMIT = 2**62
 
 
 def factors(n_users, n_items, k, dtype, seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from tests.forms import python
+from tests.helpers import python
 
 
 def test_cross_validate__is_a_fit_on_each_fold(ratings):

@@ -20,7 +20,7 @@ from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
 from mfkernel.methods.objective import link
 from mfkernel.options import SGD
-from tests.forms import quick
+from tests.helpers import NO_LIMIT, gradient, quick
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +29,6 @@ KINDS = {"absolute": losses.ABSOLUTE, "huber": losses.HUBER, "logistic": losses.
 PENALTIES = {"λ": {}, "l1": {"l1": (0.3, 0.1)}, "nonnegative": {"nonnegative": True}}
 PENALTIES["both"] = PENALTIES["l1"] | PENALTIES["nonnegative"]
 TOLERANCE = {np.float32: {"rtol": 1e-3, "atol": 1e-4}, np.float64: {"rtol": 1e-11, "atol": 1e-13}}
-NO_LIMIT = 2**62
 SETTINGS = SGD(
     huber_delta=0.4,
     learning_rate=0.05,
@@ -55,11 +54,6 @@ def weights_of(ratings, seed=3):
 
 
 # the reference against mathematics
-
-
-def gradient(function, x, h=1e-6):
-    """Central finite differences."""
-    return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
 
 
 def objective(r, p, q, b, mean, settings, weight=1.0):

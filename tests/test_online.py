@@ -13,7 +13,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.model import foldin
 from mfkernel.options import SGD
-from tests.forms import DENSE, assert_same, fit, quick
+from tests.helpers import DENSE, assert_same, fit, quick
 
 pytestmark = pytest.mark.kernel
 

@@ -18,7 +18,7 @@ from mfkernel import typing as types
 from mfkernel.cli.parser import make_parser
 from mfkernel.methods import METHODS, Method, make_settings, read_settings
 from mfkernel.options import Choice, Flag, Integer, PerSide, Real
-from tests.forms import ROOT, assert_same
+from tests.helpers import ROOT, assert_same
 from tests.toy_method import UserMeans, UserMeansTrainer
 
 R = mf.datasets.synthetic(40, 30, 500)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from tests.forms import python
+from tests.helpers import python
 from tests.interrupts import AT_ONCE, answers
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")

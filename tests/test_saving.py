@@ -20,7 +20,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.model import archive
-from tests.forms import ROOT
+from tests.helpers import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners, pipes and signals as POSIX has them")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without a name are of Linux")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 import mfkernel as mf
-from tests.forms import DENSE, snapshot
+from tests.helpers import DENSE, snapshot
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPLITS = pytest.mark.parametrize("split", [mf.leave_k_out, mf.strong_generalization_split])

@@ -14,7 +14,7 @@ import pytest
 from mfkernel.kernels.jit import jit
 from mfkernel.kernels.vectors import MAX_UNROLLED_RANK, dot, prefetch, rank_token, step
 from mfkernel.linalg.rows import aligned_rows, padded_rank
-from tests.forms import python, quick
+from tests.helpers import python, quick
 
 pytestmark = pytest.mark.kernel
 

@@ -1,5 +1,6 @@
 """Helpers that several test files share."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -8,12 +9,14 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
 from mfkernel import reference
 
 ROOT = Path(__file__).parent.parent
+NO_LIMIT = 2**62  # ratings per call of a kernel
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
 
 
@@ -43,6 +46,50 @@ def fit(R, k=2, **options):
 def assert_same(model, expected):
     np.testing.assert_array_equal(model.P, expected.P)
     np.testing.assert_array_equal(model.Q, expected.Q)
+
+
+def gradient(function, x, h=1e-6):
+    """Return central finite differences."""
+    return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
+
+
+def bits(model):
+    """Return all that training has found, as bytes, and the errors of each epoch."""
+    arrays = model.P, model.Q, model.user_bias, model.item_bias
+    records = tuple((e.epoch, e.rmse, e.loss, e.learning_rate, e.validation_error) for e in model.history)
+    return tuple(None if X is None else X.tobytes() for X in arrays), records
+
+
+def losses(model):
+    """Return the objective after each epoch."""
+    return np.array([record.loss for record in model.history])
+
+
+def assert_never_rises(model, tolerance):
+    found = losses(model)
+    assert (np.diff(found) <= tolerance * found[:-1]).all(), found
+
+
+def write_file(folder, content, name="ratings", zipped=False):
+    data, path = content.encode() if isinstance(content, str) else content, folder / name
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    return path
+
+
+def cells(ratings):
+    """Return the rating of each pair of ids."""
+    users, items = ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist()
+    return dict(zip(zip(users, items, strict=True), ratings.values.tolist(), strict=True))
+
+
+@st.composite
+def mutated(draw, valid, longest=4):
+    """Draw one of some valid files, with some bytes put in place of others, and perhaps cut."""
+    data = bytearray(draw(st.sampled_from(valid)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=longest))
+    return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
 def arrays_of(R):
