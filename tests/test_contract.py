@@ -188,6 +188,16 @@ def test_save_and_load__keep_all(method, tmp_path):
         assert (other.recommend(3, 5).items == model.recommend(3, 5).items).all()
 
 
+@pytest.mark.parametrize("method", methods("folds_in"))
+def test_load__gives_a_model_that_learns_as_the_saved_one(method, tmp_path):
+    model = fit(method)
+    model.save(tmp_path / "model.npz")
+    loaded = mf.load(tmp_path / "model.npz")
+    new = {0: 5.0, 3: 1.0}
+    assert bits(loaded.fold_in(new)) == bits(model.fold_in(new))
+    assert bits(loaded.partial_fit(([0], [1], [2.0]))) == bits(model.partial_fit(([0], [1], [2.0])))
+
+
 @pytest.mark.parametrize("method", methods())
 def test_settings__repeat_the_fit(method):
     model = fit(method)

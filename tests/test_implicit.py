@@ -1,7 +1,6 @@
 """Implicit feedback: what is trained on the stored cells, against all cells of a dense matrix."""
 
 import math
-import signal
 
 import numpy as np
 import pytest
@@ -447,16 +446,6 @@ def test_stopping__by_tolerance_callback_and_time():
     assert fit(R, 4, epochs=9, time_limit=1e-9).stop_reason == "time limit"
 
 
-def test_ctrl_c__leaves_the_model_of_the_last_epoch():
-    def interrupt(record):
-        if record.epoch == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(mf.Interrupted) as stopped:
-        fit(feedback(), epochs=9, callback=interrupt)
-    assert_same(stopped.value.model, fit(feedback(), epochs=3))
-
-
 @pytest.mark.kernel
 @pytest.mark.parametrize("per", ["row", "rating"])
 def test_fold_in__solves_the_equations_of_all_cells(per):
@@ -544,23 +533,6 @@ def test_questions__are_answered_by_scores():
     assert sorted(stranger) == [9, 10, 12, 13, 14, 15]
     of_known = 1 - model.predict(R.users, R.items)
     assert model.rmse(R) == pytest.approx(math.sqrt(np.mean(of_known**2)), rel=1e-9)
-
-
-@pytest.mark.slow
-def test_save__keeps_all(tmp_path):
-    options = {"alpha": 2.0, "unobserved_weight": 0.25, "solver": "cg", "regularization_per": "rating"}
-    users, items = [f"u{n}" for n in range(8)], np.arange(7) * 10
-    R = mf.Ratings(feedback(), user_ids=users, item_ids=items)
-    model = fit(R, regularization=(0.2, 0.4), **options, validation=0.2)
-    model.save(tmp_path / "model.npz")
-    loaded = mf.load(tmp_path / "model.npz")
-    assert bits(loaded) == bits(model)
-    assert (loaded.history, loaded.settings) == (model.history, model.settings)
-    assert {name: getattr(loaded.settings, name) for name in options} == options
-    assert loaded.settings.implicit
-    assert loaded.user_ids.tolist() == users
-    assert_same(loaded.fold_in({0: 5.0, 3: 1.0}), model.fold_in({0: 5.0, 3: 1.0}))
-    assert loaded.explain(0, 1)[0] == model.explain(0, 1)[0]
 
 
 @pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))
