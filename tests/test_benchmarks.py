@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import asv_suites, data, private, probes, progress, repository, store
+import mfkernel as mf
+from benchmarks import asv_suites, data, private, probes, progress, repository, store, tune
 from benchmarks.suites import catalogue, sgd
 from benchmarks.suites.base import SECONDS
 from benchmarks.tables import __main__ as tables
@@ -348,3 +349,62 @@ def test_history__says_why_there_is_nothing_to_draw(measured_commits):
     assert f"those of {commits[0][:8]} are of other cases" in end.value.code
     assert "HEAD does not come after ffffffff" in end.value.code
     assert history.QUICK_COMMAND in end.value.code
+
+
+# the search for defaults
+
+CONSTANTS = {False: tune.PLAIN, True: tune.BIASED}
+
+
+@pytest.mark.parametrize("biases", CONSTANTS)
+@pytest.mark.parametrize("name", quick(tune.FAMILY, "3 per row", "15 per row", "40 per row"))
+def test_tune__knows_the_formulas_of_the_package(name, biases):
+    R = tune.planted(name)
+    scale = tune.Scale.of(R, biases)
+    used = tune.setting_of(mf.factorize(R, 4, biases=biases, rng=0).settings, scale)
+    known = tune.formula(CONSTANTS[biases], scale)
+    assert used == pytest.approx(known._replace(epochs=round(known.epochs)), rel=1e-6)
+
+
+def test_tune__plants_ratings_with_the_spread_of_stars():
+    R = tune.planted("40 per row")
+    assert (R.mean, R.std) == pytest.approx((tune.MEAN, tune.SPREAD), rel=0.05)
+
+
+@pytest.mark.parametrize("biases", CONSTANTS)
+def test_tune__refit_finds_the_best_constants(biases):
+    """The errors grow with the distance from the settings that other constants choose."""
+    constants = CONSTANTS[biases]
+    others = {name: value * 1.3 for name, value in constants.items()}
+    rng = np.random.default_rng(0)
+    searches = []
+    for density in (3, 10, 30, 100, 300):
+        scale = tune.Scale(density, 1.0, 1.0, 1.0)
+        best = np.log(tune.formula(others, scale))
+        points = best + rng.uniform(-0.5, 0.5, (60, 3))
+        settings = [tune.Setting(*point) for point in np.exp(points)]
+        errors = list(np.exp(0.1 * np.sum((points - best) ** 2, axis=1)))
+        default = tune.formula(constants, scale)
+        searches.append(tune.Search("planted", scale, False, default, 1.0, settings, errors))
+    found = tune.refit(searches, constants)
+    for search in searches:
+        expected = np.log(tune.formula(others, search.scale))
+        np.testing.assert_allclose(np.log(tune.formula(found, search.scale)), expected, atol=0.05)
+
+
+def test_tune__compares_the_defaults_with_random_settings(capsys):
+    tune.main(["--settings", "12", "--splits", "1", "--k", "8", "--sets", "3 per row"])
+    lines = capsys.readouterr().out.splitlines()
+    for row in (line.split(" | ") for line in lines if line.startswith("| 3 per row")):
+        default, best, loss = float(row[2]), float(row[3]), float(row[4].rstrip("%")) / 100
+        assert 0.7 * tune.SPREAD < best < 1.2 * tune.SPREAD  # not below the planted noise
+        assert loss == pytest.approx(default / best - 1, abs=2e-4)
+    assert sum(line.startswith("| rate |") for line in lines) == 2
+    assert lines[-1].startswith("12 settings per set, 1 splits.")
+
+
+def test_tune__asks_for_real_ratings(monkeypatch, capsys):
+    monkeypatch.delenv("MFKERNEL_DATA", raising=False)
+    with pytest.raises(SystemExit):
+        tune.main(["--sets", "ML-1M"])
+    assert "ML-1M need --data FOLDER" in capsys.readouterr().err

@@ -1,0 +1,354 @@
+"""The search that the defaults of stochastic gradient descent rest on: ``python -m benchmarks.tune``.
+
+Random settings of learning rate, λ and epochs are fitted to a family of generated sets with planted rank and
+noise, from 3 to 300 ratings per row or column. The error of a setting is the mean RMSE of a held-out tenth
+over the splits. One table compares the defaults with the best random setting of each set. The other compares
+the constants of the defaults with those of a refit: the constants that minimize the mean loss over the sets,
+as quadratic response surfaces predict it. Real sets are a check only; no constant is fitted to them.
+"""
+
+import argparse
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+import mfkernel as mf
+from benchmarks import data, probes
+from benchmarks.progress import show
+from benchmarks.tables import markdown
+
+
+class Planted(NamedTuple):
+    """A generated set: its size, the rank of its structure, and the share of noise in the spread."""
+
+    n_users: int
+    n_items: int
+    nnz: int
+    rank: int
+    noise: float
+
+
+FAMILY = {  # by ratings per row or column; at least 10,000 ratings, as smaller tables have other rules
+    "3 per row": Planted(6000, 4000, 30_000, 2, 0.7),
+    "7 per row": Planted(4000, 2500, 45_000, 4, 0.75),
+    "15 per row": Planted(3000, 2000, 75_000, 4, 0.7),
+    "40 per row": Planted(1000, 1500, 100_000, 8, 0.75),
+    "40 per row, less noise": Planted(1500, 1000, 100_000, 16, 0.6),
+    "100 per row": Planted(1500, 1000, 250_000, 8, 0.75),
+    "100 per row, rank 32": Planted(2000, 1000, 300_000, 32, 0.7),
+    "300 per row": Planted(1400, 1100, 750_000, 8, 0.75),
+}
+MEAN, SPREAD = 3.5, 1.1  # of planted ratings, as of stars
+BIAS_SHARE = 0.4  # of the variance that is not noise
+RANGES = {  # of the random settings, each log-uniform, in the units of ``Setting``
+    "rate": (0.005, 0.15),
+    "reg": (0.01, 0.2),
+    "epochs": (2, 40),  # further ones cost more time than they gain
+}
+NEAR = 0.02  # loss at which a setting counts 1 / e in a response surface: its shape near the best matters
+
+
+# The formulas, as functions of their constants
+
+
+class Setting(NamedTuple):
+    """A setting without units.
+
+    Attributes
+    ----------
+    rate
+        learning rate times the size of a typical residual.
+    reg
+        λ in standard deviations of the ratings.
+    """
+
+    rate: float
+    reg: float
+    epochs: float
+
+
+# the constants of mfkernel/methods/sgd.py; a test compares these formulas with the choices of the package
+PLAIN = {
+    "max_rate": 0.06,
+    "rate": 0.04,
+    "rate_per_rating": 0.006,
+    "reg": 0.07,
+    "max_epochs": 25.0,
+    "epochs": 2.5,
+    "epochs_per_rating": 1.5,
+}
+BIASED = {
+    "max_rate": 0.08,
+    "rate": 0.06,
+    "reg": 0.08,
+    "max_epochs": 20.0,
+    "epochs": 2.5,
+    "epochs_per_rating": 1.5,
+}
+
+
+class Scale(NamedTuple):
+    """The properties of ratings that the formulas use.
+
+    Attributes
+    ----------
+    density
+        ratings per row or column.
+    spread
+        standard deviation of the ratings.
+    residual
+        size of a typical residual in the first steps.
+    more_epochs
+        factor of the epochs where a mean far from zero makes steps small.
+    """
+
+    density: float
+    spread: float
+    residual: float
+    more_epochs: float
+
+    @classmethod
+    def of(cls, R: mf.Ratings, biases: bool) -> "Scale":
+        """Return the properties of ratings, for a model with biases or without."""
+        carried = 0.0 if biases else abs(R.mean) / 3
+        farthest = float(np.abs(R.values - R.mean).max())
+        more_epochs = 1.0 if biases else min(40.0, max(1.0, carried / R.std))
+        return cls(R.nnz / sum(R.shape), R.std, max(R.std, carried, farthest / 10), more_epochs)
+
+
+def formula(constants: dict[str, float], scale: Scale) -> Setting:
+    """Return the setting that the defaults choose with these constants."""
+    d = scale.density
+    sparsity = math.sqrt(30 / d)
+    if "rate_per_rating" in constants:  # without biases
+        rate = min(constants["rate"] * math.sqrt(sparsity), constants["rate_per_rating"] * d)
+    else:
+        rate = constants["rate"] * sparsity
+    epochs = min(constants["max_epochs"], constants["epochs"] + constants["epochs_per_rating"] * d)
+    return Setting(
+        min(constants["max_rate"], rate),
+        constants["reg"] * min(1.0, sparsity),
+        epochs * scale.more_epochs,
+    )
+
+
+def setting_of(settings: mf.SGD, scale: Scale) -> Setting:
+    """Return the setting that a fit has used."""
+    rate, epochs, reg = settings.learning_rate, settings.epochs, settings.regularization
+    assert rate is not None
+    assert epochs is not None
+    assert isinstance(reg, tuple)
+    return Setting(rate * scale.residual, reg[0] / scale.spread, epochs)
+
+
+# The search
+
+
+@dataclass
+class Search:
+    """The errors of the defaults and of random settings on one set.
+
+    Attributes
+    ----------
+    is_real
+        whether the set is a check only.
+    default, error
+        the setting that the defaults have chosen, and its error.
+    settings, errors
+        the random ones, and theirs.
+    """
+
+    name: str
+    scale: Scale
+    is_real: bool
+    default: Setting
+    error: float
+    settings: list[Setting] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        """Least error of a random setting."""
+        return min(self.errors)
+
+    @property
+    def loss(self) -> float:
+        """Excess of the error of the defaults over the best, as a share."""
+        return self.error / self.best - 1
+
+    def response(self) -> NDArray[np.float64]:
+        """Return the coefficients of log error as a quadratic function of the logs of a setting."""
+        excess = np.log(np.array(self.errors) / self.best)
+        weights = np.exp(-excess / NEAR)
+        X = np.array([_terms(setting) for setting in self.settings])
+        coefficients, *_ = np.linalg.lstsq(X * weights[:, None], excess * weights, rcond=None)
+        return np.asarray(coefficients)
+
+
+def _terms(setting: Setting) -> NDArray[np.float64]:
+    x = np.log(np.array(setting))
+    products = [x[a] * x[b] for a in range(3) for b in range(a, 3)]
+    return np.array([1.0, *x, *products])
+
+
+def planted(name: str) -> mf.Ratings:
+    """Generate the ratings of one of ``FAMILY``, with the long tails of real ones."""
+    n_users, n_items, nnz, rank, noise = FAMILY[name]
+    cells = mf.datasets.synthetic(n_users, n_items, nnz)
+    rng = np.random.default_rng(1)
+    P, Q = rng.normal(size=(n_users, rank)), rng.normal(size=(n_items, rank))
+    bias = rng.normal(size=n_users)[cells.users] + rng.normal(size=n_items)[cells.items]
+    structure = SPREAD**2 * (1 - noise**2)
+    values = MEAN + math.sqrt(structure * BIAS_SHARE / 2) * bias
+    values += math.sqrt(structure * (1 - BIAS_SHARE) / rank) * np.einsum(
+        "nk,nk->n", P[cells.users], Q[cells.items]
+    )
+    values += noise * SPREAD * rng.normal(size=nnz)
+    return mf.Ratings((cells.users, cells.items, values, (n_users, n_items)), dtype=np.float32)
+
+
+def search(name: str, R: mf.Ratings, biases: bool, k: int, n_settings: int, n_splits: int) -> Search:
+    """Measure the defaults and random settings on a set."""
+    splits = [data.hold_out_tenth(R, seed) for seed in range(n_splits)]
+    scale = Scale.of(splits[0][0], biases)
+    model = mf.factorize(splits[0][0], k, biases=biases, rng=0)
+    assert isinstance(model.settings, mf.SGD)
+    found = Search(
+        name,
+        scale,
+        name not in FAMILY,
+        setting_of(model.settings, scale),
+        held_out_rmse(splits, k, biases=biases),
+    )
+    rng = np.random.default_rng(0)
+    low, high = np.log(np.array(list(RANGES.values()))).T
+    for n in range(n_settings):
+        show(f"{name}, {'with' if biases else 'without'} biases: setting {n + 1} of {n_settings}")
+        rate, reg, epochs = (float(x) for x in np.exp(rng.uniform(low, high)))
+        setting = Setting(rate, reg, round(epochs))
+        options: dict[str, Any] = {
+            "learning_rate": rate / scale.residual,
+            "regularization": reg * scale.spread,
+            "epochs": setting.epochs,
+            "decay": "cosine",
+        }
+        found.settings.append(setting)
+        found.errors.append(held_out_rmse(splits, k, biases=biases, **options))
+    show("")
+    return found
+
+
+def held_out_rmse(splits: Sequence[data.Split], k: int, **options: Any) -> float:
+    """Return the mean test RMSE over the splits; training that diverges restarts with smaller steps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        errors = [
+            mf.factorize(train, k, rng=seed, **options).rmse(test)
+            for seed, (train, test) in enumerate(splits)
+        ]
+    return float(np.mean(errors))
+
+
+# The refit
+
+
+def refit(searches: Sequence[Search], constants: dict[str, float]) -> dict[str, float]:
+    """Return the constants that minimize the mean loss that the response surfaces predict."""
+    surfaces = [(s.scale, s.response()) for s in searches]
+    start = np.log(list(constants.values()))
+
+    def mean_loss(x: NDArray[np.float64]) -> float:
+        tried = dict(zip(constants, np.exp(x), strict=True))
+        return predicted_loss(surfaces, tried) + 1e-4 * float(np.mean((x - start) ** 2))  # if all are as good
+
+    found = optimize.minimize(
+        mean_loss, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-7}
+    )
+    return dict(zip(constants, (float(x) for x in np.exp(found.x)), strict=True))
+
+
+def predicted_loss(
+    surfaces: Sequence[tuple[Scale, NDArray[np.float64]]], constants: dict[str, float]
+) -> float:
+    """Return the mean loss over the sets; outside the ranges of the settings no surface is trusted."""
+    low, high = np.array(list(RANGES.values())).T
+    losses = [
+        _terms(Setting(*np.clip(formula(constants, scale), low, high))) @ response
+        for scale, response in surfaces
+    ]
+    return float(np.mean(losses))
+
+
+# The tables
+
+
+def error_table(searches: Sequence[Search]) -> str:
+    """Return the table of the sets."""
+    rows = []
+    for s in searches:
+        best = s.settings[s.errors.index(s.best)]
+        rows.append(
+            [
+                *(s.name, f"{s.scale.density:.0f}", f"{s.error:.4f}", f"{s.best:.4f}", f"{s.loss:+.2%}"),
+                *(f"{a:.3g}, {b:.3g}" for a, b in zip(s.default, best, strict=True)),
+            ]
+        )
+    head = ["set", "density", "defaults", "best", "loss", "rate: default, best", "λ", "epochs"]
+    return markdown.table(head, rows)
+
+
+def constant_table(searches: Sequence[Search], constants: dict[str, float]) -> str:
+    """Return the table of the constants, and the mean losses that the surfaces predict."""
+    refitted = refit(searches, constants)
+    surfaces = [(s.scale, s.response()) for s in searches]
+    rows = [[name, f"{value:g}", f"{refitted[name]:.3g}"] for name, value in constants.items()]
+    before, after = (predicted_loss(surfaces, x) for x in (constants, refitted))
+    return (
+        f"{markdown.table(['constant', 'today', 'refit'], rows)}\n\n"
+        f"Mean loss: measured {np.mean([s.loss for s in searches]):+.2%}; predicted with today's constants "
+        f"{before:+.2%}, with the refit {after:+.2%}."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print both tables, for models without biases and with them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__)
+    data.add_option(parser)
+    names = (*FAMILY, *data.FILES)
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        choices=names,
+        metavar="NAME",
+        help=f"default: all of {', '.join(names)}, real ones if --data is given",
+    )
+    parser.add_argument(
+        "--settings", type=int, default=100, help="random ones per set (default: %(default)s)"
+    )
+    parser.add_argument("--splits", type=int, default=2, help="per set (default: %(default)s)")
+    parser.add_argument("--k", type=int, default=32, help="rank (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    chosen = options.sets or [*FAMILY, *(data.FILES if options.data else ())]
+    try:
+        data.require(options.data, chosen)
+    except data.MissingDataError as error:
+        parser.error(str(error))
+    sets = {name: planted(name) if name in FAMILY else data.load(name, options.data) for name in chosen}
+    for biases, constants in ((False, PLAIN), (True, BIASED)):
+        searches = [
+            search(name, R, biases, options.k, options.settings, options.splits) for name, R in sets.items()
+        ]
+        print(f"\n{'With' if biases else 'Without'} biases, k = {options.k}:\n\n{error_table(searches)}\n")
+        if generated := [s for s in searches if not s.is_real]:
+            print(constant_table(generated, constants))
+    print(f"\n{options.settings} settings per set, {options.splits} splits. {probes.machine()}")
+
+
+if __name__ == "__main__":
+    main()
