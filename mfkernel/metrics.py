@@ -100,7 +100,7 @@ def ranking(
     model
         The model that ranks the items.
     R
-        Held-out ratings, anything that :class:`Ratings` takes: found by id where they and the model have ids,
+        Held-out ratings, anything that :class:`~mfkernel.Ratings` takes: found by id where both have ids,
         else of the model's shape. Those of unknown users or items are left out, with a warning.
     n
         How many items are recommended.

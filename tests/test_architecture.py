@@ -12,6 +12,7 @@ import tomllib
 import pytest
 
 import mfkernel as mf
+from mfkernel.cli import main
 from tests.forms import ROOT, quick
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mf.__path__, "mfkernel.") if "__main__" not in name]
@@ -52,7 +53,7 @@ def test_public_names__are_documented():
     assert all(getattr(mf, name).__doc__ for name in mf.__all__)
 
 
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in (ROOT / page).read_text()])
@@ -60,6 +61,39 @@ def test_pages__python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "\nmfkernel " in (ROOT / page).read_text()])
+def test_pages__commands_run(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    R = mf.datasets.synthetic(60, 40, 900)
+    lines = (f"{u},{i},{r}\n" for u, i, r in zip(R.users, R.items, R.values, strict=True))
+    (tmp_path / "ratings.csv").write_text("user,item,rating\n" + "".join(lines))
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+        for command in re.findall(r"^mfkernel (.*?)(?:  #.*)?$", block, re.MULTILINE):
+            main(command.replace("USER", "1").split())
+            assert capsys.readouterr().out, command
+
+
+def test_pages__are_all_in_the_site():
+    docs = ROOT / "docs"
+    listed = {"docs/index.md"}
+    for page in PAGES[1:]:
+        for tree in re.findall(
+            r"```\{toctree\}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL
+        ):
+            names = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            listed |= {((ROOT / page).parent / f"{name}.md").relative_to(ROOT).as_posix() for name in names}
+    assert listed == set(PAGES[1:])
+    assert docs.joinpath("conf.py").exists()
+
+
+def test_pages__name_all_that_is_public():
+    text = "".join(
+        (ROOT / page).read_text(encoding="utf-8") for page in PAGES if page.startswith("docs/api/")
+    )
+    named = set(re.findall(r"auto\w+:: (\w[\w.]*)", text))
+    assert named == (set(mf.__all__) - {"datasets", "metrics"}) | {"mfkernel.datasets", "mfkernel.metrics"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,7 +1,7 @@
 """Measure a table, or make the pages: ``python -m benchmarks.tables [NAME] [--store]``.
 
-With a name, the table is measured and printed; ``--store`` keeps its results. Without a name, the tables of
-docs/benchmarks.md and README and the pictures are made again from stored results.
+With a name, the table is measured and printed; ``--store`` keeps its results. Without a name, all tables of
+README and the documentation and the pictures are made again from stored results.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks import data, repository, store
+from benchmarks import data, store
 from benchmarks.tables import accuracy, als, history, libraries, limit, pages, pictures, rankings, speed
 
 
@@ -43,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
-    parser.add_argument(
-        "--pictures", type=Path, help=f"folder of the pictures (default: {repository.ROOT / 'docs'})"
-    )
+    parser.add_argument("--pictures", type=Path, help=f"folder of the pictures (default: {pages.DOCS})")
     commands = parser.add_subparsers(dest="name", metavar="NAME")
     parsers = {}
     for name, table in TABLES.items():
@@ -56,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.name is None:
         pages.write()
-        pictures.write(options.pictures or repository.ROOT / "docs")
+        pictures.write(options.pictures or pages.DOCS)
         return
     if options.pictures:
         parser.error("--pictures must be given without a NAME")

@@ -158,7 +158,7 @@ def measured(peer: dict[str, Any]) -> list[dict[str, float]]:
     return fits if all("rmse" in fit for fit in fits) else []
 
 
-def summary(results: store.Results) -> str:
+def render_summary(results: store.Results) -> str:
     """Return README's table: this library's methods and the best of the others, on the first set."""
     row, rows = results["rows"][0], []
     for library, method in SUMMARIZED:

@@ -1,4 +1,4 @@
-"""The pages that show tables, each between two marks: docs/benchmarks.md and README."""
+"""The pages that show tables, each table between two marks."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +9,8 @@ from benchmarks.tables import accuracy, als, libraries, limit, rankings, speed
 Render = Callable[[store.Results], str]
 
 COMMAND = "python -m benchmarks.tables"
-README, PAGE = repository.ROOT / "README.md", repository.ROOT / "docs" / "benchmarks.md"
+README, DOCS = repository.ROOT / "README.md", repository.ROOT / "docs"
+PAGE, TEXTBOOK = DOCS / "benchmarks.md", DOCS / "textbook.md"
 # page -> mark -> name of the stored results, and the text that they make
 PAGES: dict[Path, dict[str, tuple[str, Render]]] = {
     PAGE: {
@@ -20,7 +21,8 @@ PAGES: dict[Path, dict[str, tuple[str, Render]]] = {
         "rankings": ("rankings", rankings.render),
         "libraries": ("libraries", libraries.render),
     },
-    README: {"summary": ("libraries", libraries.summary)},
+    README: {"summary": ("libraries", libraries.render_summary)},
+    TEXTBOOK: {"steps": ("speed", speed.render_steps)},
 }
 
 

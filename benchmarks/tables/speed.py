@@ -18,6 +18,14 @@ from benchmarks.tables import markdown
 REAL = ("ML-100K", "ML-1M")
 MAX_SLOW_REPEATS = 3
 CALLS = 5  # of a compiled configuration per repetition
+STEPS = {  # of docs/textbook.md, by the configuration that runs them
+    "naive loop": "the program, over every cell",
+    "numpy reference": "steps 1 and 2: ratings only, one vector operation per rating",
+    "sequential": "step 3: compiled",
+    "hogwild, 2 threads": "step 4: two threads without locks",
+    "blocks": "step 5: blocks, one thread",
+    "blocks, 2 threads": "step 5: blocks, two threads",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +90,23 @@ def render(results: store.Results) -> str:
         f"which configurations alternate (the interpreted ones in float64, {MAX_SLOW_REPEATS} rounds). The "
         "last four columns describe blocks: throughput on one thread, speed-up over the naive loop, and "
         f"speed-up of two threads over one thread and over hogwild. {results['machine']}"
+    )
+
+
+def render_steps(results: store.Results) -> str:
+    """Return the table of what each step from the textbook's loop gains, and its caption."""
+    size, k = "ml-100k-like", 32
+    (row,) = (x for x in results["rows"] if (x["ratings"], x["k"]) == (size, k))
+    seconds = row["seconds"]
+    first = seconds["naive loop"]
+    rows = [
+        [text, _seconds(seconds[configuration]), f"{first / seconds[configuration]:,.0f} ×"]
+        for configuration, text in STEPS.items()
+    ]
+    return (
+        f"{markdown.table(['step', 'seconds per epoch', 'speed-up'], rows)}\n\n{row['nnz']:,} generated "
+        f"ratings ({size}), k = {k}, the median of {results['repeats']} rounds in which all alternate (the "
+        f"first two in float64, {MAX_SLOW_REPEATS} rounds). {results['machine']}"
     )
 
 

@@ -86,7 +86,7 @@ def refuse_table_of_triplets(R: Any) -> None:
         With the call that takes it.
     """
     columns = R.dtype.names if hasattr(R, "dtype") else R if isinstance(R, Mapping) else None
-    for name in ("columns", "column_names"):  # of pandas and polars; of Arrow
+    for name in ("column_names", "columns"):  # of Arrow, whose columns are no names; of pandas and polars
         columns = getattr(R, name, columns) if columns is None else columns
     names = list(columns) if columns is not None and not callable(columns) else []
     if names:
