@@ -1,10 +1,11 @@
 """The search that the defaults of stochastic gradient descent rest on: ``python -m benchmarks.tune``.
 
 Random settings of learning rate, λ and epochs are fitted to a family of generated sets with planted rank and
-noise, from 3 to 300 ratings per row or column. The error of a setting is the mean RMSE of a held-out tenth
-over the splits. One table compares the defaults with the best random setting of each set. The other compares
-the constants of the defaults with those of a refit: the constants that minimize the mean loss over the sets,
-as quadratic response surfaces predict it. Real sets are a check only; no constant is fitted to them.
+noise, from 3 to 300 ratings per row or column. The second half of them is drawn near the best of the first.
+The error of a setting is the mean RMSE of a held-out tenth over the splits. One table compares the defaults
+with the best random setting of each set. The other compares the constants of the defaults with those of a
+refit, which minimize the mean loss over the sets as quadratic response surfaces predict it. Real sets are a
+check only; no constant is fitted to them.
 """
 
 import argparse
@@ -45,12 +46,13 @@ FAMILY = {  # by ratings per row or column; at least 10,000 ratings, as smaller 
     "300 per row": Planted(1400, 1100, 750_000, 8, 0.75),
 }
 MEAN, SPREAD = 3.5, 1.1  # of planted ratings, as of stars
-BIAS_SHARE = 0.4  # of the variance that is not noise
+BIAS_SHARE = 0.55  # of the variance that is not noise, as in mf.datasets.synthetic
 RANGES = {  # of the random settings, each log-uniform, in the units of ``Setting``
     "rate": (0.005, 0.15),
     "reg": (0.01, 0.2),
     "epochs": (2, 40),  # further ones cost more time than they gain
 }
+NEIGHBORHOOD = 2.0  # factor of the best setting so far, within which the second half of the settings is drawn
 NEAR = 0.02  # loss at which a setting counts 1 / e in a response surface: its shape near the best matters
 
 
@@ -178,6 +180,11 @@ class Search:
         return min(self.errors)
 
     @property
+    def best_setting(self) -> Setting:
+        """The random setting with the least error."""
+        return self.settings[self.errors.index(self.best)]
+
+    @property
     def loss(self) -> float:
         """Excess of the error of the defaults over the best, as a share."""
         return self.error / self.best - 1
@@ -203,12 +210,12 @@ def planted(name: str) -> mf.Ratings:
     cells = mf.datasets.synthetic(n_users, n_items, nnz)
     rng = np.random.default_rng(1)
     P, Q = rng.normal(size=(n_users, rank)), rng.normal(size=(n_items, rank))
+    strength = 1 / np.arange(1, rank + 1)  # variances of the factors, which fall as in real ratings
     bias = rng.normal(size=n_users)[cells.users] + rng.normal(size=n_items)[cells.items]
     structure = SPREAD**2 * (1 - noise**2)
     values = MEAN + math.sqrt(structure * BIAS_SHARE / 2) * bias
-    values += math.sqrt(structure * (1 - BIAS_SHARE) / rank) * np.einsum(
-        "nk,nk->n", P[cells.users], Q[cells.items]
-    )
+    scale = np.sqrt(structure * (1 - BIAS_SHARE) * strength / strength.sum())
+    values += np.einsum("nk,nk->n", P[cells.users] * scale, Q[cells.items])
     values += noise * SPREAD * rng.normal(size=nnz)
     return mf.Ratings((cells.users, cells.items, values, (n_users, n_items)), dtype=np.float32)
 
@@ -227,14 +234,12 @@ def search(name: str, R: mf.Ratings, biases: bool, k: int, n_settings: int, n_sp
         held_out_rmse(splits, k, biases=biases),
     )
     rng = np.random.default_rng(0)
-    low, high = np.log(np.array(list(RANGES.values()))).T
     for n in range(n_settings):
         show(f"{name}, {'with' if biases else 'without'} biases: setting {n + 1} of {n_settings}")
-        rate, reg, epochs = (float(x) for x in np.exp(rng.uniform(low, high)))
-        setting = Setting(rate, reg, round(epochs))
+        setting = draw(rng, found.best_setting if n > n_settings / 2 else None)
         options: dict[str, Any] = {
-            "learning_rate": rate / scale.residual,
-            "regularization": reg * scale.spread,
+            "learning_rate": setting.rate / scale.residual,
+            "regularization": setting.reg * scale.spread,
             "epochs": setting.epochs,
             "decay": "cosine",
         }
@@ -242,6 +247,16 @@ def search(name: str, R: mf.Ratings, biases: bool, k: int, n_settings: int, n_sp
         found.errors.append(held_out_rmse(splits, k, biases=biases, **options))
     show("")
     return found
+
+
+def draw(rng: np.random.Generator, center: Setting | None) -> Setting:
+    """Draw a setting from the ranges, or from the neighborhood of another."""
+    low, high = np.log(np.array(list(RANGES.values()))).T
+    if center is not None:
+        middle, step = np.log(center), math.log(NEIGHBORHOOD)
+        low, high = np.maximum(low, middle - step), np.minimum(high, middle + step)
+    rate, reg, epochs = (float(x) for x in np.exp(rng.uniform(low, high)))
+    return Setting(rate, reg, round(epochs))
 
 
 def held_out_rmse(splits: Sequence[data.Split], k: int, **options: Any) -> float:
@@ -290,15 +305,13 @@ def predicted_loss(
 
 def error_table(searches: Sequence[Search]) -> str:
     """Return the table of the sets."""
-    rows = []
-    for s in searches:
-        best = s.settings[s.errors.index(s.best)]
-        rows.append(
-            [
-                *(s.name, f"{s.scale.density:.0f}", f"{s.error:.4f}", f"{s.best:.4f}", f"{s.loss:+.2%}"),
-                *(f"{a:.3g}, {b:.3g}" for a, b in zip(s.default, best, strict=True)),
-            ]
-        )
+    rows = [
+        [
+            *(s.name, f"{s.scale.density:.0f}", f"{s.error:.4f}", f"{s.best:.4f}", f"{s.loss:+.2%}"),
+            *(f"{a:.3g}, {b:.3g}" for a, b in zip(s.default, s.best_setting, strict=True)),
+        ]
+        for s in searches
+    ]
     head = ["set", "density", "defaults", "best", "loss", "rate: default, best", "λ", "epochs"]
     return markdown.table(head, rows)
 
