@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this table."""
     data.add_option(parser)
     parser.add_argument("--set", action="append", choices=data.SETS, help="may be given repeatedly")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

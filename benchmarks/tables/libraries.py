@@ -26,9 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this table."""
     data.add_option(parser)
     parser.add_argument("--set", action="append", choices=SETS, help="may be given repeatedly")
-    parser.add_argument("--k", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5, help="splits")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--k", type=int, default=64, help="rank (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="splits (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="the most (default: %(default)s)")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

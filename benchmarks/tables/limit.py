@@ -22,7 +22,7 @@ RANKS = (8, 16, 32, 64, 128, 256)
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this table."""
     parser.add_argument("--size", choices=SIZES, default="ml-1m-like")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="default: %(default)s")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -31,7 +31,7 @@ STEPS = {  # of docs/textbook.md, by the configuration that runs them
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this table."""
     data.add_option(parser)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
