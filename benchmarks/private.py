@@ -42,13 +42,13 @@ EARLIER: dict[str, tuple[str, ...]] = {
 
 def __getattr__(name: str) -> Any:
     """Return the object that goes by ``name`` here, from the first module that has it."""
-    places = WHERE.get(name) or EARLIER.get(name)
-    if places is None:
+    paths = WHERE.get(name) or EARLIER.get(name)
+    if paths is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for path in places:
+    for path in paths:
         module, _, attribute = path.rpartition(".")
         try:
             return getattr(importlib.import_module(f"mfkernel.{module}"), attribute)
         except (ModuleNotFoundError, AttributeError):
             continue
-    raise ImportError(f"this version of mfkernel has none of {', '.join(places)}")
+    raise ImportError(f"this version of mfkernel has none of {', '.join(paths)}")

@@ -61,7 +61,7 @@ PROCESSORS = {"haswell": "AVX2", "znver3": "AVX2", "skylake-avx512": "AVX-512", 
 FEW, MORE = (8,), (16, 24, 32, 48, 64, 128, 192, 256)  # ranks
 COMPILE = """
 import json
-from benchmarks.cases import assembly
+from benchmarks.suites.counts import assembly
 print(json.dumps([[k, adaptive, assembly(k, adaptive)] for k in {ranks} for adaptive in (False, True)]))
 """
 
