@@ -1,4 +1,4 @@
-"""How the lines of a text are written: what separates fields, and which of them are user, item and rating."""
+"""Find the layout of a text: the separator, and the user, item and rating columns."""
 
 import math
 import operator
@@ -11,17 +11,17 @@ import numpy as np
 from mfkernel.data.files.lines import SPACE, Lines
 from mfkernel.data.tables import KNOWN_NAMES, find_names, plain_name
 
-MOST_COMMENTS = 2**17  # characters of comments before the first rating, each of which may name columns
+MOST_COMMENTS = 2**17  # characters of comments before the first rating; each comment may name columns
 
 Column = str | int
 
-EMPTY = SPACE + ',;:"'  # of lines whose fields are all empty
+EMPTY = SPACE + ',;:"'  # characters of a line whose fields are all empty
 EMPTY_LINES = re.compile(rf"(?:[{EMPTY}]*+\n)*+")
-MARKS = "#%"  # of comments
+MARKS = "#%"  # first characters of comments
 COMMENT = re.compile(f"[{MARKS}]+(?: |$)")
 EMPTY_LINES_AND_COMMENTS = re.compile(rf"(?:[{EMPTY}]*+\n|[{MARKS}]++(?: [^\n]*+)?\n)*+")
 SEPARATORS = ("::", "\t", ",", ";")
-EXCEL = re.compile(r'"?sep=(.*?)"?', re.IGNORECASE)  # the first line, which names the separator
+EXCEL = re.compile(r'"?sep=(.*?)"?', re.IGNORECASE)  # a first line that names the separator
 MISSING = (
     "",
     "nan",
@@ -40,8 +40,8 @@ MISSING = (
     ".",
 )
 COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
-QUOTED = r'"((?:[^"]++|"")*+)"?'  # without an end, to the end of the line
-CONTROL = re.compile(r"[\x1c-\x1f]")  # str.split takes these for space
+QUOTED = r'"((?:[^"]++|"")*+)"?'  # without a closing quote, up to the end of the line
+CONTROL = re.compile(r"[\x1c-\x1f]")  # str.split treats these as space
 
 NAMED = "columns= names user, item and rating"
 BY_POSITION = "columns= gives the positions of user, item and rating, counted from 0"
@@ -49,7 +49,7 @@ AS_ARRAY = "if each line is the row of a table, read that as an array"
 
 
 class Layout(NamedTuple):
-    """How the lines are written.
+    """Describe the layout of lines.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Layout(NamedTuple):
     columns
         Positions of user, item and rating.
     guessed
-        The number of filled fields of the first line, if nothing but their order names them, else 0.
+        Number of filled fields of the first line if only their order identifies them, else 0.
     """
 
     separator: str | None
@@ -67,12 +67,12 @@ class Layout(NamedTuple):
 
 
 def check_columns(columns: Any) -> tuple[Column, ...] | None:
-    """Return three names or positions, of any sequence or array of these.
+    """Return ``columns`` as three names or positions, from any sequence or array.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not three, or not names and positions.
+        If there are not exactly three, or some are neither names nor positions.
     """
     if columns is None:
         return None
@@ -93,8 +93,8 @@ def check_columns(columns: Any) -> tuple[Column, ...] | None:
 
 
 def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
-    """Find separator, header and columns, and take the lines before the first rating."""
-    comment: tuple[int, str, list[str]] | None = None  # the last that names columns
+    """Find separator, header and columns; consume the lines before the first rating."""
+    comment: tuple[int, str, list[str]] | None = None  # the last comment that names columns
     known = _take_separator(lines)
     length = 0
     while (line := _next_filled(lines)) is not None:
@@ -139,13 +139,13 @@ def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
 
 
 def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
-    """Return what splits each line of a text into fields, without space around them and without quotes."""
+    """Return a function that splits a line into fields, without space and quotes."""
     quoted = '"' in text and separator != "::"
     if separator is None:
         if quoted:
             pattern = re.compile(rf"{QUOTED}([^{SPACE}]*)|([^{SPACE}]+)")
             return lambda line: [_unquoted(found) for found in pattern.finditer(line)]
-        # str.split knows further kinds of space
+        # str.split also splits at other kinds of space
         plain = text.isascii() and not CONTROL.search(text)
         return str.split if plain else re.compile(rf"[^{SPACE}]+").findall
     if quoted:
@@ -156,7 +156,7 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
 
 
 def rating_fault(field: str) -> tuple[str, str] | None:
-    """Return what a rating should have been, and the remedy, if what is wrong with it is known."""
+    """Return the expected rating and the remedy if the fault is known, else None."""
     shown = repr(field if len(field) <= 40 else field[:40] + "…")
     if field.lower() in MISSING:
         return "a finite rating", f"the rating is missing ({shown}): leave lines without a rating out"
@@ -183,20 +183,20 @@ def _unquoted(found: re.Match[str]) -> str:
 
 
 def _split(line: str, known: str | None) -> tuple[str | None, list[str]]:
-    """Find the separator of a line with three or more fields; also return the fields."""
+    """Find the separator of a line with three or more fields; return it and the fields."""
     if known is not None:
         return known, splitter(known, line)(line)
     tried = [(separator, splitter(separator, line)(line)) for separator in SEPARATORS if separator in line]
     found = [x for x in tried if len(x[1]) >= 3]
     if not found:
         return None, splitter(None, line)(line)
-    if found[0][0] == "," and len(found) == 2:  # the other is part of a text, or commas are decimal
+    if found[0][0] == "," and len(found) == 2:  # the other one is part of a text, or the comma is decimal
         found.sort(key=lambda x: len(x[1][0]))
     return found[0]
 
 
 def _take_separator(lines: Lines) -> str | None:
-    """Take a first line such as ``sep=;``, which spreadsheets write, and return what it names."""
+    """Consume a first line such as ``sep=;`` from a spreadsheet; return the separator."""
     line = _next_filled(lines) or ""
     named = EXCEL.fullmatch(line)
     if named is None:
@@ -213,7 +213,7 @@ def _next_filled(lines: Lines) -> str | None:
 
 
 def _is_rating(line: str, columns: tuple[Column, ...] | None, known: str | None) -> bool:
-    """Whether a line that begins with ``#`` or ``%`` is a user, item and rating even so."""
+    """Return whether a line that begins with ``#`` or ``%`` is a rating after all."""
     if COMMENT.match(line) or (columns is not None and _are_named(columns)):
         return False
     places = _find_columns(fields := _split(line, known)[1], columns or (0, 1, 2))
@@ -225,7 +225,10 @@ def _are_named(columns: tuple[Column, ...] | None) -> bool:
 
 
 def _find_columns(names: list[str], columns: tuple[Column, ...] | None) -> tuple[int, int, int] | None:
-    """Return the positions of three columns given by name or position, or of known names; None without."""
+    """Return the positions of three columns, or None if not all are found.
+
+    Columns are given by name or position, or have known names.
+    """
     plain = [plain_name(name) for name in names] if _are_named(columns) else []
     if columns is None:
         places = find_names(names)
@@ -238,7 +241,7 @@ def _find_columns(names: list[str], columns: tuple[Column, ...] | None) -> tuple
 
 
 def _refuse_two_of_a_kind(lines: Lines, number: int, line: str, names: list[str]) -> None:
-    """Refuse a header with, say, two columns that may be the user."""
+    """Refuse a header with several candidates for a column, such as two user columns."""
     for kind, known in zip(("user", "item", "rating"), KNOWN_NAMES, strict=True):
         found = [name for name in names if plain_name(name) in known]
         if len(found) > 1:
@@ -248,7 +251,10 @@ def _refuse_two_of_a_kind(lines: Lines, number: int, line: str, names: list[str]
 
 
 def _place(names: list[str], plain: list[str], name: str) -> int:
-    """Return where the one column of this name is, exact or else in another form; -1 if there is not one."""
+    """Return the position of the only column of a name, -1 if not exactly one.
+
+    An exact match takes precedence over another form of the name.
+    """
     found = [n for n, x in enumerate(names) if x == name] or [
         n for n, x in enumerate(plain) if x == plain_name(name)
     ]
@@ -256,7 +262,7 @@ def _place(names: list[str], plain: list[str], name: str) -> int:
 
 
 def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str, str]:
-    """Return what a first line should have been, and the remedy."""
+    """Return the expected content of a first line, and the remedy."""
     if columns is not None:
         if _are_named(columns):
             return (
@@ -271,7 +277,7 @@ def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str
 
 
 def _row_names(lines: Lines, separator: str | None, count: int, rating: int) -> int:
-    """Return 1 if the lines below a header of ``count`` names begin with the name of a row, as R's do."""
+    """Return 1 if lines below a header begin with a row name, as R writes them, else 0."""
     lines.skip_all(EMPTY_LINES_AND_COMMENTS)
     line = lines.peek() or ""
     fields = splitter(separator, line)(line)
@@ -291,5 +297,5 @@ def _is_number(field: str) -> bool:
 
 
 def _may_be_rating(field: str) -> bool:
-    """Whether a field is a rating, though perhaps a faulty one, and no name of a column."""
+    """Return whether a field is a rating, perhaps a faulty one, and not a column name."""
     return _is_number(field) or rating_fault(field) is not None

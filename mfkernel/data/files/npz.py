@@ -1,4 +1,4 @@
-"""Sparse matrices that ``scipy.sparse.save_npz`` wrote; nothing in the file is trusted."""
+"""Read matrices that ``scipy.sparse.save_npz`` wrote, without trust in the file."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def is_matrix(archive: Archive) -> bool:
-    """Whether an archive was written by NumPy or SciPy."""
+    """Return whether NumPy or SciPy wrote an archive."""
     return any(name.endswith(".npy") for name in archive.members)
 
 
@@ -30,7 +30,7 @@ def read_matrix(path: Path, archive: Archive) -> Any:
     Raises
     ------
     ValueError
-        If there is none, or if it is damaged.
+        If the archive has no matrix, or if it is damaged.
     """
     from scipy import sparse
 
@@ -50,7 +50,7 @@ def read_matrix(path: Path, archive: Archive) -> Any:
 
 
 def _array(archive: Archive, name: str) -> NDArray[Any]:
-    """Read an array; its header must say of what size it is."""
+    """Read an array whose header must state its true size."""
     if f"{name}.npy" not in archive.members:
         raise ValueError(f"no {name}.npy")
     with archive.open(f"{name}.npy") as file:

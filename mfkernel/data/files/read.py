@@ -1,4 +1,4 @@
-"""Ratings from files, recognised by their content."""
+"""Read ratings from files and recognize their format by content."""
 
 import os
 from collections.abc import Sequence
@@ -29,7 +29,9 @@ def read_ratings(
     duplicates: str = "raise",
     encoding: str | None = None,
 ) -> Ratings:
-    """Read ratings from a file or a pipe, plain, gzipped or zipped, whose format is known by its content.
+    """Read ratings from a file or a pipe, plain, gzipped or zipped.
+
+    The content of the file determines the format:
 
     ======================  ==============================================================================
     MovieLens ``u.data``    tabs: user, item, rating, time
@@ -41,25 +43,29 @@ def read_ratings(
     scipy ``.npz``          what ``scipy.sparse.save_npz`` wrote; rows and columns keep their numbers
     ======================  ==============================================================================
 
-    In text, the users' ids are integers if all of them are, else strings, and so are the items'; sorted, they
-    become the ``user_ids`` and ``item_ids`` of the result, and the row of user ``user_ids[u]`` is u.
+    In text, user ids are integers if all of them are integers, else strings. The same holds for item ids.
+    The sorted ids become ``user_ids`` and ``item_ids`` of the result, and user ``user_ids[u]`` has row u.
 
     Fields may be quoted, except between ``::``. Only ASCII white space separates or surrounds fields; a
-    no-break space is part of an id. Blank lines, lines whose fields are all empty, and lines that begin with
-    ``#`` or ``%`` and a space are left out; a header may follow a ``#`` or ``%``. A first line ``sep=;``
-    names the separator. Without a header and ``columns``, lines of more than four fields, with a fourth that
-    is no time (seconds since 1970, later than 1973, or a date such as 2005-09-06), or with a decimal or
-    negative number as an id, are refused: they look like rows of a table.
+    no-break space is part of an id. A first line ``sep=;`` names the separator.
+
+    These lines are skipped: blank lines, lines whose fields are all empty, and lines that begin with ``#`` or
+    ``%`` and a space. A header may follow a ``#`` or ``%``.
+
+    Without a header and ``columns``, lines that look like rows of a table are refused. Such a line has more
+    than four fields, a fourth field that is not a time, or a decimal or negative number as an id. A time is
+    a number of seconds since 1970, later than 1973, or a date such as 2005-09-06.
 
     Parameters
     ----------
     path
-        The file, or a pipe, such as ``/dev/stdin``; it is read once, from start to end.
+        A file, or a pipe such as ``/dev/stdin``. It is read once, from start to end.
     columns
-        Which columns of a text hold user, item and rating: three names in the header, or positions from 0.
-        Default: known names, such as userId, movieId and rating; without a header the first three.
+        Columns of user, item and rating in a text: three names in the header, or positions from 0. Default:
+        known names, such as userId, movieId and rating; without a header, the first three columns.
     duplicates
-        How to merge several ratings of one user for one item: ``"raise"``, ``"sum"``, ``"mean"``, ``"last"``.
+        How to merge several ratings of one user for one item: ``"raise"``, ``"sum"``, ``"mean"`` or
+        ``"last"``. Default: ``"raise"``.
     encoding
         Encoding of a text, such as ``"latin-1"``. Default: UTF-8, or UTF-16 or UTF-32 if a byte-order mark
         says so.
@@ -67,22 +73,22 @@ def read_ratings(
     Returns
     -------
     Ratings
-        float32 where that holds all values exactly, else float64.
+        float32 if it holds all values exactly, else float64.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it cannot be understood; the message names file, line and content. Also if it is beyond the bounds
-        below.
+        If the file cannot be parsed; the message names file, line and content. Also if the file exceeds the
+        bounds below.
     MemoryError
         If the ratings do not fit in memory.
 
     Notes
     -----
-    Time and memory grow in proportion to the ratings: about 150 bytes per rating, and for each distinct text
-    id 300 bytes and up to 40 bytes per character. To keep a small file from costing more, these are refused:
+    Time and memory are proportional to the ratings: about 150 bytes per rating, and per distinct text id
+    300 bytes plus up to 40 bytes per character. To prevent a small file from costing more, these are refused:
 
     - devices, such as ``/dev/zero``;
     - a line of more than 1,048,576 characters, or an id of more than 1000;
@@ -146,7 +152,7 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
 
 
 def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
-    """Return float32 if that loses nothing, else float64."""
+    """Return float32 if it holds all values exactly, else float64."""
     if values.dtype.kind not in "iuf":
         return np.float64
     with np.errstate(over="ignore"):
@@ -163,7 +169,7 @@ def _named(
     user_ids: Sequence[Any] | NDArray[Any],
     item_ids: Sequence[Any] | NDArray[Any],
 ) -> ValueError:
-    """Word an error about ratings with the file's name, and one about duplicates with the file's ids."""
+    """Return an error about ratings with the file's name and, for duplicates, its ids."""
     if duplicates == "raise":
         order = interruptible(lambda: np.lexsort((items, users)))
         ordered_users, ordered_items = users[order], items[order]

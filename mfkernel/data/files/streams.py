@@ -1,4 +1,4 @@
-"""Bytes of files: plain, gzipped or in a zip archive, and no more of them than a file may hold."""
+"""Read bytes of plain, gzipped or zipped files, up to a bound on their size."""
 
 import errno
 import gzip
@@ -14,19 +14,19 @@ from typing import BinaryIO, cast
 from mfkernel.engines.resources import available_memory
 
 GZIP = b"\x1f\x8b"
-ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second begins an archive without members
-CHUNK = 2**20  # bytes read by one call
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins an archive without members
+CHUNK = 2**20  # bytes per read
 
-FREE = 2**24  # bytes that any packed file may hold
-EXPANSION = 100  # bytes that it may hold for each of its own: long constant columns of text reach 90
-SPOOL = 2**30  # bytes of a zip archive that comes through a pipe or gzipped
+FREE = 2**24  # unpacked bytes that any packed file may have
+EXPANSION = 100  # further unpacked bytes per packed byte: long constant columns of text reach 90
+SPOOL = 2**30  # largest zip archive in bytes that is gzipped or comes from a pipe
 
-PER_ENTRY = 100  # bytes to turn a rating that has been read into one of Ratings
+PER_ENTRY = 100  # bytes needed per rating to convert what was read to Ratings
 
-FREE_SHAPE = 10**7  # rows and columns that any file may name, and as many again
-SHAPE_PER_ENTRY = 100  # for each of its entries
+FREE_SHAPE = 10**7  # rows plus columns that any file may name
+SHAPE_PER_ENTRY = 100  # further rows plus columns per entry
 
-# how files begin that hold no text; bzip2 has a digit in its fourth byte
+# first bytes of files that are not text; the fourth byte of bzip2 is a digit
 BINARY = {
     GZIP: "gzip within gzip or zip",
     b"BZh": "bzip2",
@@ -43,12 +43,12 @@ BINARY = {
 
 
 class Stream:
-    """Bytes that come once and in order; the first can be looked at before they are read.
+    """Read bytes once and in order, with a look at the next ones.
 
     Attributes
     ----------
     count
-        how many bytes have been read.
+        Number of bytes read.
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
@@ -57,13 +57,13 @@ class Stream:
         self.count = 0
 
     def start(self, size: int) -> bytes:
-        """Return the next bytes, fewer than ``size`` only at the end, without taking them."""
+        """Return the next bytes without consuming them; fewer than ``size`` at the end."""
         while len(self._ahead) < size and (more := self._read(size - len(self._ahead))):
             self._ahead += more
         return self._ahead[:size]
 
     def read(self, size: int) -> bytes:
-        """Take at most ``size`` bytes; none at the end."""
+        """Consume and return at most ``size`` bytes; none at the end."""
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         data = data or self._read(size)
         self.count += len(data)
@@ -72,13 +72,13 @@ class Stream:
 
 @contextmanager
 def damage(message: str) -> Iterator[None]:
-    """Turn what a parser meets into a ``ValueError`` with this message; errors of the system stay."""
+    """Turn errors of a parser into a ``ValueError``, except those of the system."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        # EINVAL: a wrong number in the file is a place before its start
+        # EINVAL: a wrong number in the file points before its start
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = " ".join(str(error).split())
@@ -91,7 +91,7 @@ def opened(path: Path) -> BinaryIO:
     Raises
     ------
     ValueError
-        For a device, which may never end.
+        If the path is a device, which may never end.
     """
     mode = path.stat().st_mode
     if not stat.S_ISBLK(mode):
@@ -104,7 +104,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def gunzipped(path: Path, packed: Stream) -> Stream:
-    """Unpack gzip."""
+    """Return a stream of the unpacked bytes of gzip data."""
     unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb")
     total = 0
 
@@ -120,12 +120,12 @@ def gunzipped(path: Path, packed: Stream) -> Stream:
 
 
 def refuse_binary(path: Path, data: Stream) -> None:
-    """Refuse what is known not to be text.
+    """Refuse files of known binary formats.
 
     Raises
     ------
     ValueError
-        With the name of what it is.
+        If the file has such a format. The message names the format.
     """
     start = data.start(16)
     kind = next((name for magic, name in BINARY.items() if start.startswith(magic)), None)
@@ -139,12 +139,12 @@ def refuse_binary(path: Path, data: Stream) -> None:
 
 
 class Archive:
-    """A zip archive, open for reading: from the file, or where that cannot be read in any order, from data.
+    """Read a zip archive from a file, or from a copy if the file is not seekable.
 
     Raises
     ------
     ValueError
-        If it is damaged or holds far more than its bytes can.
+        If the archive is damaged or declares far more content than its size allows.
     """
 
     def __init__(self, path: Path, file: BinaryIO | None, data: Stream) -> None:
@@ -167,7 +167,7 @@ class Archive:
 
     @contextmanager
     def _spooled(self, data: Stream) -> Iterator[BinaryIO]:
-        """Copy what cannot be read in any order to a temporary file."""
+        """Copy a stream that is not seekable to a temporary file."""
         with tempfile.TemporaryFile() as file:
             while chunk := data.read(CHUNK):
                 file.write(chunk)
@@ -179,7 +179,7 @@ class Archive:
             yield cast(BinaryIO, file)
 
     def open(self, name: str) -> BinaryIO:
-        """Open a member; it ends at the latest where its declared size ends."""
+        """Open a member, which ends at its declared size at the latest."""
         info = self.members[name]
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
             raise ValueError(
@@ -190,7 +190,7 @@ class Archive:
             return cast(BinaryIO, self._zip.open(info))
 
     def stream(self, name: str) -> Stream:
-        """Open a member to be read from start to end."""
+        """Open a member for reading from start to end."""
         member = self.open(name)
 
         def read(size: int) -> bytes:
@@ -200,12 +200,12 @@ class Archive:
         return Stream(read)
 
     def only_member(self) -> str:
-        """Return the name of the one file in it.
+        """Return the name of the only file in the archive.
 
         Raises
         ------
         ValueError
-            If there is none, or another.
+            If the archive does not have exactly one file.
         """
         names = list(self.members)
         if len(names) != 1:
@@ -220,12 +220,12 @@ class Archive:
 
 
 def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
-    """Refuse rows and columns far beyond the entries: each takes memory, even if it is empty.
+    """Refuse far more rows and columns than entries; empty ones also take memory.
 
     Raises
     ------
     ValueError
-        If there are more than ``FREE_SHAPE + SHAPE_PER_ENTRY * entries`` of them.
+        If rows plus columns exceed ``FREE_SHAPE + SHAPE_PER_ENTRY * entries``.
     """
     most = FREE_SHAPE + SHAPE_PER_ENTRY * entries
     if sum(shape) > most:
@@ -236,12 +236,14 @@ def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
 
 
 def check_memory(path: Path, entries: int) -> None:
-    """Refuse to read on where the entries so far can only just be made ratings, as of a pipe without end.
+    """Refuse to read more if the entries so far hardly fit in memory as ratings.
+
+    A pipe may never end.
 
     Raises
     ------
     MemoryError
-        Before memory runs out, which would end the process.
+        Before memory runs out, which would kill the process.
     """
     free = available_memory()
     if free is not None and PER_ENTRY * entries > free:

@@ -1,4 +1,4 @@
-"""Lines of text, each a user, an item and a rating: how they are written, and what they say."""
+"""Parse lines of text with a user, an item and a rating each."""
 
 import io
 import math
@@ -19,7 +19,7 @@ from mfkernel.engines.threads import interruptible
 
 LONGEST_ID = 1000  # characters
 
-INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str(int) writes it
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # in the form of str(int)
 INT64 = np.iinfo(np.int64)
 MEASURED = re.compile(
     r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-[0-9]+|[+-]?[0-9]+[eE][+-][0-9]+"
@@ -27,16 +27,16 @@ MEASURED = re.compile(
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9].*)?")
 RATING = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
 TIMED = np.dtype([*((name, RATING[name]) for name in RATING.names or ()), ("time", np.float64)])
-GUESSED = {3: RATING, 4: TIMED}  # by the number of fields
+GUESSED = {3: RATING, 4: TIMED}  # by number of fields
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
 
-# loadtxt takes some control characters for space, and NUL for an end
+# loadtxt treats some control characters as space, and NUL as an end
 CONTROL = bytes({*range(32)} - {*b"\t\n\v\f"})
 PLAIN = bytes.maketrans(b"\v\f" + CONTROL, b"  " + b"?" * len(CONTROL))
 
 
 class Table(NamedTuple):
-    """The ratings in the lines: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
+    """Hold ratings: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
 
     user_ids: NDArray[Any]
     users: NDArray[Any]
@@ -46,23 +46,26 @@ class Table(NamedTuple):
 
 
 class NotPlainError(ValueError):
-    """Some line is not plain integers and a finite rating, so that the lines must be read one by one."""
+    """Report that a block is not plain, so that its lines must be read one by one.
+
+    A plain line has integers and a finite rating.
+    """
 
 
 class _TableError(ValueError):
-    """The line looks like the row of a table; the message is what it should have been."""
+    """Report that a line looks like the row of a table; the message says what is expected."""
 
 
 def parse(lines: Lines, layout: Layout) -> Table:
-    """Read all lines; the ids of users, and of items, are int64 if all of them are integers, else text.
+    """Read all lines.
 
-    Blank lines, lines whose fields are all empty, and lines that begin with ``#`` or ``%`` and a space are
-    left out.
+    User ids are int64 if all of them are integers, else text; the same holds for item ids. Blank lines, lines
+    whose fields are all empty, and lines that begin with ``#`` or ``%`` and a space are skipped.
 
     Raises
     ------
     ValueError
-        For the first line that is wrong, with its number and content.
+        For the first wrong line. The message has its number and content.
     """
     users, items = _Ids(), _Ids()
     values: list[NDArray[np.float64]] = []
@@ -86,14 +89,14 @@ def parse(lines: Lines, layout: Layout) -> Table:
 def plain_block(
     text: str, dtype: DTypeLike, separator: str | None = None, columns: tuple[int, ...] | None = None
 ) -> NDArray[Any]:
-    """Parse lines of plain integers and finite ratings all at once.
+    """Parse a block of lines with plain integers and finite ratings in one call.
 
     Raises
     ------
     NotPlainError
-        If there may be others, or comments: the lines must be read one by one.
+        If the block may have other lines or comments. The lines must then be read one by one.
     """
-    # loadtxt mistakes some characters beyond ASCII for digits, some for space
+    # loadtxt takes some non-ASCII characters for digits, and others for space
     plain = text.encode("ascii", "replace").translate(PLAIN).decode()
     count = _filled(plain)
     if count == 0:
@@ -106,7 +109,7 @@ def plain_block(
         plain = plain.replace("::", "\t")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # before NumPy 2.4 a float is cut to an integer with a warning
+            warnings.simplefilter("error")  # before NumPy 2.4, loadtxt truncates floats with a warning
             table = np.loadtxt(
                 io.StringIO(plain),
                 dtype,
@@ -125,7 +128,7 @@ def plain_block(
 
 
 def finite(field: str) -> float:
-    """Read a rating, without what only Python takes for a number, such as ``1_0``."""
+    """Parse a finite rating; refuse forms that only Python accepts, such as ``1_0``."""
     value = float(field)
     if not math.isfinite(value) or "_" in field or not (field.isascii() and field.isprintable()):
         raise ValueError
@@ -133,31 +136,31 @@ def finite(field: str) -> float:
 
 
 class _Ids:
-    """The ids of users, or of items, as blocks of lines bring them."""
+    """Collect the ids of users, or of items, block by block."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}  # of texts
-        self._keys: list[NDArray[np.int64]] = []  # integers of a block, each once
-        self._codes: list[tuple[int, NDArray[Any]]] = []  # places in these keys; or -1, and numbers of texts
+        self._numbers: dict[str, int] = {}  # number of each text
+        self._keys: list[NDArray[np.int64]] = []  # distinct integers per block
+        self._codes: list[tuple[int, NDArray[Any]]] = []  # (key number or -1, positions in it or text numbers)
 
     def add(self, ids: NDArray[np.int64]) -> None:
-        """Add the ids of a block of lines, integers."""
+        """Add the integer ids of a block of lines."""
         keys, codes = np.unique(ids, return_inverse=True)
         self._codes.append((len(self._keys), codes.astype(np.int32)))
         self._keys.append(keys)
 
     def add_codes(self, codes: "array[int]") -> None:
-        """Add the ids of a block of lines, as ``code`` has numbered them."""
+        """Add the ids of a block of lines, numbered by :meth:`code`."""
         self._codes.append((-1, np.array(codes, np.int64)))
 
     def code(self, text: str, guessed: bool) -> int:
-        """Return the number of an id; ``guessed``: nothing but its place says that it is one.
+        """Return the number of an id; ``guessed`` if only its position makes it an id.
 
         Raises
         ------
         ValueError
-            If it is empty, endless, holds NUL, which arrays would lose, or what could not be decoded; or if
-            it has been guessed and is a decimal or negative number.
+            If the id is empty, too long, could not be decoded, or has a NUL, which arrays would lose. Also if
+            a guessed id is a decimal or negative number.
         """
         code = self._numbers.get(text)
         if code is None:
@@ -171,7 +174,7 @@ class _Ids:
         return code
 
     def numbered(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the distinct ids, sorted, and the place of each line's id among them."""
+        """Return the sorted distinct ids, and the position of each line's id among them."""
         n_texts = len(self._numbers)
         are_integers = all(_is_int64(x) for x in self._numbers)
         if are_integers:
@@ -198,7 +201,7 @@ class _Ids:
 def _read_block(
     lines: Lines, layout: Layout, first: int, text: str, users: _Ids, items: _Ids
 ) -> NDArray[np.float64]:
-    """Parse lines one by one, with ids of any kind, and return the ratings."""
+    """Parse lines one by one, with ids of any kind; return the ratings."""
     u, i, v = layout.columns
     split = splitter(layout.separator, text)
     guessed = layout.guessed > 0
@@ -232,7 +235,7 @@ def _read_block(
 
 
 def _plain_ratings(text: str, layout: Layout) -> NDArray[Any]:
-    """Parse lines of plain ids, ratings and, where fields have been guessed, times."""
+    """Parse lines of plain ids and ratings; if columns were guessed, also of times."""
     if not layout.guessed:
         return plain_block(text, RATING, layout.separator, layout.columns)
     if layout.guessed not in GUESSED:
@@ -251,7 +254,7 @@ def _check_guessed(fields: list[str]) -> None:
     Raises
     ------
     _TableError
-        With what the line should have been.
+        If the line has such fields. The message says what is expected.
     """
     more = fields[3:]
     while more and not more[-1]:
