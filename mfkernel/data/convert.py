@@ -1,4 +1,4 @@
-"""From whatever holds ratings to one canonical CSR matrix: rows sorted by column, no duplicates, checked."""
+"""Convert ratings to a checked, canonical CSR matrix: sorted rows, no duplicates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ NUMBERING = (
 
 
 class Csr(NamedTuple):
-    """A CSR matrix whose rows are sorted and hold each column at most once."""
+    """A CSR matrix whose rows are sorted and have each column at most once."""
 
     indptr: NDArray[np.int64]
     indices: NDArray[Any]
@@ -31,7 +31,7 @@ class Csr(NamedTuple):
 
 
 class DuplicateError(ValueError):
-    """Some cells have several ratings, ``count`` beyond the first; the first such is (user, item)."""
+    """Duplicate ratings: ``count`` extra ratings, the first of them at (user, item)."""
 
     def __init__(self, count: int, user: Any, item: Any) -> None:
         self.count, self.user, self.item = count, user, item
@@ -44,8 +44,8 @@ class DuplicateError(ValueError):
 def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
     """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
 
-    A copy is checked, so a kernel never meets numbers that another thread has changed since. Without
-    ``copy``, the values may be those of a canonical CSR matrix.
+    The checks run on a copy, so that a kernel never sees numbers that another thread has changed. Without
+    ``copy``, the result may share the values of a canonical CSR matrix.
     """
     if isinstance(R, tuple):
         if len(R) not in (3, 4):
@@ -71,10 +71,10 @@ def from_triplets(
     names: tuple[str, str] = ("users", "items"),
     place: Callable[[int], str] = "values[{}]".format,
 ) -> Csr:
-    """Convert three arrays, the n-th rating being ``values[n]`` of user ``users[n]`` for item ``items[n]``.
+    """Convert triplets: user ``users[n]`` rates item ``items[n]`` with ``values[n]``.
 
-    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Two counting
-    sorts, by item and then by user, both of which keep duplicates in the order in which they came.
+    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Two stable
+    counting sorts, by item and then by user, keep duplicates in their original order.
     """
     from mfkernel.kernels.csr import group
 
@@ -95,12 +95,12 @@ def from_triplets(
         np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
     )
     group(frozen(items), frozen(users), frozen(values), by_item.indptr, by_item.indices, by_item.values)
-    del users, items, values  # a third of the memory at the peak
+    del users, items, values  # they are a third of the peak memory
     return _merge_duplicates(transposed(by_item), duplicates)
 
 
 def transposed(csr: Csr) -> Csr:
-    """Transpose in linear time; the rows need not be sorted, but those of the result are."""
+    """Transpose in linear time; rows may be unsorted, the result is sorted."""
     from mfkernel.kernels.csr import transpose
 
     m, n = csr.shape
@@ -128,12 +128,12 @@ def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
-    """Return int32 where it is wide enough for numbers below ``count``, else int64."""
+    """Return int32 if it holds all numbers below ``count``, else int64."""
     return np.int32 if count <= np.iinfo(np.int32).max else np.int64
 
 
 def _check_memory(n_users: int, n_items: int) -> None:
-    """Refuse more rows and columns than fit in memory: they take some even if they are empty."""
+    """Refuse more rows and columns than fit in memory; empty ones also take memory."""
     size, free = 24 * (n_users + n_items), available_memory()
     if free is not None and size > free:
         raise MemoryError(
@@ -171,9 +171,10 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
 
 
 def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
-    """Convert any of scipy's seven formats; stored entries are ratings, explicit zeros too.
+    """Convert any of SciPy's seven formats; all stored entries are ratings.
 
-    DIA and blocks of BSR store zeros only to fill up, so that there a zero is unknown.
+    Explicit zeros also count as ratings. DIA and the blocks of BSR store zeros only as padding, so a zero is
+    unknown in these formats.
     """
     if len(R.shape) != 2:
         raise TypeError(f"R must have 2 dimensions, got a sparse array of shape {R.shape}")
@@ -182,7 +183,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
         csr = _compressed(R, R.shape, ("n_users", "n_items"), _cell, dtype, copy)
         if _is_canonical(csr.indptr, csr.indices):
             return csr
-        return _merge_duplicates(transposed(transposed(csr)), duplicates)  # which sorts the rows
+        return _merge_duplicates(transposed(transposed(csr)), duplicates)  # transposing twice sorts the rows
     if R.format == "csc":
         by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
         return _merge_duplicates(transposed(by_item), duplicates)
@@ -218,8 +219,8 @@ def _compressed(
     dtype: np.dtype[Any] | None,
     copy: bool,
 ) -> Csr:
-    """Copy CSR or CSC arrays and check the copies: scipy takes arrays that point outside."""
-    arrays = R.indptr, R.indices, R.data  # once, as another thread may put others in their place
+    """Copy CSR or CSC arrays and check the copies; SciPy accepts indices out of range."""
+    arrays = R.indptr, R.indices, R.data  # read once, because another thread may replace them
     for name, array in zip(("indptr", "indices", "data"), arrays, strict=True):
         if array.ndim != 1 or (name != "data" and array.dtype.kind not in "iu"):
             kind = "1-D" if name == "data" else "1-D integers"
@@ -246,7 +247,7 @@ def _compressed(
 
 
 def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
-    """Whether every row is sorted by column, without duplicates."""
+    """Return whether every row is sorted by column and has no duplicates."""
     rises = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
     rises[starts[(starts > 0) & (starts < indices.size)] - 1] = True
@@ -254,7 +255,7 @@ def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
 
 
 def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
-    """Apply the policy for a user who rated an item more than once; equal entries are neighbours here."""
+    """Apply the policy for duplicates, which are neighbours in sorted rows."""
     indptr, indices, values, shape = csr
     again = np.empty(indices.size, np.bool_)
     again[:1] = False
@@ -282,7 +283,7 @@ def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
 
 
 def check_shape(shape: Any) -> tuple[int, int]:
-    """Return (n_users, n_items), both integers from 0."""
+    """Return (n_users, n_items), both checked to be integers of at least 0."""
     try:
         m, n = shape
     except (TypeError, ValueError):
@@ -291,19 +292,19 @@ def check_shape(shape: Any) -> tuple[int, int]:
 
 
 def _cell(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
-    """Name the place of entry n of a CSR matrix."""
+    """Return the cell of entry n of a CSR matrix, such as ``R[2, 5]``."""
     return f"R[{int(np.searchsorted(indptr, n, side='right')) - 1}, {indices[n]}]"
 
 
 def _cell_of_transpose(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
-    """Name the place of entry n of a CSC matrix."""
+    """Return the cell of entry n of a CSC matrix, such as ``R[2, 5]``."""
     return f"R[{indices[n]}, {int(np.searchsorted(indptr, n, side='right')) - 1}]"
 
 
 def _numbers(
     name: str, numbers: NDArray[Any], count: int | None, count_name: str
 ) -> tuple[NDArray[Any], int]:
-    """Copy row or column numbers, and check the copy; without a count, it is the largest plus one."""
+    """Copy row or column numbers and check the copy; ``count`` defaults to maximum + 1."""
     if numbers.dtype.kind not in "iu":
         if numbers.size:
             raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING}")
@@ -315,7 +316,7 @@ def _numbers(
         kept = result[start : start + checks.BLOCK]
         part = kept if numbers.dtype == result.dtype else np.empty(kept.shape, numbers.dtype)
         part[:] = numbers[start : start + checks.BLOCK]  # another thread may change the caller's array
-        # as an unsigned number, a negative one is large
+        # a negative number is large when read as unsigned
         if int(part.view(part.dtype.str.replace("i", "u")).max()) >= count:
             n = int(((part < 0) | (part >= count)).argmax())
             limit = "numbers must not be negative" if part[n] < 0 else f"but {count_name} = {count}"
@@ -329,9 +330,10 @@ def _numbers(
 def _values(
     values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str], copy: bool = True
 ) -> NDArray[Any]:
-    """Check ratings and make them float32 or float64: as asked, else float32 where that loses nothing.
+    """Check ratings and convert them to float32 or float64.
 
-    Without ``copy``, they stay as they are if they have that type.
+    Without ``dtype``, the type is float32 if it holds the values exactly, else float64. Without ``copy``,
+    values that already have the type are not copied.
     """
     if values.size == 0 and values.dtype.kind not in "iuf":
         values = values.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Ids of users and items: distinct integers or text."""
+"""Check and look up the ids of users and items: unique integers or texts."""
 
 import sys
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from mfkernel._support.lazy import lazy
 
 Ids = NDArray[Any] | None
 
-WIDEST = 8  # times the characters of all texts that an array may take in which each is as wide as the longest
+WIDEST = 8  # largest size of a fixed-width array, in multiples of the characters of all its texts
 MISSING_TYPES = ("NAType", "NaTType")  # pandas.NA, pandas.NaT
 KINDS = "ids must be integers or text, none missing"
 
 
 class Vocabulary(Immutable):
-    """The ids of all rows, or of all columns, in their order; each occurs once.
+    """The ids of all rows, or of all columns, in their order; ids are unique.
 
     Attributes
     ----------
     ids
-        (n,) int64, uint64 or text, read-only. Text is an array of ``str`` (dtype U), or where one long id
-        would make that large, of Python's ``str`` objects.
+        (n,) int64, uint64 or text, read-only. Text has dtype U. If one long id would make that array large,
+        the elements are Python ``str`` objects.
     """
 
     _ids: NDArray[Any]
@@ -34,19 +34,19 @@ class Vocabulary(Immutable):
         self._set_once(_ids=immutable(ids))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Vocabulary, (self._ids,)  # a pickled array forgets that it is read-only
+        return Vocabulary, (self._ids,)  # pickling loses the read-only flag
 
     def __len__(self) -> int:
         return int(self._ids.size)
 
     @property
     def ids(self) -> NDArray[Any]:
-        """The ids; of text objects a read-only copy, as NumPy can lock no such array."""
+        """The ids; a read-only copy if they are objects, because NumPy cannot lock them."""
         return frozen(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
 
     @classmethod
     def of(cls, name: str, ids: Any, count: int) -> "Vocabulary | None":
-        """Check ids, one for each of ``count`` rows or columns; None stays None."""
+        """Check ids, one per row or column (``count`` of them); None stays None."""
         if ids is None or (isinstance(ids, Vocabulary) and len(ids) == count):
             return ids
         array = ids.ids if isinstance(ids, Vocabulary) else as_ids(name, ids)
@@ -58,7 +58,7 @@ class Vocabulary(Immutable):
         ordered = vocabulary._ids[vocabulary._order]
         again = np.asarray(ordered[1:] == ordered[:-1], np.bool_)
         if again.any():
-            repeats = vocabulary._order[1:][again]  # a stable order: the first of equal ids comes first
+            repeats = vocabulary._order[1:][again]  # the sort is stable: the first of equal ids comes first
             second = int(repeats.min())
             first = int(np.flatnonzero(array == array[second])[0])
             raise ValueError(
@@ -73,11 +73,14 @@ class Vocabulary(Immutable):
 
     @property
     def is_text(self) -> bool:
-        """Whether the ids are text, not integers."""
+        """Whether the ids are text rather than integers."""
         return self._ids.dtype.kind in "UO"
 
     def find(self, wanted: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Return the position of each id, 0 for unknown ids, and a mask of these; ``wanted`` is of as_ids."""
+        """Return the position of each id (0 if unknown) and a mask of unknown ids.
+
+        ``wanted`` must come from :func:`as_ids`.
+        """
         nowhere = np.zeros(wanted.shape, np.intp), np.ones(wanted.shape, np.bool_)
         if self._ids.size == 0 or self.is_text != (wanted.dtype.kind in "UO"):
             return nowhere
@@ -98,11 +101,11 @@ class Vocabulary(Immutable):
         Raises
         ------
         KeyError
-            For the first that does not, or is no id at all; ``kind`` says of what it is.
+            For the first id that is unknown, or that cannot be an id. The message starts with ``kind``.
         """
         try:
             wanted = as_ids(f"{kind} ids", ids)
-        except (TypeError, ValueError) as error:  # such as 5.5, which no user is called
+        except (TypeError, ValueError) as error:  # such as 5.5, which cannot be an id
             raise KeyError(str(error)) from None
         found, unknown = self.find(wanted)
         if unknown.any():
@@ -111,15 +114,16 @@ class Vocabulary(Immutable):
 
 
 def as_ids(name: str, ids: Any) -> NDArray[Any]:
-    """Return ids of any shape as an array of their own: int64, uint64, or text.
+    """Copy ids of any shape into an array of int64, uint64 or text.
 
-    Takes lists, arrays of integers, text or objects, columns of data frames, also nullable and categorical.
+    Takes lists, arrays of integers, text or objects, and columns of data frames, also nullable and
+    categorical ones.
 
     Raises
     ------
     TypeError, ValueError
-        If some are missing, neither integers nor text, or some integers and some text; the message names the
-        first such.
+        If an id is missing, or is neither an integer nor text. Also if integers and text are mixed. The
+        message names the first wrong id.
     """
     checks.unmasked(name, ids)
     array = np.array(ids, object) if isinstance(ids, list | tuple | str) else np.asarray(ids)
@@ -148,7 +152,7 @@ def as_ids(name: str, ids: Any) -> NDArray[Any]:
 
 
 def text_array(texts: Sequence[str]) -> NDArray[Any]:
-    """Return texts as an array: as wide as the longest, or where that is large, of Python objects."""
+    """Return texts as an array, fixed-width, or of objects if that would be large."""
     longest, total = max(map(len, texts), default=0), sum(map(len, texts))
     wide = len(texts) * longest > WIDEST * total + 4096
     array = np.empty(len(texts), object if wide else f"U{max(1, longest)}")
@@ -161,7 +165,7 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     texts = sum(isinstance(x, str) for x in flat)
     if texts == len(flat):
         bad = next((n for n, x in enumerate(flat) if x.endswith("\0")), None)
-        if bad is not None:  # NumPy drops it, and so takes "a\0" for "a"
+        if bad is not None:  # NumPy drops a trailing NUL, so "a\0" would become "a"
             raise ValueError(f"{name}[{bad}] is {flat[bad]!r}; ids must not end with the character NUL")
         return text_array(flat).reshape(array.shape)
     for n, x in enumerate(flat):
@@ -175,7 +179,7 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
         raise TypeError(f"{name} must be all integers or all text, got {number!r} and {text!r}")
     if any(isinstance(x, float | np.floating) for x in flat):
         _whole(name, np.array([x if isinstance(x, float | np.floating) else 0 for x in flat], np.float64))
-        flat = [int(x) for x in flat]  # beside a float, other integers keep all their digits
+        flat = [int(x) for x in flat]  # integers next to floats keep all their digits
         array = np.array(flat, object).reshape(array.shape)
     least, most = min(flat), max(flat)
     for dtype in (np.int64, np.uint64):
@@ -187,9 +191,10 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _whole(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
-    """Return floats that are integers, as data frames make of those beside missing ones.
+    """Convert floats with integer values to integers.
 
-    From 2⁵³ on, a float stands for several integers.
+    Data frames turn integers into floats if some are missing. From 2⁵³ on, one float represents several
+    integers, so such floats are refused.
     """
     array = array.astype(np.float64)
     whole = np.isfinite(array) & (array == np.rint(array)) & (np.abs(array) < 2**53)
@@ -211,7 +216,7 @@ def united(
     Returns
     -------
     tuple
-        The ids of all, the old ones first, or None; and the position of each new row among them.
+        All ids, old ones first, or None; and the position of each new row among them.
     """
     if (old is None) != (new is None):
         named, other = sides if new is None else sides[::-1]
@@ -229,13 +234,16 @@ def united(
         return old, places
     if n_old == 0:
         return new, places
-    # objects, so that neither the longest text nor a number of another width changes the others
+    # as objects: neither the longest text nor the width of a number changes other ids
     both = np.concatenate([old.ids.astype(object), new.ids[unknown].astype(object)])
     return Vocabulary(as_ids(f"{kind}_ids", both)), places
 
 
 def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
-    """Return ids as arrays that need no pickle; text objects as UTF-8, with where each of them ends."""
+    """Return ids as arrays that need no pickle.
+
+    Text objects become UTF-8 bytes and the position where each text ends.
+    """
     if ids is None or ids.dtype.kind != "O":
         return {name: ids}
     texts = [x.encode("utf-8", "surrogatepass") for x in ids]
@@ -244,7 +252,7 @@ def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
 
 
 def unpacked(name: str, arrays: dict[str, Any]) -> Any:
-    """Take ids out of arrays that :func:`packed` made; None if there are none."""
+    """Take ids out of the arrays of :func:`packed`; return None if it has no ids."""
     text, ends = arrays.pop(f"{name}_text", None), arrays.pop(f"{name}_ends", None)
     if text is None or ends is None:
         return arrays.pop(name, None)

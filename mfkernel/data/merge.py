@@ -1,4 +1,4 @@
-"""Ratings brought into the rows and columns of others: held-out and new ones, and those of new users."""
+"""Move held-out ratings, new ratings and those of new users to a model's rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from mfkernel.data.ratings import Ratings
 
 
 def are_rows(users: Any) -> bool:
-    """Whether these are row numbers, rather than ratings of new users."""
+    """Return whether ``users`` are row numbers, rather than ratings of new users."""
     if isinstance(users, tuple):
         return all(np.ndim(u) == 0 for u in users)
     if isinstance(users, Ratings | Mapping) or hasattr(users, "tocsr"):
@@ -21,7 +21,7 @@ def are_rows(users: Any) -> bool:
 
 
 def is_one_user(R: Any) -> bool:
-    """Whether these ratings are of one user: a mapping of items to ratings, or a pair of both."""
+    """Return whether R is one user's ratings: {item: rating}, or (items, ratings)."""
     return (isinstance(R, Mapping) and not hasattr(R, "tocsr")) or (isinstance(R, tuple) and len(R) == 2)
 
 
@@ -39,7 +39,7 @@ def new_user_ratings(
     Parameters
     ----------
     R
-        ``{item: rating}`` or a pair ``(items, ratings)`` for one user; for several, any form that
+        For one user, ``{item: rating}`` or a pair ``(items, ratings)``. For several users, any form that
         :class:`Ratings` takes, one row per user. Items are column numbers; a :class:`Ratings` with item ids
         is read by id.
     """
@@ -74,26 +74,28 @@ def matched(
     name: str = "R",
     others: str = "the model",
 ) -> Ratings:
-    """Bring ratings into the rows and columns of others, by id where both have ids, else by position.
+    """Move ratings to the target's rows and columns.
+
+    Rows and columns are matched by id if both sides have ids, else by position.
 
     Parameters
     ----------
     ratings
-        Ratings to bring there, of any shape if both sides have ids.
+        Ratings to move. They may have any shape if both sides have ids.
     ids, shape
-        Ids and shape (m, n) of the others.
+        Ids and shape (m, n) of the target.
     name, others
-        Names of the ratings and of the others in an error.
+        Names of the ratings and of the target in an error.
 
     Returns
     -------
     Ratings
-        Rows from m on, and columns from n on, are of users and items whose id the others do not have.
+        Rows from m on, and columns from n on, are users and items whose ids are not in the target.
 
     Raises
     ------
     ValueError
-        If a side without ids has another length, or one has text and the other integers.
+        If one side has no ids and the lengths differ, or one has text and the other integers.
     """
     places, sizes = [], []
     sides = (("user", ratings.users_by_id, ids[0]), ("item", ratings.items_by_id, ids[1]))
@@ -115,7 +117,7 @@ def matched(
 
 
 def within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
-    """Leave out ratings beyond the m rows and n columns of ``shape``."""
+    """Leave out the ratings beyond the m rows and n columns of ``shape``."""
     if ratings.shape == shape:
         return ratings
     return _cut(ratings.select((ratings.users < shape[0]) & (ratings.items < shape[1])), shape)
@@ -127,13 +129,14 @@ def _cut(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
 
 
 def merged(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
-    """Unite old ratings with new ones, which replace those of the same cells.
+    """Unite old and new ratings; a new rating replaces the old one of its cell.
+
+    Rows are the same if they have the same id, or the same number if neither side has ids.
 
     Returns
     -------
     tuple
-        All ratings, old rows and columns first; and the places of the new ones' rows and columns. Rows are
-        the same if they have the same id, or the same number if neither side has ids.
+        All ratings, old rows and columns first; then the positions of the new rows and of the new columns.
     """
     user_ids, users = united("user", old.users_by_id, new.users_by_id, old.n_users, new.n_users)
     item_ids, items = united("item", old.items_by_id, new.items_by_id, old.n_items, new.n_items)
@@ -163,7 +166,7 @@ def merged(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArr
 
 
 def grown(array: NDArray[Any], n_rows: int) -> NDArray[Any]:
-    """Return a copy with so many rows, those beyond the old ones zero."""
+    """Return a copy with ``n_rows`` rows; added rows are zero."""
     result = np.zeros((n_rows, *array.shape[1:]), array.dtype)
     result[: len(array)] = array
     return result

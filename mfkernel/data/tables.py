@@ -1,4 +1,4 @@
-"""Tables with a row per rating, which are not matrices with a row per user."""
+"""Recognize tables with one row per rating, which are not user × item matrices."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# names of columns, as plain_name gives them
+# names of columns, in the form that plain_name returns
 USER_NAMES = ("user", "userid", "uid", "reviewerid", "customerid")
 ITEM_NAMES = (
     *("item", "itemid", "iid", "movie", "movieid", "product", "productid"),
@@ -16,7 +16,7 @@ ITEM_NAMES = (
 RATING_NAMES = ("rating", "ratings", "score", "stars", "value", "overall", "bookrating")
 KNOWN_NAMES = (USER_NAMES, ITEM_NAMES, RATING_NAMES)
 
-# names of the columns of frames that are surely no items of a matrix, though files may hold several of them
+# column names that cannot be items of a matrix; a file may have several of them
 MORE_NAMES = (
     (
         *USER_NAMES,
@@ -60,19 +60,22 @@ MORE_NAMES = (
 
 RULE = "R must have a row per user and a column per item"
 
-FEWEST_ROWS = 10  # from which columns can be told apart
-SCALES = 2.0  # times the largest number of a column that another's is, if they do not hold the same thing
-DISTINCT = 0.6  # of the pairs of user and item; the others have been rated again
+FEWEST_ROWS = 10  # rows needed to tell the columns apart
+SCALES = 2.0  # ratio of the columns' largest numbers above which the columns have different meanings
+DISTINCT = 0.6  # least share of distinct (user, item) pairs; the rest may be repeated ratings
 TIMES = 1e8  # seconds since 1970: later than 1973
 
 
 def plain_name(name: str) -> str:
-    """Return a name without case, spaces and punctuation, and without a type, as in ``user_id:token``."""
+    """Return a name in lower case, without spaces, punctuation and a type.
+
+    For example, ``user_id:token`` becomes ``userid``.
+    """
     return re.sub(r"[\s_\-.]", "", re.sub(r"(?<=\w):\w+$", "", name)).lower()
 
 
 def find_names(names: Iterable[object], known: tuple[tuple[str, ...], ...] = KNOWN_NAMES) -> list[int]:
-    """Return the places of the columns of user, item and rating among these names, -1 for none."""
+    """Return the positions of the user, item and rating columns; -1 if not found."""
     plain = [plain_name(str(name)) for name in names]
     return [next((plain.index(x) for x in words if x in plain), -1) for words in known]
 
@@ -83,10 +86,10 @@ def refuse_table_of_triplets(R: Any) -> None:
     Raises
     ------
     ValueError
-        With the call that takes it.
+        If R is such a table. The message shows the call that accepts it.
     """
     columns = R.dtype.names if hasattr(R, "dtype") else R if isinstance(R, Mapping) else None
-    for name in ("columns", "column_names"):  # of pandas and polars; of Arrow
+    for name in ("columns", "column_names"):  # pandas and polars; Arrow
         columns = getattr(R, name, columns) if columns is None else columns
     names = list(columns) if columns is not None and not callable(columns) else []
     if names:
@@ -120,7 +123,7 @@ def _remedy(columns: Sequence[str]) -> str:
 
 
 def _numbers_of(R: Any) -> NDArray[np.float64] | None:
-    """Return a table of three or four rows or columns as floats, or None."""
+    """Return R as floats if it has three or four rows or columns, else None."""
     try:
         if len(np.shape(R)) != 2 or min(np.shape(R)) not in (3, 4):
             return None
@@ -131,11 +134,11 @@ def _numbers_of(R: Any) -> NDArray[np.float64] | None:
 
 
 def _start_of_triplets(table: NDArray[np.float64]) -> int | None:
-    """Return the first of three columns that are user, item and rating; None if there are no such.
+    """Return the first of three columns user, item and rating, or None.
 
-    Users and items are whole numbers, as distinct pairs, on other scales than the ratings. The columns of a
-    matrix hold the same thing, ratings of an item: on one scale, and soon with the same pair twice. A fourth
-    column is of times, or numbers the rows.
+    Users and items are whole numbers, their pairs are distinct, and their scale differs from the ratings'.
+    In a matrix, all columns hold ratings: they have one scale, and some pair soon repeats. A fourth column
+    must hold times or row numbers.
     """
     start = 0
     if len(table) < FEWEST_ROWS or table.shape[1] not in (3, 4):

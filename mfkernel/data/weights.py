@@ -1,4 +1,4 @@
-"""Weights of ratings, brought into the order of the ratings."""
+"""Bring the weights of ratings into the order of the ratings."""
 
 from typing import Any
 
@@ -11,13 +11,19 @@ from mfkernel.data import convert
 
 
 def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
-    """Return the weight of each entry of ``csr``, which R became; of the dtype of its values.
+    """Return the weight of each entry of ``csr``, with the dtype of its values.
 
     Parameters
     ----------
     sample_weight
-        (m, n), dense or sparse, for R of any form; or 1-D, one for each triplet, each entry of ``R.data``, or
-        each rating of a ``Ratings`` or CSR matrix.
+        (m, n), dense or sparse, for R of any form. Or 1-D, with one weight per triplet, per entry of
+        ``R.data``, or per rating of a ``Ratings`` or CSR matrix.
+    R
+        The ratings as the user passed them.
+    csr
+        R after conversion.
+    duplicates
+        How duplicates of R were merged.
     """
     if duplicates in ("sum", "mean"):
         raise ValueError(f"sample_weight goes with duplicates='raise' or 'last', got {duplicates!r}")
@@ -28,20 +34,20 @@ def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> ND
     if weights.size and not weights.any():
         raise ValueError("sample_weight must not be zero for all ratings")
     largest = weights.max(initial=0)
-    if not 1e-30 < largest < 1e30:  # only ratios matter, and these fit in float32
+    if not 1e-30 < largest < 1e30:  # only ratios matter; after scaling, they fit in float32
         weights = weights / (largest or 1)
     return immutable(np.ascontiguousarray(weights, csr.values.dtype))
 
 
 def own(R: Any) -> Any:
-    """Return a copy of triplets, or of a sparse matrix, that no other thread can change."""
+    """Copy triplets or a sparse matrix, so that no other thread can change them."""
     if isinstance(R, tuple):
         return tuple(x.copy() if np.ma.isMaskedArray(x) else np.array(x) for x in R[:3]) + R[3:]
     return R.copy() if getattr(R, "format", None) in ("csr", "csc", "coo") else R
 
 
 def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
-    """Pick the cells of ``csr`` from an (m, n) matrix; of a sparse one, zero is what is not stored."""
+    """Pick the cells of ``csr`` from an (m, n) matrix; cells not stored are zero."""
     if np.shape(sample_weight) != csr.shape:
         raise ValueError(f"sample_weight must have R's shape {csr.shape}, got {np.shape(sample_weight)}")
     users = convert.row_numbers(csr.indptr)
@@ -68,7 +74,7 @@ def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
 
 
 def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
-    """Convert R once more, with weights in place of the ratings."""
+    """Convert R a second time, with weights in place of the ratings."""
     if isinstance(R, tuple):
         values = R[2]
         _check_size(weights, np.size(values), "triplets")
@@ -87,7 +93,7 @@ def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str
 
 
 def checked(given: Any, size: int, what: str) -> NDArray[Any]:
-    """Return (size,) weights, one for each of what they weigh, as float64."""
+    """Check weights and return them as float64, (size,); errors name them ``what``."""
     weights = _checked(given)
     _check_size(weights, size, what)
     return weights

@@ -49,7 +49,7 @@ AS_ARRAY = "if each line is the row of a table, read that as an array"
 
 
 class Layout(NamedTuple):
-    """Describe the layout of lines.
+    """The layout of the lines of a text.
 
     Attributes
     ----------

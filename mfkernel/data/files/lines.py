@@ -40,7 +40,7 @@ def check_encoding(encoding: str | None) -> None:
 
 
 class Lines:
-    """Read the lines of a text once and in order; LF, CR LF and CR end a line.
+    """The lines of a text, read once and in order; LF, CR LF and CR end a line.
 
     Attributes
     ----------

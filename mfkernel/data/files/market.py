@@ -23,7 +23,7 @@ EXPECTED = "the head of a real MatrixMarket file: general, symmetric or skew-sym
 
 
 class Head(NamedTuple):
-    """Describe the file: layout of the entries, m rows, n columns, number of entries."""
+    """The head of a file: layout of the entries, m rows, n columns, number of entries."""
 
     is_array: bool
     is_pattern: bool
@@ -34,7 +34,7 @@ class Head(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """Hold the entries of the whole matrix; rows and columns count from 0."""
+    """The entries of the whole matrix; rows and columns count from 0."""
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]

@@ -43,7 +43,7 @@ BINARY = {
 
 
 class Stream:
-    """Read bytes once and in order, with a look at the next ones.
+    """Bytes that are read once and in order; the next ones can be inspected first.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ def refuse_binary(path: Path, data: Stream) -> None:
 
 
 class Archive:
-    """Read a zip archive from a file, or from a copy if the file is not seekable.
+    """A zip archive in a file, or in a copy if the file is not seekable.
 
     Raises
     ------

@@ -36,7 +36,7 @@ PLAIN = bytes.maketrans(b"\v\f" + CONTROL, b"  " + b"?" * len(CONTROL))
 
 
 class Table(NamedTuple):
-    """Hold ratings: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
+    """The ratings of a text: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
 
     user_ids: NDArray[Any]
     users: NDArray[Any]
@@ -46,14 +46,14 @@ class Table(NamedTuple):
 
 
 class NotPlainError(ValueError):
-    """Report that a block is not plain, so that its lines must be read one by one.
+    """A block is not plain, so its lines must be read one by one.
 
     A plain line has integers and a finite rating.
     """
 
 
 class _TableError(ValueError):
-    """Report that a line looks like the row of a table; the message says what is expected."""
+    """A line looks like the row of a table; the message says what is expected."""
 
 
 def parse(lines: Lines, layout: Layout) -> Table:
@@ -136,12 +136,14 @@ def finite(field: str) -> float:
 
 
 class _Ids:
-    """Collect the ids of users, or of items, block by block."""
+    """The ids of users, or of items, collected block by block."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}  # number of each text
         self._keys: list[NDArray[np.int64]] = []  # distinct integers per block
-        self._codes: list[tuple[int, NDArray[Any]]] = []  # (key number or -1, positions in it or text numbers)
+        self._codes: list[
+            tuple[int, NDArray[Any]]
+        ] = []  # (key number or -1, positions in it or text numbers)
 
     def add(self, ids: NDArray[np.int64]) -> None:
         """Add the integer ids of a block of lines."""
