@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import matched, within
+from mfkernel.data.merge import keep_within, match_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
-from mfkernel.methods.objective import targets
+from mfkernel.methods.objective import encode_targets
 from mfkernel.model.factors import Factors
 from mfkernel.model.state import State
 
@@ -240,8 +240,8 @@ def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
 def _held_out(state: State, R: Any) -> Ratings:
     """Return held-out ratings in the model's rows and columns; warn if some are unknown."""
     ratings = Ratings(R, missing=state.missing, copy=False)
-    ratings = targets(matched(ratings, (state.users, state.items), state.shape), state.settings)
-    known = within(ratings, state.shape)
+    ratings = encode_targets(match_ratings(ratings, (state.users, state.items), state.shape), state.settings)
+    known = keep_within(ratings, state.shape)
     if ratings.nnz and not known.nnz:
         raise ValueError("R has no rating of a user and an item that the model knows")
     if known.nnz < ratings.nnz:

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.data.tables import refuse_table_of_triplets
 from mfkernel.engines.resources import available_memory
 
 DUPLICATES = ("raise", "sum", "mean", "last")
 MISSING = ("zero", "nan")
 
-NUMBERING = (
+NUMBERING_REMEDY = (
     "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
     "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
 )
@@ -69,7 +69,7 @@ def from_triplets(
     duplicates: str = "raise",
     dtype: np.dtype[Any] | None = None,
     names: tuple[str, str] = ("users", "items"),
-    place: Callable[[int], str] = "values[{}]".format,
+    label: Callable[[int], str] = "values[{}]".format,
 ) -> Csr:
     """Convert triplets: user ``users[n]`` rates item ``items[n]`` with ``values[n]``.
 
@@ -87,19 +87,19 @@ def from_triplets(
     if any(mask is not np.ma.nomask for mask in masked):
         known = ~np.logical_or.reduce(np.broadcast_arrays(*masked, users)[:3])
         users, items, values = users[known], items[known], values[known]
-    users, n_users = _numbers(names[0], users, n_users, "n_users")
-    items, n_items = _numbers(names[1], items, n_items, "n_items")
-    values = _values(values, dtype, place)
+    users, n_users = _copy_indices(names[0], users, n_users, "n_users")
+    items, n_items = _copy_indices(names[1], items, n_items, "n_items")
+    values = _copy_values(values, dtype, label)
     _check_memory(n_users, n_items)
     by_item = Csr(
         np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
     )
-    group(frozen(items), frozen(users), frozen(values), by_item.indptr, by_item.indices, by_item.values)
+    group(readonly(items), readonly(users), readonly(values), by_item.indptr, by_item.indices, by_item.values)
     del users, items, values  # they are a third of the peak memory
-    return _merge_duplicates(transposed(by_item), duplicates)
+    return _merge_duplicates(transpose_csr(by_item), duplicates)
 
 
-def transposed(csr: Csr) -> Csr:
+def transpose_csr(csr: Csr) -> Csr:
     """Transpose in linear time; rows may be unsorted, the result is sorted."""
     from mfkernel.kernels.csr import transpose
 
@@ -111,9 +111,9 @@ def transposed(csr: Csr) -> Csr:
         (n, m),
     )
     transpose(
-        frozen(csr.indptr),
-        frozen(csr.indices),
-        frozen(csr.values),
+        readonly(csr.indptr),
+        readonly(csr.indices),
+        readonly(csr.values),
         result.indptr,
         result.indices,
         result.values,
@@ -138,7 +138,7 @@ def _check_memory(n_users: int, n_items: int) -> None:
     if free is not None and size > free:
         raise MemoryError(
             f"{n_users:,} rows and {n_items:,} columns take {size / 2**30:,.1f} GiB before any factor, but "
-            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING}"
+            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING_REMEDY}"
         )
 
 
@@ -157,7 +157,7 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
     if array.dtype.kind not in "iuf":
         raise TypeError(
             f"R must hold real numbers, got dtype {array.dtype}; if its rows are ratings, pass triplets "
-            f"(users, items, values), where {NUMBERING}"
+            f"(users, items, values), where {NUMBERING_REMEDY}"
         )
     known = ~np.isnan(array)
     if missing == "zero":
@@ -166,7 +166,7 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
         known &= ~masked
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(known, axis=1))])
     columns = np.flatnonzero(known) % max(1, array.shape[1])
-    values = _values(array[known], dtype, partial(_cell, indptr, columns))
+    values = _copy_values(array[known], dtype, partial(_cell, indptr, columns))
     return Csr(indptr, columns.astype(index_dtype(array.shape[1])), values, array.shape)
 
 
@@ -183,10 +183,11 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
         csr = _compressed(R, R.shape, ("n_users", "n_items"), _cell, dtype, copy)
         if _is_canonical(csr.indptr, csr.indices):
             return csr
-        return _merge_duplicates(transposed(transposed(csr)), duplicates)  # transposing twice sorts the rows
+        by_row = transpose_csr(transpose_csr(csr))  # transposing twice sorts the rows
+        return _merge_duplicates(by_row, duplicates)
     if R.format == "csc":
         by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
-        return _merge_duplicates(transposed(by_item), duplicates)
+        return _merge_duplicates(transpose_csr(by_item), duplicates)
     users, items, values = _coo_triplets(R)
     return from_triplets(
         users,
@@ -196,7 +197,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
         duplicates=duplicates,
         dtype=dtype,
         names=("R.row", "R.col"),
-        place=lambda n: f"R[{users[n]}, {items[n]}]",
+        label=lambda n: f"R[{users[n]}, {items[n]}]",
     )
 
 
@@ -233,16 +234,16 @@ def _compressed(
             f"got {indptr.size} from {indptr[:1]}"
         )
     if (falls := indptr[1:] < indptr[:-1]).any():
-        place = int(falls.argmax())
+        row = int(falls.argmax())
         raise ValueError(
-            f"R.indptr[{place + 1}] = {indptr[place + 1]} is less than R.indptr[{place}] = {indptr[place]}"
+            f"R.indptr[{row + 1}] = {indptr[row + 1]} is less than R.indptr[{row}] = {indptr[row]}"
         )
     nnz = min(arrays[1].size, arrays[2].size)
     if indptr[-1] > nnz:
         raise ValueError(f"R.indptr ends at {indptr[-1]} but R has {nnz} stored entries")
     nnz = int(indptr[-1])
-    indices, _ = _numbers("R.indices", arrays[1][:nnz], shape[1], names[1])
-    values = _values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)
+    indices, _ = _copy_indices("R.indices", arrays[1][:nnz], shape[1], names[1])
+    values = _copy_values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)
     return Csr(indptr, indices, values, shape)
 
 
@@ -257,18 +258,18 @@ def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
 def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
     """Apply the policy for duplicates, which are neighbours in sorted rows."""
     indptr, indices, values, shape = csr
-    again = np.empty(indices.size, np.bool_)
-    again[:1] = False
-    np.equal(indices[1:], indices[:-1], out=again[1:])
-    again[indptr[:-1][indptr[:-1] < indices.size]] = False
-    count = int(np.count_nonzero(again))
+    repeated = np.empty(indices.size, np.bool_)
+    repeated[:1] = False
+    np.equal(indices[1:], indices[:-1], out=repeated[1:])
+    repeated[indptr[:-1][indptr[:-1] < indices.size]] = False
+    count = int(np.count_nonzero(repeated))
     if count == 0:
         return csr
     if duplicates == "raise":
-        place = int(again.argmax())
-        user = int(np.searchsorted(indptr, place, side="right")) - 1
-        raise DuplicateError(count, user, int(indices[place]))
-    firsts = np.flatnonzero(~again)
+        entry = int(repeated.argmax())
+        user = int(np.searchsorted(indptr, entry, side="right")) - 1
+        raise DuplicateError(count, user, int(indices[entry]))
+    firsts = np.flatnonzero(~repeated)
     if duplicates == "last":
         merged = values[np.append(firsts[1:], indices.size) - 1]
     else:
@@ -277,8 +278,8 @@ def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
         if duplicates == "mean":
             merged /= np.diff(np.append(firsts, indices.size))
         cell = partial(_cell, np.searchsorted(firsts, indptr), indices[firsts])
-        label = f"the {duplicates} of the duplicates"
-        merged = checks.copied(merged, values.dtype, lambda n: f"{label} {cell(n)}")
+        kind = f"the {duplicates} of the duplicates"
+        merged = checks.copy_ratings(merged, values.dtype, lambda n: f"{kind} {cell(n)}")
     return Csr(np.searchsorted(firsts, indptr), indices[firsts], merged, shape)
 
 
@@ -301,21 +302,22 @@ def _cell_of_transpose(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> s
     return f"R[{indices[n]}, {int(np.searchsorted(indptr, n, side='right')) - 1}]"
 
 
-def _numbers(
+def _copy_indices(
     name: str, numbers: NDArray[Any], count: int | None, count_name: str
 ) -> tuple[NDArray[Any], int]:
     """Copy row or column numbers and check the copy; ``count`` defaults to maximum + 1."""
     if numbers.dtype.kind not in "iu":
         if numbers.size:
-            raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING}")
+            raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING_REMEDY}")
         numbers = numbers.astype(np.int32)
     if count is None:
         count = int(numbers.max()) + 1 if numbers.size else 0
     result = np.empty(numbers.size, index_dtype(count))
-    for start in range(0, numbers.size, checks.BLOCK):
-        kept = result[start : start + checks.BLOCK]
+    for start in range(0, numbers.size, checks.VALUES_PER_BLOCK):
+        block = slice(start, start + checks.VALUES_PER_BLOCK)
+        kept = result[block]
         part = kept if numbers.dtype == result.dtype else np.empty(kept.shape, numbers.dtype)
-        part[:] = numbers[start : start + checks.BLOCK]  # another thread may change the caller's array
+        part[:] = numbers[block]  # another thread may change the caller's array
         # a negative number is large when read as unsigned
         if int(part.view(part.dtype.str.replace("i", "u")).max()) >= count:
             n = int(((part < 0) | (part >= count)).argmax())
@@ -327,8 +329,8 @@ def _numbers(
     return result, count
 
 
-def _values(
-    values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str], copy: bool = True
+def _copy_values(
+    values: NDArray[Any], dtype: np.dtype[Any] | None, label: Callable[[int], str], copy: bool = True
 ) -> NDArray[Any]:
     """Check ratings and convert them to float32 or float64.
 
@@ -342,6 +344,6 @@ def _values(
         exact = np.can_cast(values.dtype.newbyteorder("="), np.float32, "safe")
         dtype = np.dtype(np.float32 if exact else np.float64)
     if not copy and values.dtype == dtype and values.flags.c_contiguous:
-        checks.finite(values, place)
+        checks.finite(values, label)
         return values
-    return checks.copied(values, dtype, place)
+    return checks.copy_ratings(values, dtype, label)

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel._support.arrays import Immutable, frozen, immutable
+from mfkernel._support.arrays import Immutable, immutable, readonly
 from mfkernel._support.lazy import lazy
 
 Ids = NDArray[Any] | None
 
-WIDEST = 8  # largest size of a fixed-width array, in multiples of the characters of all its texts
+MAX_PADDING = 8  # largest size of a fixed-width array, in multiples of the characters of all its texts
 MISSING_TYPES = ("NAType", "NaTType")  # pandas.NA, pandas.NaT
-KINDS = "ids must be integers or text, none missing"
+ID_RULE = "ids must be integers or text, none missing"
 
 
 class Vocabulary(Immutable):
@@ -42,7 +42,7 @@ class Vocabulary(Immutable):
     @property
     def ids(self) -> NDArray[Any]:
         """The ids; a read-only copy if they are objects, because NumPy cannot lock them."""
-        return frozen(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
+        return readonly(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
 
     @classmethod
     def of(cls, name: str, ids: Any, count: int) -> "Vocabulary | None":
@@ -56,10 +56,10 @@ class Vocabulary(Immutable):
             )
         vocabulary = cls(array)
         ordered = vocabulary._ids[vocabulary._order]
-        again = np.asarray(ordered[1:] == ordered[:-1], np.bool_)
-        if again.any():
-            repeats = vocabulary._order[1:][again]  # the sort is stable: the first of equal ids comes first
-            second = int(repeats.min())
+        repeated = np.asarray(ordered[1:] == ordered[:-1], np.bool_)
+        if repeated.any():
+            # the sort is stable: the first of equal ids comes first
+            second = int(vocabulary._order[1:][repeated].min())
             first = int(np.flatnonzero(array == array[second])[0])
             raise ValueError(
                 f"{name} must be unique, but {name}[{first}] and {name}[{second}] are both "
@@ -90,8 +90,8 @@ class Vocabulary(Immutable):
             limits = np.iinfo(self._ids.dtype)
             outside = (wanted < limits.min) | (wanted > limits.max)
             wanted = np.where(outside, 0, wanted).astype(self._ids.dtype)  # 0 keeps the type, unlike an id
-        places = np.searchsorted(self._ids, wanted, sorter=self._order).clip(max=self._ids.size - 1)
-        found = np.asarray(self._order[places])
+        positions = np.searchsorted(self._ids, wanted, sorter=self._order).clip(max=self._ids.size - 1)
+        found = np.asarray(self._order[positions])
         unknown = outside | np.asarray(self._ids[found] != wanted, np.bool_)
         return np.where(unknown, 0, found), unknown
 
@@ -138,7 +138,7 @@ def as_ids(name: str, ids: Any) -> NDArray[Any]:
     if kind in "iu":
         return array.astype(np.uint64 if array.dtype == np.uint64 else np.int64)
     if kind == "f":
-        return _whole(name, array)
+        return _as_integers(name, array)
     if kind == "U":
         array = np.array(array, array.dtype.newbyteorder("="), order="C")
         if array.dtype.itemsize and array.size and array.reshape(-1).view(np.uint32).max() > sys.maxunicode:
@@ -147,14 +147,14 @@ def as_ids(name: str, ids: Any) -> NDArray[Any]:
     if array.size == 0:
         return np.empty(array.shape, np.int64)
     if kind != "O":
-        raise TypeError(f"{name} has dtype {array.dtype}; {KINDS}")
+        raise TypeError(f"{name} has dtype {array.dtype}; {ID_RULE}")
     return _of_objects(name, array)
 
 
 def text_array(texts: Sequence[str]) -> NDArray[Any]:
     """Return texts as an array, fixed-width, or of objects if that would be large."""
     longest, total = max(map(len, texts), default=0), sum(map(len, texts))
-    wide = len(texts) * longest > WIDEST * total + 4096
+    wide = len(texts) * longest > MAX_PADDING * total + 4096
     array = np.empty(len(texts), object if wide else f"U{max(1, longest)}")
     array[:] = texts
     return array
@@ -170,15 +170,17 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
         return text_array(flat).reshape(array.shape)
     for n, x in enumerate(flat):
         if x is None or type(x).__name__ in MISSING_TYPES or (isinstance(x, float) and x != x):
-            raise ValueError(f"{name}[{n}] is {x!r}; {KINDS}")
+            raise ValueError(f"{name}[{n}] is {x!r}; {ID_RULE}")
         if isinstance(x, bool | np.bool_) or not isinstance(x, str | int | float | np.integer | np.floating):
-            raise TypeError(f"{name}[{n}] is {x!r}; {KINDS}: pass str(id) for each")
+            raise TypeError(f"{name}[{n}] is {x!r}; {ID_RULE}: pass str(id) for each")
     if texts:
         text = next(x for x in flat if isinstance(x, str))
         number = next(x for x in flat if not isinstance(x, str))
         raise TypeError(f"{name} must be all integers or all text, got {number!r} and {text!r}")
     if any(isinstance(x, float | np.floating) for x in flat):
-        _whole(name, np.array([x if isinstance(x, float | np.floating) else 0 for x in flat], np.float64))
+        _as_integers(
+            name, np.array([x if isinstance(x, float | np.floating) else 0 for x in flat], np.float64)
+        )
         flat = [int(x) for x in flat]  # integers next to floats keep all their digits
         array = np.array(flat, object).reshape(array.shape)
     least, most = min(flat), max(flat)
@@ -190,7 +192,7 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def _whole(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
+def _as_integers(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
     """Convert floats with integer values to integers.
 
     Data frames turn integers into floats if some are missing. From 2⁵³ on, one float represents several
@@ -199,11 +201,11 @@ def _whole(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
     array = array.astype(np.float64)
     whole = np.isfinite(array) & (array == np.rint(array)) & (np.abs(array) < 2**53)
     if not whole.all():
-        raise ValueError(f"{checks.first(name, array, ~whole)}; {KINDS}")
+        raise ValueError(f"{checks.first(name, array, ~whole)}; {ID_RULE}")
     return array.astype(np.int64)
 
 
-def united(
+def union_ids(
     kind: str,
     old: Vocabulary | None,
     new: Vocabulary | None,
@@ -229,17 +231,17 @@ def united(
             f"{kind} ids are {words[old.is_text]} in {sides[0]} and {words[new.is_text]} in {sides[1]}"
         )
     found, unknown = old.find(new.ids)
-    places = np.where(unknown, n_old - 1 + np.cumsum(unknown), found)
+    positions = np.where(unknown, n_old - 1 + np.cumsum(unknown), found)
     if not unknown.any():
-        return old, places
+        return old, positions
     if n_old == 0:
-        return new, places
+        return new, positions
     # as objects: neither the longest text nor the width of a number changes other ids
     both = np.concatenate([old.ids.astype(object), new.ids[unknown].astype(object)])
-    return Vocabulary(as_ids(f"{kind}_ids", both)), places
+    return Vocabulary(as_ids(f"{kind}_ids", both)), positions
 
 
-def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
+def pack_ids(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
     """Return ids as arrays that need no pickle.
 
     Text objects become UTF-8 bytes and the position where each text ends.
@@ -251,8 +253,8 @@ def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
     return {f"{name}_text": np.frombuffer(b"".join(texts), np.uint8), f"{name}_ends": ends}
 
 
-def unpacked(name: str, arrays: dict[str, Any]) -> Any:
-    """Take ids out of the arrays of :func:`packed`; return None if it has no ids."""
+def unpack_ids(name: str, arrays: dict[str, Any]) -> Any:
+    """Take ids out of the arrays of :func:`pack_ids`; return None if it has no ids."""
     text, ends = arrays.pop(f"{name}_text", None), arrays.pop(f"{name}_ends", None)
     if text is None or ends is None:
         return arrays.pop(name, None)

@@ -12,14 +12,14 @@ from mfkernel._support.arrays import Immutable, immutable
 from mfkernel._support.lazy import lazy
 from mfkernel.data import convert
 from mfkernel.data.ids import Ids, Vocabulary, as_ids
-from mfkernel.data.weights import aligned, checked, own
+from mfkernel.data.weights import align_weights, check_weights, copy_input
 from mfkernel.engines.threads import interruptible
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 
-BLOCK = 2**17  # ratings per block of float64 copies: 1 MiB
+RATINGS_PER_COPY = 2**17  # ratings per block of float64 copies: 1 MiB
 
 
 class Ratings(Immutable):
@@ -103,20 +103,20 @@ class Ratings(Immutable):
     ) -> None:
         checks.one_of("missing", missing, convert.MISSING)
         checks.one_of("duplicates", duplicates, convert.DUPLICATES)
-        known_dtype = None if dtype is None else checks.float_dtype(dtype)
+        float_type = None if dtype is None else checks.float_dtype(dtype)
         if sample_weight is not None:
-            R = own(R)  # because R is read twice
+            R = copy_input(R)  # because R is read twice
         if isinstance(R, Ratings):
             user_ids = R.users_by_id if user_ids is None else user_ids
             item_ids = R.items_by_id if item_ids is None else item_ids
             csr = R._csr()
-            if known_dtype is not None and known_dtype != R.dtype:
-                csr = csr._replace(values=checks.copied(R.values, known_dtype, "values[{}]".format))
+            if float_type is not None and float_type != R.dtype:
+                csr = csr._replace(values=checks.copy_ratings(R.values, float_type, "values[{}]".format))
         else:
-            csr = self._converted(R, missing, duplicates, known_dtype, copy, user_ids, item_ids)
+            csr = self._converted(R, missing, duplicates, float_type, copy, user_ids, item_ids)
         weights = R.weights if isinstance(R, Ratings) else None
         if sample_weight is not None:
-            weights = interruptible(lambda: aligned(sample_weight, R, csr, duplicates))
+            weights = interruptible(lambda: align_weights(sample_weight, R, csr, duplicates))
         self._set(csr, user_ids, item_ids, weights)
 
     @staticmethod
@@ -273,8 +273,8 @@ class Ratings(Immutable):
         avoids BLAS, whose threads stay busy for a while.
         """
         total = 0.0
-        for start in range(0, self.nnz, BLOCK):
-            part = slice(start, start + BLOCK)
+        for start in range(0, self.nnz, RATINGS_PER_COPY):
+            part = slice(start, start + RATINGS_PER_COPY)
             terms = of(self.values[part].astype(np.float64))
             if self.weights is not None:
                 terms *= self.weights[part]
@@ -284,11 +284,11 @@ class Ratings(Immutable):
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
         """Transposed ratings, items as users; computed at each access in linear time."""
-        csr = interruptible(lambda: convert.transposed(self._csr()))
+        csr = interruptible(lambda: convert.transpose_csr(self._csr()))
         weights = self.weights
         if weights is not None:
             given = self._csr()._replace(values=weights)
-            weights = interruptible(lambda: convert.transposed(given)).values
+            weights = interruptible(lambda: convert.transpose_csr(given)).values
         return Ratings._of(csr, self.items_by_id, self.users_by_id, weights)
 
     def user_counts(self) -> NDArray[np.int64]:
@@ -355,7 +355,7 @@ class Ratings(Immutable):
         rows
             1-D array of row numbers, from 0 to m - 1.
         """
-        rows = checks.bounded("rows", rows, self.n_users, "n_users")
+        rows = checks.copy_indices("rows", rows, self.n_users, "n_users")
         if rows.ndim != 1:
             raise ValueError(f"rows must be 1-D, got the shape {rows.shape}")
         starts, counts = self.indptr[:-1][rows], self.user_counts()[rows]
@@ -406,9 +406,9 @@ class Ratings(Immutable):
             raise ValueError(f"values must have the shape ({self.nnz},), one per rating, got {given.shape}")
         checks.numeric("values", given)
         dtype = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
-        csr = self._csr()._replace(values=checks.copied(given, dtype, "values[{}]".format))
+        csr = self._csr()._replace(values=checks.copy_ratings(given, dtype, "values[{}]".format))
         if weights is not None:
-            weights = checked(weights, self.nnz, "ratings")
+            weights = check_weights(weights, self.nnz, "ratings")
         return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
 
     def hold_out(
@@ -434,12 +434,13 @@ class Ratings(Immutable):
             raise ValueError(f"count must be at most {self.nnz}, the number of ratings, got {count}")
         held_out = np.zeros(self.nnz, np.bool_)
         if keep_rows:
-            turn = rng.random(self.nnz)
+            priority = rng.random(self.nnz)
             for rows, size in ((self.users, self.n_users), (self.items, self.n_items)):
                 last = np.zeros(size)
-                np.maximum.at(last, rows, turn)
-                turn[turn == last[rows]] += 1.0  # last of both its user and its item: held out even later
-            held_out[np.argpartition(turn, count)[:count]] = True
+                np.maximum.at(last, rows, priority)
+                # the last rating of both its user and its item is raised twice, so it is held out even later
+                priority[priority == last[rows]] += 1.0
+            held_out[np.argpartition(priority, count)[:count]] = True
         else:
             held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
         return self.select(~held_out), self.select(held_out)

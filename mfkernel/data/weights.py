@@ -10,7 +10,7 @@ from mfkernel._support.arrays import immutable
 from mfkernel.data import convert
 
 
-def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
+def align_weights(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
     """Return the weight of each entry of ``csr``, with the dtype of its values.
 
     Parameters
@@ -30,7 +30,7 @@ def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> ND
     if len(np.shape(sample_weight)) == 2:
         weights = _of_cells(sample_weight, csr)
     else:
-        weights = _of_entries(_checked(sample_weight), R, csr, duplicates)
+        weights = _of_entries(_check_values(sample_weight), R, csr, duplicates)
     if weights.size and not weights.any():
         raise ValueError("sample_weight must not be zero for all ratings")
     largest = weights.max(initial=0)
@@ -39,7 +39,7 @@ def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> ND
     return immutable(np.ascontiguousarray(weights, csr.values.dtype))
 
 
-def own(R: Any) -> Any:
+def copy_input(R: Any) -> Any:
     """Copy triplets or a sparse matrix, so that no other thread can change them."""
     if isinstance(R, tuple):
         return tuple(x.copy() if np.ma.isMaskedArray(x) else np.array(x) for x in R[:3]) + R[3:]
@@ -54,7 +54,7 @@ def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
     if not hasattr(sample_weight, "tocsr"):
         checks.unmasked("sample_weight", sample_weight)
         cells = np.asarray(sample_weight)[users, csr.indices]
-        return _checked(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
+        return _check_values(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
     try:
         given = convert.to_csr(sample_weight, "zero", "raise", np.dtype(np.float64), True)
     except (TypeError, ValueError) as error:
@@ -70,7 +70,7 @@ def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
     if stored.size:
         there = stored[at] == wanted
         cells[there] = given.values[at[there]]
-    return _checked(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
+    return _check_values(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
 
 
 def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
@@ -92,9 +92,9 @@ def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str
     raise ValueError(f"sample_weight must have R's shape {csr.shape}, got {weights.shape}")
 
 
-def checked(given: Any, size: int, what: str) -> NDArray[Any]:
+def check_weights(given: Any, size: int, what: str) -> NDArray[Any]:
     """Check weights and return them as float64, (size,); errors name them ``what``."""
-    weights = _checked(given)
+    weights = _check_values(given)
     _check_size(weights, size, what)
     return weights
 
@@ -106,7 +106,7 @@ def _check_size(weights: NDArray[Any], size: int, what: str) -> None:
         )
 
 
-def _checked(given: Any, place: Any = "sample_weight[{}]".format) -> NDArray[Any]:
+def _check_values(given: Any, label: Any = "sample_weight[{}]".format) -> NDArray[Any]:
     checks.unmasked("sample_weight", given)
     weights = np.array(given)
     checks.numeric("sample_weight", weights)
@@ -114,5 +114,5 @@ def _checked(given: Any, place: Any = "sample_weight[{}]".format) -> NDArray[Any
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         n = int(bad.ravel().argmax())
-        raise ValueError(f"{place(n)} is {weights.ravel()[n]}; weights must be finite and not negative")
+        raise ValueError(f"{label(n)} is {weights.ravel()[n]}; weights must be finite and not negative")
     return weights

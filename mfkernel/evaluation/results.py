@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.lazy import optional
+from mfkernel._support.lazy import import_extra
 
 
 class CrossValidation(NamedTuple):
@@ -28,7 +28,7 @@ class CrossValidation(NamedTuple):
 
     def to_frame(self) -> Any:
         """Return a pandas ``DataFrame`` with one row per fold (extra ``frame``)."""
-        frame = optional("pandas", "frame", "to_frame").DataFrame(self._asdict())
+        frame = import_extra("pandas", "frame", "to_frame").DataFrame(self._asdict())
         frame.index.name = "fold"
         return frame.reset_index()
 
@@ -96,7 +96,7 @@ class Search:
 
         Each row has the settings, the fold and the figures of the fit.
         """
-        pandas = optional("pandas", "frame", "to_frame")
+        pandas = import_extra("pandas", "frame", "to_frame")
         rows = [
             settings
             | {
@@ -118,7 +118,7 @@ class Search:
             return f"{type(self).__name__}({fits}, none best)"
         best = self._best
         return (
-            f"{type(self).__name__}({fits}, best {shown(self.settings[best])}: test RMSE "
+            f"{type(self).__name__}({fits}, best {format_arguments(self.settings[best])}: test RMSE "
             f"{self.mean[best]:.4g} ± {self.standard_error[best]:.2g})"
         )
 
@@ -167,7 +167,7 @@ class RankSelection(Search):
             The Axes with the plot.
         """
         if ax is None:
-            _, ax = optional("matplotlib.pyplot", "plot", "plot").subplots()
+            _, ax = import_extra("matplotlib.pyplot", "plot", "plot").subplots()
         ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
         ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
         if not np.isnan(self.mean).all():
@@ -177,6 +177,6 @@ class RankSelection(Search):
         return ax
 
 
-def shown(settings: dict[str, Any]) -> str:
+def format_arguments(settings: dict[str, Any]) -> str:
     """Return settings in the form of keyword arguments, such as ``k=4, rng=0``."""
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())

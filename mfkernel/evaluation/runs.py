@@ -15,17 +15,17 @@ from mfkernel.api import factorize
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import Task, ThreadEngine, interruptible
-from mfkernel.evaluation.results import shown
+from mfkernel.evaluation.results import format_arguments
 from mfkernel.methods import make_settings
 from mfkernel.methods.baseline import bias_baseline
 from mfkernel.typing import FitKeywords
 
 Fold = tuple[Ratings, Ratings]
 
-FAILURES = (ArithmeticError, ValueError, MemoryError)  # errors of a fit that do not stop the other candidates
-FEW = 64  # ratings of the fits that only compile
+FIT_ERRORS = (ArithmeticError, ValueError, MemoryError)  # these do not stop the fits of other candidates
+COMPILE_RATINGS = 64  # ratings of the fits that only compile
 # settings whose values do not change the compiled code: kernels take them as numbers or not at all
-NUMBERS = (
+UNCOMPILED_ARGUMENTS = (
     *("epochs", "learning_rate", "regularization", "bias_learning_rate", "bias_regularization"),
     *("huber_delta", "alpha", "unobserved_weight", "patience", "tol", "time_limit", "rng"),
 )
@@ -80,7 +80,7 @@ def run_fits(
             model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
             seconds = time.perf_counter() - start
             figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
-        except FAILURES as error:
+        except FIT_ERRORS as error:
             errors[work] = error
 
     largest_first = sorted(range(len(candidates)), key=lambda c: candidates[c]["k"])
@@ -101,7 +101,7 @@ def _is_implicit(settings: dict[str, Any]) -> bool:
     options = {name: value for name, value in settings.items() if name not in own}
     try:
         return make_settings(settings.get("method", "sgd"), options, own).implicit
-    except FAILURES:
+    except FIT_ERRORS:
         return False
 
 
@@ -115,7 +115,7 @@ def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
     Arguments that no fit takes raise a ``TypeError`` here. The fits themselves report other failures.
     """
     # a full square, so that each row and column also has ratings that are not held out
-    side = math.isqrt(min(FEW, ratings.nnz))
+    side = math.isqrt(min(COMPILE_RATINGS, ratings.nnz))
     (users, items), part = np.divmod(np.arange(side**2), side), slice(side**2)
     weights = None if ratings.weights is None else ratings.weights[part]
     few = Ratings((users, items, ratings.values[part]), dtype=ratings.dtype, sample_weight=weights)
@@ -125,7 +125,7 @@ def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
 
     done = set()
     for settings in candidates:
-        compiled = {name: value for name, value in settings.items() if name not in NUMBERS}
+        compiled = {name: value for name, value in settings.items() if name not in UNCOMPILED_ARGUMENTS}
         if (key := repr(compiled)) in done:
             continue
         done.add(key)
@@ -138,7 +138,7 @@ def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
                 tried["validation"] = 0.1
                 bias_baseline(few)
             factorize(few, **tried)
-        except (_CompiledError, *FAILURES):
+        except (_CompiledError, *FIT_ERRORS):
             pass
 
 
@@ -147,9 +147,9 @@ def _warn_of(errors: dict[tuple[int, int], Exception], choices: list[dict[str, A
     for candidate, group in itertools.groupby(sorted(errors), key=lambda work: work[0]):
         folds = [fold for _, fold in group]
         error = errors[candidate, folds[0]]
-        places = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+        where = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
         warnings.warn(
-            f"{shown(choices[candidate])} failed on {places} and has nan there: "
+            f"{format_arguments(choices[candidate])} failed on {where} and has nan there: "
             f"{type(error).__name__}: {error}",
             stacklevel=4,
         )

@@ -94,7 +94,7 @@ def leave_k_out(
     if most <= n:
         remedy = f"pass n of at most {most - 1}" if most > 1 else "one user at least must have two"
         raise ValueError(f"no user of R has more than n = {n} ratings, the most is {most}; {remedy}")
-    return _parted(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
+    return _hold_out_per_user(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
 
 
 class UserSplit(NamedTuple):
@@ -181,11 +181,11 @@ def strong_generalization_split(
     share = _share("holdout", holdout)
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     random = np.random.default_rng(rng)
-    strange = _new_users(ratings.user_counts(), wanted, random)
-    training, strangers = (_users(ratings, np.flatnonzero(users)) for users in (~strange, strange))
-    counts = strangers.user_counts()
+    is_new = _new_users(ratings.user_counts(), wanted, random)
+    training, new_users = (_users(ratings, np.flatnonzero(users)) for users in (~is_new, is_new))
+    counts = new_users.user_counts()
     held_out = np.rint(share * counts).astype(np.int64).clip(1, counts - 1)
-    return UserSplit(training, *_parted(strangers, held_out, random))
+    return UserSplit(training, *_hold_out_per_user(new_users, held_out, random))
 
 
 def _share(name: str, value: float, hint: str = "") -> float:
@@ -210,9 +210,9 @@ def _new_users(counts: NDArray[np.int64], wanted: float, rng: np.random.Generato
             "have two or more, and one must be left for training"
         )
     number = int(wanted) if wanted >= 1 else min(max(1, round(wanted * able.size)), most)
-    strange = np.zeros(counts.size, np.bool_)
-    strange[rng.choice(able, number, replace=False, shuffle=False)] = True
-    return strange
+    is_new = np.zeros(counts.size, np.bool_)
+    is_new[rng.choice(able, number, replace=False, shuffle=False)] = True
+    return is_new
 
 
 def _users(ratings: Ratings, rows: NDArray[np.intp]) -> Ratings:
@@ -221,10 +221,12 @@ def _users(ratings: Ratings, rows: NDArray[np.intp]) -> Ratings:
     return Ratings(ratings.take_rows(rows), user_ids=None if ids is None else ids[rows])
 
 
-def _parted(ratings: Ratings, counts: NDArray[np.int64], rng: np.random.Generator) -> tuple[Ratings, Ratings]:
+def _hold_out_per_user(
+    ratings: Ratings, counts: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Ratings, Ratings]:
     """Hold out ``counts[u]`` random ratings of user u; return the kept, then these."""
-    turn = rng.random(ratings.nnz)
-    order = interruptible(lambda: np.lexsort((turn, ratings.users)))
+    priority = rng.random(ratings.nnz)
+    order = interruptible(lambda: np.lexsort((priority, ratings.users)))
     # order permutes within rows only, so the first places of a row hold random ratings of this row
     held_out = np.empty(ratings.nnz, np.bool_)
     held_out[order] = np.arange(ratings.nnz) < (ratings.indptr[:-1] + counts)[ratings.users]

@@ -9,20 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfkernel.data.files.lines import SPACE, Lines
-from mfkernel.data.tables import KNOWN_NAMES, find_names, plain_name
+from mfkernel.data.tables import COLUMN_NAMES, find_names, plain_name
 
-MOST_COMMENTS = 2**17  # characters of comments before the first rating; each comment may name columns
+MAX_COMMENT_LENGTH = 2**17  # characters of comments before the first rating; each comment may name columns
 
 Column = str | int
 
-EMPTY = SPACE + ',;:"'  # characters of a line whose fields are all empty
-EMPTY_LINES = re.compile(rf"(?:[{EMPTY}]*+\n)*+")
-MARKS = "#%"  # first characters of comments
-COMMENT = re.compile(f"[{MARKS}]+(?: |$)")
-EMPTY_LINES_AND_COMMENTS = re.compile(rf"(?:[{EMPTY}]*+\n|[{MARKS}]++(?: [^\n]*+)?\n)*+")
+EMPTY_FIELD_CHARACTERS = SPACE + ',;:"'  # characters of a line whose fields are all empty
+EMPTY_LINES = re.compile(rf"(?:[{EMPTY_FIELD_CHARACTERS}]*+\n)*+")
+COMMENT_MARKS = "#%"  # first characters of comments
+COMMENT = re.compile(f"[{COMMENT_MARKS}]+(?: |$)")
+EMPTY_LINES_AND_COMMENTS = re.compile(
+    rf"(?:[{EMPTY_FIELD_CHARACTERS}]*+\n|[{COMMENT_MARKS}]++(?: [^\n]*+)?\n)*+"
+)
 SEPARATORS = ("::", "\t", ",", ";")
-EXCEL = re.compile(r'"?sep=(.*?)"?', re.IGNORECASE)  # a first line that names the separator
-MISSING = (
+SEPARATOR_LINE = re.compile(r'"?sep=(.*?)"?', re.IGNORECASE)  # a first line that names the separator
+MISSING_RATINGS = (
     "",
     "nan",
     "+nan",
@@ -39,9 +41,9 @@ MISSING = (
     "-",
     ".",
 )
-COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
-QUOTED = r'"((?:[^"]++|"")*+)"?'  # without a closing quote, up to the end of the line
-CONTROL = re.compile(r"[\x1c-\x1f]")  # str.split treats these as space
+DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
+QUOTED_FIELD = r'"((?:[^"]++|"")*+)"?'  # without a closing quote, up to the end of the line
+SPLIT_CONTROLS = re.compile(r"[\x1c-\x1f]")  # str.split treats these as space
 
 NAMED = "columns= names user, item and rating"
 BY_POSITION = "columns= gives the positions of user, item and rating, counted from 0"
@@ -98,41 +100,43 @@ def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
     known = _take_separator(lines)
     length = 0
     while (line := _next_filled(lines)) is not None:
-        if line[:1] in MARKS and not _is_rating(line, columns, known):
+        if line[:1] in COMMENT_MARKS and not _is_rating(line, columns, known):
             length += len(line)
-            if length > MOST_COMMENTS:
-                expected = f"at most {MOST_COMMENTS:,} characters of comments before the first rating"
+            if length > MAX_COMMENT_LENGTH:
+                expected = f"at most {MAX_COMMENT_LENGTH:,} characters of comments before the first rating"
                 raise lines.error(lines.number, line, expected, "leave comments out")
-            names = _split(line.lstrip(MARKS), known)[1] if _are_named(columns) and len(line) > 3 else []
+            names = (
+                _split(line.lstrip(COMMENT_MARKS), known)[1] if _are_named(columns) and len(line) > 3 else []
+            )
             if len(names) >= 3 and _find_columns(names, columns) is not None:
                 comment = lines.number, line, names
-        elif line.strip(EMPTY):
+        elif line.strip(EMPTY_FIELD_CHARACTERS):
             break
         lines.skip()
     else:
         raise ValueError(f"{lines.path} has no ratings")
     separator, fields = _split(line, known)
-    places = _find_columns(fields, columns)
-    if columns is None and places is not None:
+    positions = _find_columns(fields, columns)
+    if columns is None and positions is not None:
         _refuse_two_of_a_kind(lines, lines.number, line, fields)
-    if comment is not None and places is None:
+    if comment is not None and positions is None:
         number, header, names = comment
-        places = _find_columns(names, columns)
-        if places is None or len(names) != len(fields):
+        positions = _find_columns(names, columns)
+        if positions is None or len(names) != len(fields):
             expected = f"a name for each of the {len(fields)} fields of line {lines.number}"
             raise lines.error(number, header, expected, BY_POSITION)
         if columns is None:
             _refuse_two_of_a_kind(lines, number, header, names)
-        return Layout(separator, places)
-    by_order = (0, 1, 2) if columns is None and places is None and len(fields) >= 3 else None
+        return Layout(separator, positions)
+    by_order = (0, 1, 2) if columns is None and positions is None and len(fields) >= 3 else None
     if by_order is not None and fields[2] and _may_be_rating(fields[2]):
         return Layout(separator, by_order, guessed=max(n for n, field in enumerate(fields, 1) if field))
-    if places is None:
+    if positions is None:
         raise lines.error(lines.number, line, *_missing(fields, columns))
-    user, item, rating = places
+    user, item, rating = positions
     is_data = _is_number(fields[user]) or _is_number(fields[item]) or _may_be_rating(fields[rating])
     if is_data and not _are_named(columns):
-        return Layout(separator, places)
+        return Layout(separator, positions)
     lines.skip()
     shift = _row_names(lines, separator, len(fields), rating) if _are_named(columns) else 0
     return Layout(separator, (user + shift, item + shift, rating + shift))
@@ -143,14 +147,14 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
     quoted = '"' in text and separator != "::"
     if separator is None:
         if quoted:
-            pattern = re.compile(rf"{QUOTED}([^{SPACE}]*)|([^{SPACE}]+)")
+            pattern = re.compile(rf"{QUOTED_FIELD}([^{SPACE}]*)|([^{SPACE}]+)")
             return lambda line: [_unquoted(found) for found in pattern.finditer(line)]
         # str.split also splits at other kinds of space
-        plain = text.isascii() and not CONTROL.search(text)
+        plain = text.isascii() and not SPLIT_CONTROLS.search(text)
         return str.split if plain else re.compile(rf"[^{SPACE}]+").findall
     if quoted:
         space = SPACE.replace(separator, "")
-        field = re.compile(rf"[{space}]*(?:{QUOTED}([^{separator}]*)|([^{separator}]*))({separator}?)")
+        field = re.compile(rf"[{space}]*(?:{QUOTED_FIELD}([^{separator}]*)|([^{separator}]*))({separator}?)")
         return lambda line: _quoted_fields(field, line)
     return lambda line: [field.strip(SPACE) for field in line.split(separator)]
 
@@ -158,9 +162,9 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
 def rating_fault(field: str) -> tuple[str, str] | None:
     """Return the expected rating and the remedy if the fault is known, else None."""
     shown = repr(field if len(field) <= 40 else field[:40] + "…")
-    if field.lower() in MISSING:
+    if field.lower() in MISSING_RATINGS:
         return "a finite rating", f"the rating is missing ({shown}): leave lines without a rating out"
-    if COMMA.fullmatch(field):
+    if DECIMAL_COMMA.fullmatch(field):
         return "a finite rating", f"{shown} has a decimal comma: write decimal points"
     if _is_number(field) and not math.isfinite(float(field)):
         return "a finite rating", f"{shown} is infinite or beyond float64: leave such lines out"
@@ -198,7 +202,7 @@ def _split(line: str, known: str | None) -> tuple[str | None, list[str]]:
 def _take_separator(lines: Lines) -> str | None:
     """Consume a first line such as ``sep=;`` from a spreadsheet; return the separator."""
     line = _next_filled(lines) or ""
-    named = EXCEL.fullmatch(line)
+    named = SEPARATOR_LINE.fullmatch(line)
     if named is None:
         return None
     if named[1] not in SEPARATORS:
@@ -216,8 +220,8 @@ def _is_rating(line: str, columns: tuple[Column, ...] | None, known: str | None)
     """Return whether a line that begins with ``#`` or ``%`` is a rating after all."""
     if COMMENT.match(line) or (columns is not None and _are_named(columns)):
         return False
-    places = _find_columns(fields := _split(line, known)[1], columns or (0, 1, 2))
-    return places is not None and _is_number(fields[places[2]])
+    positions = _find_columns(fields := _split(line, known)[1], columns or (0, 1, 2))
+    return positions is not None and _is_number(fields[positions[2]])
 
 
 def _are_named(columns: tuple[Column, ...] | None) -> bool:
@@ -231,18 +235,18 @@ def _find_columns(names: list[str], columns: tuple[Column, ...] | None) -> tuple
     """
     plain = [plain_name(name) for name in names] if _are_named(columns) else []
     if columns is None:
-        places = find_names(names)
+        positions = find_names(names)
     else:
-        places = [_place(names, plain, x) if isinstance(x, str) else x for x in columns]
-    if not all(0 <= place < len(names) for place in places):
+        positions = [_find_column(names, plain, x) if isinstance(x, str) else x for x in columns]
+    if not all(0 <= position < len(names) for position in positions):
         return None
-    user, item, rating = places
+    user, item, rating = positions
     return user, item, rating
 
 
 def _refuse_two_of_a_kind(lines: Lines, number: int, line: str, names: list[str]) -> None:
     """Refuse a header with several candidates for a column, such as two user columns."""
-    for kind, known in zip(("user", "item", "rating"), KNOWN_NAMES, strict=True):
+    for kind, known in zip(("user", "item", "rating"), COLUMN_NAMES, strict=True):
         found = [name for name in names if plain_name(name) in known]
         if len(found) > 1:
             shown = ", ".join(map(repr, found[:4])) + (", …" if len(found) > 4 else "")
@@ -250,7 +254,7 @@ def _refuse_two_of_a_kind(lines: Lines, number: int, line: str, names: list[str]
             raise lines.error(number, line, expected, f"{BY_POSITION}, or names that occur once")
 
 
-def _place(names: list[str], plain: list[str], name: str) -> int:
+def _find_column(names: list[str], plain: list[str], name: str) -> int:
     """Return the position of the only column of a name, -1 if not exactly one.
 
     An exact match takes precedence over another form of the name.
@@ -271,7 +275,7 @@ def _missing(fields: list[str], columns: tuple[Column, ...] | None) -> tuple[str
             )
         return f"the columns {columns!r}, counted from 0, among {len(fields)}", ""
     plain = [plain_name(field) for field in fields]
-    found = [any(x in plain for x in known) for known in KNOWN_NAMES]
+    found = [any(x in plain for x in known) for known in COLUMN_NAMES]
     name = ("user", "item", "rating")[found.index(False)]
     return f"'user item rating', or a header with a known name for the {name} column", NAMED
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mfkernel.data.files.streams import CHUNK, Stream
+from mfkernel.data.files.streams import BYTES_PER_READ, Stream
 
-LONGEST_LINE = 2**20  # characters
+MAX_LINE_LENGTH = 2**20  # characters
 SPACE = " \t\v\f"  # separates fields and is not part of them; a no-break space is part of a field
 
 PROBE = "user,item\n1\t2 -.5\n"  # characters that every text encoding can represent
 
-MARKS = {  # longer marks first
+BYTE_ORDER_MARKS = {  # longer marks first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -52,7 +52,7 @@ class Lines:
 
     def __init__(self, path: Path, data: Stream, encoding: str | None) -> None:
         start = data.start(4)
-        marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+        marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
         name = codecs.lookup(encoding or marked or "utf-8").name
         # decoding continues after wrong bytes, so that an error can name their line
         errors = "surrogateescape" if name == "utf-8" else "mfkernel.bytes"
@@ -120,7 +120,7 @@ class Lines:
 
     def _more(self) -> None:
         """Read another chunk; keep the lines not yet consumed."""
-        chunk = self._data.read(CHUNK)
+        chunk = self._data.read(BYTES_PER_READ)
         self._ended = not chunk
         try:
             text = self._decoder.decode(chunk, final=self._ended)
@@ -133,8 +133,8 @@ class Lines:
             text = text.removeprefix("\ufeff")
         self._text, self._at = self._text[self._at :] + text, 0
         end = self._text.find("\n")
-        if (len(self._text) if end < 0 else end) > LONGEST_LINE:
-            expected = f"a line of at most {LONGEST_LINE:,} characters"
+        if (len(self._text) if end < 0 else end) > MAX_LINE_LENGTH:
+            expected = f"a line of at most {MAX_LINE_LENGTH:,} characters"
             raise self.error(self.number, self._text[:300], expected)
 
 

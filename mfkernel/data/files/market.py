@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from mfkernel.data.files.layout import splitter
 from mfkernel.data.files.lines import SPACE, Lines
 from mfkernel.data.files.streams import check_memory, check_shape
-from mfkernel.data.files.text import NotPlainError, finite, plain_block
+from mfkernel.data.files.text import NotPlainError, parse_rating, plain_block
 
 BANNER = "%%matrixmarket"
 LAYOUTS = ("coordinate", "array")
 FIELDS = ("real", "double", "integer", "unsigned-integer", "pattern")
 SYMMETRIES = ("general", "symmetric", "skew-symmetric")
 COMMENTS = re.compile(rf"(?:%[^\n]*+\n|[{SPACE}]*+\n)*+")
-EXPECTED = "the head of a real MatrixMarket file: general, symmetric or skew-symmetric"
+HEAD_RULE = "the head of a real MatrixMarket file: general, symmetric or skew-symmetric"
 
 
 class Head(NamedTuple):
@@ -79,10 +79,10 @@ def _read_head(lines: Lines) -> Head:
     line = lines.peek() or ""
     _, matrix, layout, kind, symmetry, *rest = [*line.lower().split(), "", "", "", ""]
     if kind == "complex" or symmetry == "hermitian":
-        raise lines.error(lines.number, line, EXPECTED, "ratings are real numbers")
-    known = matrix == "matrix" and layout in LAYOUTS and kind in FIELDS and symmetry in SYMMETRIES
-    if not known or any(rest) or (layout == "array" and kind == "pattern"):
-        raise lines.error(lines.number, line, EXPECTED)
+        raise lines.error(lines.number, line, HEAD_RULE, "ratings are real numbers")
+    supported = matrix == "matrix" and layout in LAYOUTS and kind in FIELDS and symmetry in SYMMETRIES
+    if not supported or any(rest) or (layout == "array" and kind == "pattern"):
+        raise lines.error(lines.number, line, HEAD_RULE)
     lines.skip()
     lines.skip_all(COMMENTS)
     below = lines.peek() or ""
@@ -113,7 +113,7 @@ def _read_entries(lines: Lines, head: Head) -> NDArray[Any]:
             block = plain_block(text, dtype)
         except NotPlainError:
             block = _read_block(lines, first, text, dtype)
-        if (wrong := _wrong(head, block)) is not None:
+        if (wrong := _find_fault(head, block)) is not None:
             entry, expected = wrong
             number, line = [(n, x) for n, x in enumerate(text.split("\n"), first) if x.strip(SPACE)][entry]
             raise lines.error(number, line, expected)
@@ -145,13 +145,13 @@ def _read_block(lines: Lines, first: int, text: str, dtype: np.dtype[Any]) -> ND
 
 def _number(field: str, name: str) -> float:
     if name == "value":
-        return finite(field)
+        return parse_rating(field)
     if not _is_count(field):
         raise ValueError
     return int(field)
 
 
-def _wrong(head: Head, block: NDArray[Any]) -> tuple[int, str] | None:
+def _find_fault(head: Head, block: NDArray[Any]) -> tuple[int, str] | None:
     """Return the first wrong entry and the expected position; None if all are right."""
     if head.is_array:
         return None

@@ -15,7 +15,15 @@ from mfkernel.data.files.layout import Column, check_columns, find_layout
 from mfkernel.data.files.lines import Lines, check_encoding
 from mfkernel.data.files.market import is_market, read_market
 from mfkernel.data.files.npz import is_matrix, read_matrix
-from mfkernel.data.files.streams import GZIP, ZIP, Archive, Stream, gunzipped, opened, refuse_binary
+from mfkernel.data.files.streams import (
+    GZIP_SIGNATURE,
+    ZIP_SIGNATURES,
+    Archive,
+    Stream,
+    gunzip,
+    open_file,
+    refuse_binary,
+)
 from mfkernel.data.files.text import parse
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import interruptible
@@ -106,11 +114,11 @@ def read_ratings(
     names = check_columns(columns)
     source = Path(path)
     with ExitStack() as stack:
-        file = stack.enter_context(opened(source))
+        file = stack.enter_context(open_file(source))
         raw = data = Stream(file.read)
-        if raw.start(2) == GZIP:
-            data = gunzipped(source, raw)
-        if data.start(4) in ZIP:
+        if raw.start(2) == GZIP_SIGNATURE:
+            data = gunzip(source, raw)
+        if data.start(4) in ZIP_SIGNATURES:
             seekable = file if data is raw and file.seekable() else None
             archive = stack.enter_context(Archive(source, seekable, data))
             if is_matrix(archive):
@@ -140,7 +148,7 @@ def _read_text(path: Path, lines: Lines, columns: tuple[Column, ...] | None, dup
     try:
         return Ratings(triplets, duplicates=duplicates, dtype=dtype, user_ids=user_ids, item_ids=item_ids)
     except ValueError as error:
-        raise _named(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
+        raise _add_path(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
 
 
 def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
@@ -148,7 +156,7 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
     try:
         return Ratings((rows, columns, values, (m, n)), duplicates=duplicates, dtype=_exact_dtype(values))
     except ValueError as error:
-        raise _named(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
+        raise _add_path(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
 
 
 def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
@@ -160,7 +168,7 @@ def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
     return np.float32 if exact else np.float64
 
 
-def _named(
+def _add_path(
     path: Path,
     error: ValueError,
     duplicates: str,
@@ -173,13 +181,13 @@ def _named(
     if duplicates == "raise":
         order = interruptible(lambda: np.lexsort((items, users)))
         ordered_users, ordered_items = users[order], items[order]
-        again = np.flatnonzero(
+        repeated = np.flatnonzero(
             (ordered_users[1:] == ordered_users[:-1]) & (ordered_items[1:] == ordered_items[:-1])
         )
-        if again.size:
-            first = order[again + 1].min()
+        if repeated.size:
+            first = order[repeated + 1].min()
             return ValueError(
-                f"{path}: {again.size} duplicate ratings, the first of user {user_ids[users[first]]} for "
+                f"{path}: {repeated.size} duplicate ratings, the first of user {user_ids[users[first]]} for "
                 f"item {item_ids[items[first]]}; pass duplicates='sum', 'mean' or 'last'"
             )
     return ValueError(f"{path}: {error}")

@@ -13,22 +13,22 @@ from typing import BinaryIO, cast
 
 from mfkernel.engines.resources import available_memory
 
-GZIP = b"\x1f\x8b"
-ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins an archive without members
-CHUNK = 2**20  # bytes per read
+GZIP_SIGNATURE = b"\x1f\x8b"
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins an archive without members
+BYTES_PER_READ = 2**20  # bytes per read
 
-FREE = 2**24  # unpacked bytes that any packed file may have
-EXPANSION = 100  # further unpacked bytes per packed byte: long constant columns of text reach 90
-SPOOL = 2**30  # largest zip archive in bytes that is gzipped or comes from a pipe
+FREE_BYTES = 2**24  # unpacked bytes that any packed file may have
+MAX_EXPANSION = 100  # further unpacked bytes per packed byte: long constant columns of text reach 90
+MAX_SPOOLED_BYTES = 2**30  # largest zip archive in bytes that is gzipped or comes from a pipe
 
-PER_ENTRY = 100  # bytes needed per rating to convert what was read to Ratings
+BYTES_PER_ENTRY = 100  # bytes needed per rating to convert what was read to Ratings
 
-FREE_SHAPE = 10**7  # rows plus columns that any file may name
-SHAPE_PER_ENTRY = 100  # further rows plus columns per entry
+FREE_ROWS_AND_COLUMNS = 10**7  # rows plus columns that any file may name
+ROWS_AND_COLUMNS_PER_ENTRY = 100  # further rows plus columns per entry
 
 # first bytes of files that are not text; the fourth byte of bzip2 is a digit
-BINARY = {
-    GZIP: "gzip within gzip or zip",
+BINARY_SIGNATURES = {
+    GZIP_SIGNATURE: "gzip within gzip or zip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -71,7 +71,7 @@ class Stream:
 
 
 @contextmanager
-def damage(message: str) -> Iterator[None]:
+def report_damage(message: str) -> Iterator[None]:
     """Turn errors of a parser into a ``ValueError``, except those of the system."""
     try:
         yield
@@ -85,7 +85,7 @@ def damage(message: str) -> Iterator[None]:
         raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + '…'}") from error
 
 
-def opened(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
     """Open a file, a pipe or a terminal.
 
     Raises
@@ -103,14 +103,14 @@ def opened(path: Path) -> BinaryIO:
     raise ValueError(f"{path} must be a file or a pipe, got a device")
 
 
-def gunzipped(path: Path, packed: Stream) -> Stream:
+def gunzip(path: Path, packed: Stream) -> Stream:
     """Return a stream of the unpacked bytes of gzip data."""
     unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb")
     total = 0
 
     def read(size: int) -> bytes:
         nonlocal total
-        with damage(f"{path} is damaged"):
+        with report_damage(f"{path} is damaged"):
             data = unpacked.read(size)
         total += len(data)
         _check_expansion(path, total, packed.count)
@@ -128,7 +128,7 @@ def refuse_binary(path: Path, data: Stream) -> None:
         If the file has such a format. The message names the format.
     """
     start = data.start(16)
-    kind = next((name for magic, name in BINARY.items() if start.startswith(magic)), None)
+    kind = next((name for magic, name in BINARY_SIGNATURES.items() if start.startswith(magic)), None)
     if kind == "bzip2" and start[4:10] not in (b"1AY&SY", b"\x17rE8P\x90"):
         kind = None
     if kind is not None:
@@ -152,7 +152,8 @@ class Archive:
         with ExitStack() as stack:
             source = file or stack.enter_context(self._spooled(data))
             self._size = source.seek(0, os.SEEK_END)
-            with damage(f"{path} begins as a zip archive but is damaged; unzip it first, or get it again"):
+            message = f"{path} begins as a zip archive but is damaged; unzip it first, or get it again"
+            with report_damage(message):
                 self._zip = stack.enter_context(zipfile.ZipFile(source))
                 infos = [x for x in self._zip.infolist() if not x.is_dir()]  # fails for an empty name
             self.members = {x.filename: x for x in infos if not x.filename.startswith("__MACOSX/")}
@@ -169,12 +170,12 @@ class Archive:
     def _spooled(self, data: Stream) -> Iterator[BinaryIO]:
         """Copy a stream that is not seekable to a temporary file."""
         with tempfile.TemporaryFile() as file:
-            while chunk := data.read(CHUNK):
+            while chunk := data.read(BYTES_PER_READ):
                 file.write(chunk)
-                if file.tell() > SPOOL:
+                if file.tell() > MAX_SPOOLED_BYTES:
                     raise ValueError(
-                        f"{self._path} must be at most {SPOOL >> 30} GiB, as a zip archive in gzip or from a "
-                        "pipe; save it as a plain file first"
+                        f"{self._path} must be at most {MAX_SPOOLED_BYTES >> 30} GiB, as a zip archive "
+                        "in gzip or from a pipe; save it as a plain file first"
                     )
             yield cast(BinaryIO, file)
 
@@ -186,7 +187,7 @@ class Archive:
                 f"{self._path} must be stored or deflated and not encrypted, got {name!r} otherwise; "
                 "unzip it first"
             )
-        with damage(f"{self._path} is damaged at {name!r}"):
+        with report_damage(f"{self._path} is damaged at {name!r}"):
             return cast(BinaryIO, self._zip.open(info))
 
     def stream(self, name: str) -> Stream:
@@ -194,7 +195,7 @@ class Archive:
         member = self.open(name)
 
         def read(size: int) -> bytes:
-            with damage(f"{self._path} is damaged at {name!r}"):
+            with report_damage(f"{self._path} is damaged at {name!r}"):
                 return member.read(size)
 
         return Stream(read)
@@ -225,9 +226,9 @@ def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
     Raises
     ------
     ValueError
-        If rows plus columns exceed ``FREE_SHAPE + SHAPE_PER_ENTRY * entries``.
+        If rows plus columns exceed ``FREE_ROWS_AND_COLUMNS + ROWS_AND_COLUMNS_PER_ENTRY * entries``.
     """
-    most = FREE_SHAPE + SHAPE_PER_ENTRY * entries
+    most = FREE_ROWS_AND_COLUMNS + ROWS_AND_COLUMNS_PER_ENTRY * entries
     if sum(shape) > most:
         raise ValueError(
             f"{path} must have at most {most:,} rows and columns for {entries:,} entries, got "
@@ -246,16 +247,16 @@ def check_memory(path: Path, entries: int) -> None:
         Before memory runs out, which would kill the process.
     """
     free = available_memory()
-    if free is not None and PER_ENTRY * entries > free:
+    if free is not None and BYTES_PER_ENTRY * entries > free:
         raise MemoryError(
             f"{path} must hold fewer ratings: the {entries:,} read so far take "
-            f"{PER_ENTRY * entries / 2**30:,.1f} GiB more, but only {free / 2**30:,.1f} GiB is free"
+            f"{BYTES_PER_ENTRY * entries / 2**30:,.1f} GiB more, but only {free / 2**30:,.1f} GiB is free"
         )
 
 
 def _check_expansion(path: Path, unpacked: int, packed: int) -> None:
-    if unpacked > FREE + EXPANSION * packed:
+    if unpacked > FREE_BYTES + MAX_EXPANSION * packed:
         raise ValueError(
-            f"{path} must unpack to at most {FREE >> 20} MiB plus {EXPANSION} times its size, got "
+            f"{path} must unpack to at most {FREE_BYTES >> 20} MiB plus {MAX_EXPANSION} times its size, got "
             f"{unpacked:,} bytes from {packed:,}; unpack it first"
         )

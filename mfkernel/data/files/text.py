@@ -10,29 +10,39 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mfkernel.data.files.layout import AS_ARRAY, BY_POSITION, COMMENT, MARKS, Layout, rating_fault, splitter
+from mfkernel.data.files.layout import (
+    AS_ARRAY,
+    BY_POSITION,
+    COMMENT,
+    COMMENT_MARKS,
+    Layout,
+    rating_fault,
+    splitter,
+)
 from mfkernel.data.files.lines import SPACE, Lines
 from mfkernel.data.files.streams import check_memory
 from mfkernel.data.ids import text_array
-from mfkernel.data.tables import TIMES
+from mfkernel.data.tables import MIN_TIME
 from mfkernel.engines.threads import interruptible
 
-LONGEST_ID = 1000  # characters
+MAX_ID_LENGTH = 1000  # characters
 
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # in the form of str(int)
 INT64 = np.iinfo(np.int64)
-MEASURED = re.compile(
+MEASUREMENT = re.compile(
     r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-[0-9]+|[+-]?[0-9]+[eE][+-][0-9]+"
 )
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9].*)?")
-RATING = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
-TIMED = np.dtype([*((name, RATING[name]) for name in RATING.names or ()), ("time", np.float64)])
-GUESSED = {3: RATING, 4: TIMED}  # by number of fields
+RATING_DTYPE = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
+TIMED_DTYPE = np.dtype(
+    [*((name, RATING_DTYPE[name]) for name in RATING_DTYPE.names or ()), ("time", np.float64)]
+)
+GUESSED_DTYPES = {3: RATING_DTYPE, 4: TIMED_DTYPE}  # by number of fields
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
 
 # loadtxt treats some control characters as space, and NUL as an end
-CONTROL = bytes({*range(32)} - {*b"\t\n\v\f"})
-PLAIN = bytes.maketrans(b"\v\f" + CONTROL, b"  " + b"?" * len(CONTROL))
+CONTROL_BYTES = bytes({*range(32)} - {*b"\t\n\v\f"})
+PLAIN_BYTES = bytes.maketrans(b"\v\f" + CONTROL_BYTES, b"  " + b"?" * len(CONTROL_BYTES))
 
 
 class Table(NamedTuple):
@@ -83,7 +93,7 @@ def parse(lines: Lines, layout: Layout) -> Table:
         check_memory(lines.path, count)
     if count == 0:
         raise ValueError(f"{lines.path} has no ratings")
-    return interruptible(lambda: Table(*users.numbered(), *items.numbered(), np.concatenate(values)))
+    return interruptible(lambda: Table(*users.number_ids(), *items.number_ids(), np.concatenate(values)))
 
 
 def plain_block(
@@ -97,11 +107,11 @@ def plain_block(
         If the block may have other lines or comments. The lines must then be read one by one.
     """
     # loadtxt takes some non-ASCII characters for digits, and others for space
-    plain = text.encode("ascii", "replace").translate(PLAIN).decode()
-    count = _filled(plain)
+    plain = text.encode("ascii", "replace").translate(PLAIN_BYTES).decode()
+    count = _count_filled(plain)
     if count == 0:
         return np.empty(0, dtype)
-    if OTHER_NUMBER.search(plain) or any(plain.startswith(x) or f"\n{x}" in plain for x in MARKS):
+    if OTHER_NUMBER.search(plain) or any(plain.startswith(x) or f"\n{x}" in plain for x in COMMENT_MARKS):
         raise NotPlainError
     if separator == "::":
         if "\t" in plain:
@@ -127,7 +137,7 @@ def plain_block(
     return table
 
 
-def finite(field: str) -> float:
+def parse_rating(field: str) -> float:
     """Parse a finite rating; refuse forms that only Python accepts, such as ``1_0``."""
     value = float(field)
     if not math.isfinite(value) or "_" in field or not (field.isascii() and field.isprintable()):
@@ -166,37 +176,37 @@ class _Ids:
         """
         code = self._numbers.get(text)
         if code is None:
-            if not 0 < len(text) <= LONGEST_ID or "\0" in text:
+            if not 0 < len(text) <= MAX_ID_LENGTH or "\0" in text:
                 raise ValueError
             if not text.isascii():
                 text.encode()
-            if guessed and MEASURED.fullmatch(text):
+            if guessed and MEASUREMENT.fullmatch(text):
                 raise _TableError("a user and an item that are not decimal or negative numbers")
             code = self._numbers[text] = len(self._numbers)
         return code
 
-    def numbered(self) -> tuple[NDArray[Any], NDArray[Any]]:
+    def number_ids(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the sorted distinct ids, and the position of each line's id among them."""
         n_texts = len(self._numbers)
         are_integers = all(_is_int64(x) for x in self._numbers)
         if are_integers:
             self._keys.append(np.fromiter(map(int, self._numbers), np.int64, n_texts))
-        ids, places = np.unique(np.concatenate([*self._keys, np.empty(0, np.int64)]), return_inverse=True)
+        ids, positions = np.unique(np.concatenate([*self._keys, np.empty(0, np.int64)]), return_inverse=True)
         bounds = np.cumsum([0, *(keys.size for keys in self._keys)])
         if are_integers:
             first_text = int(bounds[-2])
         else:
-            first_text = places.size
+            first_text = positions.size
             names = [self._numbers.setdefault(str(x), len(self._numbers)) for x in ids.tolist()]
             texts = text_array(list(self._numbers))
             order = np.argsort(texts)
             rank = np.empty(order.size, np.int64)
             rank[order] = np.arange(order.size)
             ids = texts[order]
-            places = np.concatenate([rank[np.array(names, np.int64)][places], rank[:n_texts]])
-        places = places.astype(np.int32 if ids.size < 2**31 else np.int64)
+            positions = np.concatenate([rank[np.array(names, np.int64)][positions], rank[:n_texts]])
+        positions = positions.astype(np.int32 if ids.size < 2**31 else np.int64)
         firsts = [first_text if n < 0 else int(bounds[n]) for n, _ in self._codes]
-        codes = [places[first:][part] for first, (_, part) in zip(firsts, self._codes, strict=True)]
+        codes = [positions[first:][part] for first, (_, part) in zip(firsts, self._codes, strict=True)]
         return ids, np.concatenate(codes)
 
 
@@ -209,14 +219,14 @@ def _read_block(
     guessed = layout.guessed > 0
     user_codes, item_codes, values = array("q"), array("q"), array("d")
     for number, line in enumerate(text.split("\n"), first):
-        if line[:1] in MARKS and COMMENT.match(line):
+        if line[:1] in COMMENT_MARKS and COMMENT.match(line):
             continue
         fields = split(line)
         try:
             if guessed:
                 _check_guessed(fields)
             user, item = users.code(fields[u], guessed), items.code(fields[i], guessed)
-            value = finite(fields[v])
+            value = parse_rating(fields[v])
         except _TableError as error:
             raise lines.error(number, line, str(error), f"{BY_POSITION}; {AS_ARRAY}") from None
         except (IndexError, ValueError):
@@ -225,8 +235,8 @@ def _read_block(
             if len(fields) > max(layout.columns) and (fault := rating_fault(fields[v])) is not None:
                 expected, remedy = fault
                 raise lines.error(number, line, f"{expected} in column {v + 1}", remedy) from None
-            places = zip(("user", "item", "rating"), layout.columns, strict=True)
-            expected = ", ".join(f"{name} in column {place + 1}" for name, place in places)
+            positions = zip(("user", "item", "rating"), layout.columns, strict=True)
+            expected = ", ".join(f"{name} in column {position + 1}" for name, position in positions)
             raise lines.error(number, line, expected) from None
         user_codes.append(user)
         item_codes.append(item)
@@ -239,13 +249,13 @@ def _read_block(
 def _plain_ratings(text: str, layout: Layout) -> NDArray[Any]:
     """Parse lines of plain ids and ratings; if columns were guessed, also of times."""
     if not layout.guessed:
-        return plain_block(text, RATING, layout.separator, layout.columns)
-    if layout.guessed not in GUESSED:
+        return plain_block(text, RATING_DTYPE, layout.separator, layout.columns)
+    if layout.guessed not in GUESSED_DTYPES:
         raise NotPlainError
-    block = plain_block(text, GUESSED[layout.guessed], layout.separator)
+    block = plain_block(text, GUESSED_DTYPES[layout.guessed], layout.separator)
     if min(block["user"].min(initial=0), block["item"].min(initial=0)) < 0:
         raise NotPlainError
-    if "time" in (block.dtype.names or ()) and block["time"].min(initial=TIMES) < TIMES:
+    if "time" in (block.dtype.names or ()) and block["time"].min(initial=MIN_TIME) < MIN_TIME:
         raise NotPlainError
     return block
 
@@ -272,7 +282,7 @@ def _is_time(field: str) -> bool:
     if DATE.fullmatch(field):
         return True
     try:
-        return finite(field) >= TIMES
+        return parse_rating(field) >= MIN_TIME
     except ValueError:
         return False
 
@@ -281,7 +291,7 @@ def _is_int64(text: str) -> bool:
     return INTEGER.fullmatch(text) is not None and INT64.min <= int(text) <= INT64.max
 
 
-def _filled(text: str) -> int:
+def _count_filled(text: str) -> int:
     """Count the lines that are not blank."""
     if text[:1] not in SPACE + "\n" and not any(x in text for x in ("\n\n", "\n ", "\n\t")):
         return text.count("\n") + (not text.endswith("\n"))
