@@ -19,7 +19,11 @@ WHERE: dict[str, tuple[str, ...]] = {
     "COMPILE_OPTIONS": ("kernels.jit.OPTIONS", "_jit.OPTIONS"),
     "Model": ("kernels.sgd.Model",),
     "RowSchedule": ("methods.schedules.rows.RowSchedule", "schedule.RowSchedule"),
-    "TILE_COORDINATES": ("methods.schedules.blocks.COORDINATES", "blocks.COORDINATES"),
+    "TILE_COORDINATES": (
+        "methods.schedules.blocks.TILE_COORDINATES",
+        "methods.schedules.blocks.COORDINATES",
+        "blocks.COORDINATES",
+    ),
     "ThreadEngine": ("engines.threads.ThreadEngine", "engine.ThreadEngine"),
     "Tiles": ("kernels.sgd.Tiles",),
     "jit": ("kernels.jit.jit", "_jit.jit"),

@@ -489,7 +489,7 @@ def interrupted_at(line, R, **options):
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("keep_after", quick([0, 1000], 0), ids=["kept each epoch", "kept never"])
 def test_blocks__ctrl_c_on_any_line_leaves_a_whole_epoch(keep_after, n_threads, monkeypatch):
-    monkeypatch.setattr("mfkernel.training.checkpoints.INTERVAL", keep_after)
+    monkeypatch.setattr("mfkernel.training.checkpoints.CHECKPOINT_INTERVAL", keep_after)
     R, options = mf.datasets.synthetic(60, 50, 900), {"n_threads": n_threads, "epochs": 3, "k": 4}
     expected = [None, *(bits(stopped_after(epoch, R, **options)) for epoch in (1, 2, 3))]
     whole, lines = interrupted_at(math.inf, R, **options)

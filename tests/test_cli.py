@@ -17,7 +17,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.cli import main
 from mfkernel.cli import output as outputs
-from mfkernel.cli.ids import readings
+from mfkernel.cli.ids import decodings
 from mfkernel.cli.parser import make_parser
 from tests.interrupts import AT_ONCE, interrupt
 
@@ -561,12 +561,12 @@ def test_program__reads_ids_of_a_latin_1_terminal(worldly):
 
 def test_readings__prefer_what_the_locale_reads(monkeypatch):
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1", "surrogateescape"))
-    assert readings("plain") == ["plain"]
-    assert readings("José") == ["José"]
-    assert readings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
+    assert decodings("plain") == ["plain"]
+    assert decodings("José") == ["José"]
+    assert decodings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
-    assert readings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
-    assert readings("Jos\udce9") == ["José", "Jos\udce9"]
+    assert decodings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
+    assert decodings("Jos\udce9") == ["José", "Jos\udce9"]
 
 
 @pytest.mark.slow

@@ -492,9 +492,9 @@ def test_partial_fit__is_not_locked_for_ever_by_interrupts(monkeypatch):
         raise StopError
 
     # the work itself takes no time, so that most interrupts come around the lock
-    monkeypatch.setattr("mfkernel.model.factors.updated", lambda state, *_: state)
+    monkeypatch.setattr("mfkernel.model.factors.update_state", lambda state, *_: state)
     monkeypatch.setattr("mfkernel.model.factors.Ratings", lambda R, **_: R)
-    monkeypatch.setattr("mfkernel.model.factors.targets", lambda R, _: R)
+    monkeypatch.setattr("mfkernel.model.factors.encode_targets", lambda R, _: R)
     before, interrupted = signal.signal(signal.SIGALRM, interrupt), 0
     try:
         for n in range(600):

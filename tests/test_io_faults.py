@@ -652,7 +652,7 @@ def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_read_ratings__bounds_an_archive_from_a_pipe(tmp_path, monkeypatch):
-    monkeypatch.setattr("mfkernel.data.files.streams.SPOOL", 2**20)
+    monkeypatch.setattr("mfkernel.data.files.streams.MAX_SPOOLED_BYTES", 2**20)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     thread = fed(pipe, [b"PK\x03\x04"] + [bytes(2**16)] * 2**20)
@@ -832,7 +832,7 @@ def test_lines__do_not_depend_on_the_blocks(texts, size):
 
     def blocks(step: int) -> tuple[str, int]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mfkernel.data.files.lines.CHUNK", step)
+            patch.setattr("mfkernel.data.files.lines.BYTES_PER_READ", step)
             lines = Lines(Path("any"), Stream(io.BytesIO(data).read), None)
             found = list(lines.blocks())
         assert [n for n, _ in found] == [

@@ -573,7 +573,7 @@ def test_factorize__biases_are_a_part_of_what_is_predicted(loss):
     ids=lambda options: "-".join(options),
 )
 def test_factorize__blocks_give_the_same_bits_on_any_number_of_threads(options, monkeypatch):
-    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_BLOCK", 2**5)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_PER_BLOCK", 2**5)
     loss = options.get("loss", "squared")
     ratings = table(loss, 60, 50, 1000)
     weights = weights_of(ratings) if options.get("sample_weight") else None

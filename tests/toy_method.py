@@ -56,7 +56,7 @@ class UserMeansTrainer(Trainer[UserMeans]):
         return EpochResult(float(np.sqrt(np.mean((R.values - P[R.users, 0]) ** 2))))
 
     @property
-    def scoring(self):
+    def scorer_arguments(self):
         from mfkernel.kernels.sgd import Model
 
         P, Q, _, _ = self.parameters

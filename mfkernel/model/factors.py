@@ -14,11 +14,11 @@ from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import Recommendations
 from mfkernel.linalg.top_n import pack_items as panels_of
-from mfkernel.methods.objective import targets
+from mfkernel.methods.objective import encode_targets
 from mfkernel.model import files
 from mfkernel.model.construct import checked_state
 from mfkernel.model.explain import Explanation, explain
-from mfkernel.model.foldin import new_users, updated
+from mfkernel.model.foldin import new_users, update_state
 from mfkernel.model.history import Epoch
 from mfkernel.model.predict import expected, predict, reconstruct
 from mfkernel.model.recommend import recommend, similar
@@ -363,12 +363,12 @@ class Factors(StateView):
         settings, dtype = self.state.settings, self.state.P.dtype
         missing = self.missing if missing is None else missing
         with default_engine(n_threads) as engine:
-            new = targets(Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype), settings)
+            new = encode_targets(Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype), settings)
             with self._writing.own():
                 state = self.state
                 if state.ratings is None:
                     raise ValueError("partial_fit needs the training ratings; save with ratings=True")
-                self._become(updated(state, state.ratings, new, engine))
+                self._become(update_state(state, state.ratings, new, engine))
         return self
 
     def user_rows(self, ids: Any) -> NDArray[np.intp]:

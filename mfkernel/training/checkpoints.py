@@ -8,7 +8,7 @@ import numpy as np
 from mfkernel.methods.base import Parameters, Trainer
 
 NUMBERS_PER_COPY = 2**20  # Ctrl-C is answered between two copies
-INTERVAL = 0.25  # seconds of training from one checkpoint to the next
+CHECKPOINT_INTERVAL = 0.25  # seconds of training from one checkpoint to the next
 
 
 class Checkpoints:
@@ -28,9 +28,9 @@ class Checkpoints:
         """Note that all tasks of an epoch are done."""
         self._epoch = epoch
 
-    def save_now_and_then(self, epoch: int) -> None:
+    def save_if_due(self, epoch: int) -> None:
         """Save the parameters as they are after ``epoch``, unless that was done a short while ago."""
-        if time.perf_counter() > self._saved_at + INTERVAL:
+        if time.perf_counter() > self._saved_at + CHECKPOINT_INTERVAL:
             self.save(epoch)
 
     def save(self, epoch: int) -> None:

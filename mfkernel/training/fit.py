@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.data.ids import united
+from mfkernel.data.ids import union_ids
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_memory
 from mfkernel.engines.threads import ThreadEngine, interruptible
 from mfkernel.linalg.rows import aligned_rows
-from mfkernel.methods import trainer_of
-from mfkernel.methods.base import CHUNK, Parameters, Problem, Trainer, predict_mean_for_unrated
+from mfkernel.methods import trainer_for
+from mfkernel.methods.base import ROWS_PER_CHUNK, Parameters, Problem, Trainer, predict_mean_for_unrated
 from mfkernel.methods.objective import link
-from mfkernel.methods.schedules.rows import Places
+from mfkernel.methods.schedules.rows import RowMap
 from mfkernel.model.factors import Factors
 from mfkernel.model.history import Epoch
 from mfkernel.model.state import State
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     @property
     def trainer(self) -> type[Trainer[Any]]:
         """Trainer of the method."""
-        return trainer_of(self.options)
+        return trainer_for(self.options)
 
 
 def fit(
@@ -66,7 +66,7 @@ def fit(
     """
     units = Units.of(train_ratings, plan.options)
     plan = plan._replace(units=units, options=units.settings_in(plan.options))
-    ratings = plan.trainer.scaled(interruptible(lambda: units.ratings_in(train_ratings)))
+    ratings = plan.trainer.normalize_weights(interruptible(lambda: units.ratings_in(train_ratings)))
     _check_memory(plan.trainer.bytes_needed(ratings, plan.k, plan.dtype, plan.options, plan.n_threads))
     with ThreadEngine(plan.n_threads) as engine:
         epochs = plan.options.epochs or _choose_epochs(plan, ratings, engine, rng)
@@ -123,7 +123,7 @@ def _make_trainer(
         k=plan.k,
         dtype=plan.dtype,
         settings=settings.changed(epochs=epochs),
-        adapts=plan.options.regularization is None,
+        adaptive_regularization=plan.options.regularization is None,
         start=lambda users, items: _start(plan, ratings, users, items, np.random.default_rng(start_seed)),
         seed=seed,
         n_threads=plan.n_threads,
@@ -132,7 +132,7 @@ def _make_trainer(
 
 
 def _start(
-    plan: Plan, ratings: Ratings, row_of_user: Places, row_of_item: Places, rng: np.random.Generator
+    plan: Plan, ratings: Ratings, row_of_user: RowMap, row_of_item: RowMap, rng: np.random.Generator
 ) -> Parameters:
     """Make start values, in the rows that the trainer has for users and items."""
     (m, n), k = ratings.shape, plan.k
@@ -150,14 +150,14 @@ def _start(
         Q[items[ratings.item_counts() == 0]] = 0
     if plan.init is not None:
         model, (user_rows, item_rows) = plan.init, init_rows(plan.init, ratings)
-        P[users[user_rows.there], :k] = model.P[user_rows.here] / model.P.dtype.type(root)
-        Q[items[item_rows.there], :k] = model.Q.T[item_rows.here] / model.Q.dtype.type(root)
+        P[users[user_rows.in_ratings], :k] = model.P[user_rows.in_model] / model.P.dtype.type(root)
+        Q[items[item_rows.in_ratings], :k] = model.Q.T[item_rows.in_model] / model.Q.dtype.type(root)
         if model.user_bias is not None and model.item_bias is not None:
             loss = plan.options.loss
             mean = model.mean if loss == "logistic" else (model.mean - plan.units.center) / scale
             shift = mean - link(ratings.mean, loss)
-            user_bias[users[user_rows.there]] = model.user_bias[user_rows.here] / scale + shift
-            item_bias[items[item_rows.there]] = model.item_bias[item_rows.here] / scale
+            user_bias[users[user_rows.in_ratings]] = model.user_bias[user_rows.in_model] / scale + shift
+            item_bias[items[item_rows.in_ratings]] = model.item_bias[item_rows.in_model] / scale
     return Parameters(P, Q, user_bias, item_bias)
 
 
@@ -183,8 +183,8 @@ def _start_factors(
     rows = []
     for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
         X = aligned_rows(n_rows, k, plan.dtype)
-        for start in range(0, n_rows, CHUNK):
-            part = X[start : start + CHUNK, :k]
+        for start in range(0, n_rows, ROWS_PER_CHUNK):
+            part = X[start : start + ROWS_PER_CHUNK, :k]
             part[:] = rng.standard_normal(part.shape, dtype=plan.dtype)
             part *= plan.dtype.type(noise)
             part += plan.dtype.type(mean)
@@ -194,14 +194,14 @@ def _start_factors(
     return rows[0], rows[1]
 
 
-class Rows(NamedTuple):
-    """Positions of some rows: ``here`` in the model, and ``there`` in the ratings."""
+class CommonRows(NamedTuple):
+    """Positions of some rows: in the model, and in the ratings."""
 
-    here: NDArray[np.intp]
-    there: NDArray[np.intp]
+    in_model: NDArray[np.intp]
+    in_ratings: NDArray[np.intp]
 
 
-def init_rows(model: Factors, ratings: Ratings) -> tuple[Rows, Rows]:
+def init_rows(model: Factors, ratings: Ratings) -> tuple[CommonRows, CommonRows]:
     """Return which users and items of the ratings those of the model are: by their ids, or by number.
 
     Users and items of the model whose ids the ratings do not have are left out.
@@ -222,14 +222,14 @@ def init_rows(model: Factors, ratings: Ratings) -> tuple[Rows, Rows]:
                     f"init has {known} {kind}s, of which R, with {size}, lacks number {size}; R must have a "
                     "row or column for each where there are no ids"
                 )
-            here = there = np.arange(known)
+            in_model = in_ratings = np.arange(known)
         else:
-            _, places = united(kind, ids, own, size, known, ("R", "init"))
-            here = np.flatnonzero(places < size)
-            there = places[here]
-        if known and not here.size:
+            _, positions = union_ids(kind, ids, own, size, known, ("R", "init"))
+            in_model = np.flatnonzero(positions < size)
+            in_ratings = positions[in_model]
+        if known and not in_model.size:
             raise ValueError(f"init has no {kind} in common with R; are the ids of the same kind?")
-        rows.append(Rows(here, there))
+        rows.append(CommonRows(in_model, in_ratings))
     return rows[0], rows[1]
 
 
@@ -242,8 +242,8 @@ def _finish(plan: Plan, trainer: Trainer[Any], history: list[Epoch], reason: str
     known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
     if isinstance(plan.init, Factors):
         user_rows, item_rows = init_rows(plan.init, ratings)
-        known_users[user_rows.there] |= plan.init.known_users[user_rows.here]
-        known_items[item_rows.there] |= plan.init.known_items[item_rows.here]
+        known_users[user_rows.in_ratings] |= plan.init.known_users[user_rows.in_model]
+        known_items[item_rows.in_ratings] |= plan.init.known_items[item_rows.in_model]
     elif plan.init is None and not biases:
         predict_mean_for_unrated(ratings, P, Q, mean)
     if isinstance(plan.init, tuple):

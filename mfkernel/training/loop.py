@@ -19,9 +19,11 @@ from mfkernel.training.validation import Validation
 
 Callback = Callable[[Epoch], Any]
 
-MOST_LINES = 50
-MOST_HALVINGS = 10  # of the step size
-BLOWN_UP = 1e3  # times the size of the ratings; more only if the first epoch, from a given start, met more
+MAX_PROGRESS_LINES = 50
+MAX_RATE_HALVINGS = 10  # of the step size
+DIVERGENCE_FACTOR = (
+    1e3  # times the size of the ratings; more only if the first epoch, from a given start, met more
+)
 
 
 class DivergenceError(FloatingPointError):
@@ -116,7 +118,7 @@ def train(
         rmse, loss = trainer.run_epoch(epoch, engine)
         record = Epoch(epoch, rmse, time.perf_counter() - start, trainer.learning_rate, loss=loss)
         if progress.is_absurd(record) or (epoch == epochs and not interruptible(trainer.is_finite)):
-            epoch = progress.back(record, history) + 1
+            epoch = progress.roll_back(record, history) + 1
             continue
         if validation is not None:
             record = validation.measure(trainer, engine, record)
@@ -152,7 +154,7 @@ class _Progress:
     ) -> None:
         self._trainer, self._checkpoints = trainer, checkpoints
         self._stopping, self._record_out = stopping, record_out
-        self._limit = BLOWN_UP * math.hypot(trainer.ratings.mean, trainer.ratings.std)
+        self._limit = DIVERGENCE_FACTOR * math.hypot(trainer.ratings.mean, trainer.ratings.std)
         self._begun, self._halvings = time.perf_counter(), 0
         self.rmse = self._reached = self._best = math.inf
         self._best_epoch = 0
@@ -165,10 +167,10 @@ class _Progress:
             self._limit = max(self._limit, record.rmse)
         return not record.rmse <= self._limit
 
-    def back(self, record: Epoch, history: list[Epoch]) -> int:
+    def roll_back(self, record: Epoch, history: list[Epoch]) -> int:
         """Undo an epoch that diverged and halve the step size; return the epoch before the next."""
         self._halvings += 1
-        if self._halvings > MOST_HALVINGS or record.learning_rate is None:
+        if self._halvings > MAX_RATE_HALVINGS or record.learning_rate is None:
             raise self.divergence(record)
         self._trainer.learning_rate_scale /= 2
         epoch = self._checkpoints.restore()
@@ -192,7 +194,7 @@ class _Progress:
                 self._best, self._best_epoch = reached, record.epoch
                 self._checkpoints.save(record.epoch)
         else:
-            self._checkpoints.save_now_and_then(record.epoch)
+            self._checkpoints.save_if_due(record.epoch)
         if patience is not None and record.epoch >= self._best_epoch + patience:
             return "patience"
         # an objective rises by rounding alone
@@ -224,7 +226,7 @@ def show_progress(epochs: int) -> Callback:
 
     def show(record: Epoch) -> None:
         nonlocal last
-        if epochs > MOST_LINES and record.epoch not in (1, epochs) and time.monotonic() < last + 1:
+        if epochs > MAX_PROGRESS_LINES and record.epoch not in (1, epochs) and time.monotonic() < last + 1:
             return
         last = time.monotonic()
         figures = (

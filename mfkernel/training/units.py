@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfkernel.data.ratings import Ratings
+from mfkernel.data.ratings import RATINGS_PER_COPY, Ratings
 from mfkernel.options import Settings
 
-BLOCK = 2**17  # ratings that are in float64 at a time
-LEAST, MOST = 1e-140, 1e140  # of ratings, whose squares must neither vanish nor overflow
-FAR = 8.0  # standard deviations between zero and a mean that is subtracted, where the model has a mean
+MIN_SPREAD, MAX_RATING = 1e-140, 1e140  # of ratings, whose squares must neither vanish nor overflow
+MIN_CENTER = 8.0  # standard deviations between zero and a mean that is subtracted, where the model has a mean
 
 
 class Units(NamedTuple):
@@ -43,13 +42,13 @@ class Units(NamedTuple):
             return cls(loss=settings.loss)
         spread = ratings.std or abs(ratings.mean) or 1.0
         most = ratings.largest
-        if not (spread > LEAST and most < min(MOST, float(np.finfo(ratings.dtype).max) / 100)):
+        if not (spread > MIN_SPREAD and most < min(MAX_RATING, float(np.finfo(ratings.dtype).max) / 100)):
             wider = "; pass dtype=np.float64, or rescale" if ratings.dtype == np.float32 else "; rescale"
             raise ValueError(
                 f"ratings must be of a size that {ratings.dtype} can multiply, got a standard deviation of "
                 f"{spread:.3g} and an absolute value of {most:.3g}{wider}"
             )
-        center = ratings.mean if settings.biases and abs(ratings.mean) > FAR * spread else 0.0
+        center = ratings.mean if settings.biases and abs(ratings.mean) > MIN_CENTER * spread else 0.0
         return cls(4.0 ** round(math.log(spread, 4)), center, settings.loss)
 
     @property
@@ -66,8 +65,8 @@ class Units(NamedTuple):
         if self.scale == 1 and self.center == 0:
             return ratings
         values = np.empty_like(ratings.values)
-        for start in range(0, ratings.nnz, BLOCK):
-            part = slice(start, start + BLOCK)
+        for start in range(0, ratings.nnz, RATINGS_PER_COPY):
+            part = slice(start, start + RATINGS_PER_COPY)
             values[part] = (ratings.values[part].astype(np.float64) - self.center) / self.scale
         return ratings.with_values(values, ratings.weights)
 
