@@ -2,8 +2,6 @@
 
 import gzip
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +16,9 @@ from mfkernel import reference
 ROOT = Path(__file__).parent.parent
 NO_LIMIT = 2**62  # ratings per call of a kernel
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes and fork of POSIX")
+FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+COMPILED = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 
 
 def quick(values, *chosen):
@@ -113,18 +114,3 @@ def reference_epoch(ratings, order, P, Q, lr, reg):
     """Run the reference over whole rows; return the sum of squared residuals."""
     starts, stops = ratings.indptr[:-1], ratings.indptr[1:]
     return reference.sgd_span(order, starts, stops, ratings.indices, ratings.values, P, Q, lr, reg)
-
-
-def python(code, **environment):
-    """Run code in a fresh process; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()

@@ -5,8 +5,6 @@ import doctest
 import importlib
 import pkgutil
 import re
-import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 import mfkernel as mf
 from mfkernel.cli import main
 from tests.helpers import ROOT, quick
+from tests.processes import run_python
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mf.__path__, "mfkernel.") if "__main__" not in name]
 
@@ -23,13 +22,7 @@ FORMER = {"mfkernel.factors", "mfkernel.ratings"}  # names that pickles of earli
 
 def test_imports__go_downwards():
     """The contract is in pyproject.toml, under [tool.importlinter]."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("from importlinter.cli import lint_imports; raise SystemExit(lint_imports())")
     assert done.returncode == 0, done.stdout
 
 

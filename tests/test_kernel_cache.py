@@ -1,21 +1,21 @@
 """Compiled kernels are kept on disk, never run after what they are made of has changed, and never missed."""
 
 import logging
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
 import mfkernel as mf
 from mfkernel.kernels import jit
-from tests.helpers import quick
+from tests.helpers import COMPILED, quick
+from tests.processes import run_command
 
-pytestmark = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+pytestmark = COMPILED
 
 PACKAGE = Path(mf.__file__).parent
 COUNT = (
@@ -32,18 +32,11 @@ ERROR = (
 )
 
 
-def run(
-    code: str, cache: Path, root: Path = PACKAGE.parent, before: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", f'{before} exec "$0" -c "$1"', sys.executable, code],
-        env=os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)},
-        cwd=root if root.is_dir() else root.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def run(code: str, cache: Path, root: Path = PACKAGE.parent, before: str = "") -> CompletedProcess[str]:
+    """Run code with this folder as its cache, after a command of the shell."""
+    command = ["bash", "-c", f'{before} exec "$0" -c "$1"', sys.executable, code]
+    environment = {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
+    return run_command(*command, environment=environment, cwd=root if root.is_dir() else root.parent)
 
 
 def files(cache: Path, suffix: str) -> dict[str, int]:

@@ -1,7 +1,5 @@
 """Each kernel against the function of the same name in the reference; also run with the JIT off."""
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +12,7 @@ from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_til
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
 from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
-from tests.helpers import NO_LIMIT, quick, reference_epoch
+from tests.helpers import COMPILED, NO_LIMIT, quick, reference_epoch
 
 pytestmark = pytest.mark.kernel
 
@@ -257,7 +255,7 @@ def test_band_bounds__matches_reference(seed, cuts):
     np.testing.assert_array_equal(bounds[-1], ratings.indptr[1:])
 
 
-@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+@COMPILED
 def test_kernels__compile_once_for_each_dtype():
     """Whether the user's arrays are read-only, strided or of another type must not reach the kernels."""
     R = np.where(np.random.default_rng(0).random((30, 20)) < 0.3, 3.0, 0.0)
