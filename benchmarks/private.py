@@ -17,7 +17,8 @@ WHERE: dict[str, tuple[str, ...]] = {
     "Adaptive": ("kernels.sgd.Adaptive",),
     "BlockSchedule": ("methods.schedules.blocks.BlockSchedule", "blocks.BlockSchedule"),
     "COMPILE_OPTIONS": ("kernels.jit.OPTIONS", "_jit.OPTIONS"),
-    "Model": ("kernels.sgd.Model",),
+    "FactorRows": ("kernels.sgd.FactorRows",),
+    "Rates": ("kernels.sgd.Rates",),
     "RowSchedule": ("methods.schedules.rows.RowSchedule", "schedule.RowSchedule"),
     "TILE_COORDINATES": (
         "methods.schedules.blocks.TILE_COORDINATES",
@@ -34,9 +35,10 @@ WHERE: dict[str, tuple[str, ...]] = {
     "sgd_tiles": ("kernels.sgd.sgd_tiles",),
     "textbook_program": ("reference.textbook_program",),
 }
-# of commits before there were trainers
+# names of earlier commits that have no counterpart
 EARLIER: dict[str, tuple[str, ...]] = {
     "Als": ("als.Als",),
+    "Model": ("kernels.sgd.Model",),
     "Settings": ("objective.Settings",),
     "Sgd": ("methods.Sgd",),
     "State": ("methods.State",),

@@ -434,7 +434,7 @@ def test_program__shows_significant_digits_whatever_the_unit(capsys, tmp_path, r
     ],
 )
 def test_figure__has_four_significant_digits_or_more(number, text):
-    assert outputs.figure(number) == text
+    assert outputs.format_number(number) == text
 
 
 def test_tables__have_columns_that_stay_apart(capsys):

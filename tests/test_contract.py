@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 import mfkernel as mf
-from mfkernel.methods import METHODS, Method, trainer_of
+from mfkernel.methods import METHODS, Method, trainer_for
 from tests.helpers import bits
 from tests.interrupts import AT_ONCE, answers
 from tests.toy_method import UserMeans, UserMeansTrainer
@@ -225,7 +225,7 @@ def test_memory__is_about_what_the_method_says(method):
 
     fit(method, MANY, epochs=1, n_threads=1)
     settings = fit(method, MANY, epochs=1, n_threads=1).settings
-    said = sum(trainer_of(settings).bytes_needed(MANY, 64, np.dtype(np.float32), settings, 1).values())
+    said = sum(trainer_for(settings).bytes_needed(MANY, 64, np.dtype(np.float32), settings, 1).values())
     peak = peak_of(lambda: mf.factorize(MANY, 64, method, epochs=1, rng=0, n_threads=1))
     copies = 5000 * 64 * 4 * 3 + 3 * MANY.nnz * 12  # of the result and a checkpoint, and of the ratings
     assert said / 2 < peak * 2**20 < 1.5 * said + copies

@@ -25,10 +25,10 @@ COUNT = (
 )
 ERROR = (
     "import numpy as np\n"
-    "from mfkernel.kernels.sgd import Model, squared_errors\n"
+    "from mfkernel.kernels.sgd import FactorRows, squared_errors\n"
     "from mfkernel.kernels.vectors import rank_token\n"
-    "P = np.ones((1, 8), np.float32); z = np.float32(0); i = np.zeros(1, np.int32)\n"
-    "print(squared_errors(i, i, np.zeros(1, np.float32), Model(P, P, z, z, z, rank_token(8)), None, None))"
+    "P = np.ones((1, 8), np.float32); i = np.zeros(1, np.int32)\n"
+    "print(squared_errors(i, i, np.zeros(1, np.float32), FactorRows(P, P, rank_token(8)), None, None))"
 )
 
 

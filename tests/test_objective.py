@@ -143,7 +143,8 @@ def arguments(settings, P, Q, b_u, b_i, mean, vectors=()):
     rates = number(settings.bias_learning_rate), number(settings.bias_regularization)
     penalized = any(settings.l1) or settings.nonnegative
     return (
-        sgd.Model(P, Q, number(settings.learning_rate), number(reg_p), number(reg_q), vectors),
+        sgd.FactorRows(P, Q, vectors),
+        sgd.Rates(number(settings.learning_rate), number(reg_p), number(reg_q)),
         None,
         sgd.Biases(number(mean), b_u, b_i, *rates) if settings.biases else None,
         losses.Loss(KINDS[settings.loss], number(settings.huber_delta)) if settings.loss in KINDS else None,

@@ -57,11 +57,10 @@ class UserMeansTrainer(Trainer[UserMeans]):
 
     @property
     def scorer_arguments(self):
-        from mfkernel.kernels.sgd import Model
+        from mfkernel.kernels.sgd import FactorRows
 
         P, Q, _, _ = self.parameters
-        number = P.dtype.type
-        return Model(P, Q, number(0), number(0), number(0), ()), None, None
+        return FactorRows(P, Q, ()), None, None
 
 
 __all__ = ["Problem", "UserMeans", "UserMeansTrainer"]

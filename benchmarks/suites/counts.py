@@ -5,6 +5,7 @@ import tempfile
 import tracemalloc
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,9 +53,12 @@ def assembly(k: int, adaptive: bool = False) -> list[str]:
     tiles = private.Tiles(np.array([0, 2]), first, first, ids, ids, np.ones(2, np.float32))
     users, items = np.ones((2, 3, 2), np.float32)
     state = private.Adaptive(users, items, np.float32(1)) if adaptive else None
-    number = np.float32(0.1)
-    model = private.Model(P, Q, number, number, number, private.rank_token(k))
-    return probes.assembly(private.sgd_tiles, np.zeros(1, np.int64), 1, 9, tiles, model, state)
+    token, numbers = private.rank_token(k), (np.float32(0.1),) * 3
+    try:
+        update: tuple[Any, ...] = private.FactorRows(P, Q, token), private.Rates(*numbers)
+    except ImportError:  # an earlier commit
+        update = (private.Model(P, Q, *numbers, token),)
+    return probes.assembly(private.sgd_tiles, np.zeros(1, np.int64), 1, 9, tiles, *update, state)
 
 
 def instructions(pattern: re.Pattern[str], k: str) -> Case:

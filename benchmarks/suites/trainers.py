@@ -59,13 +59,8 @@ def _start(R: mf.Ratings, k: int, biases: bool) -> tuple[Any, ...]:
 
 
 def _problem(R: mf.Ratings, k: int, settings: Any, biases: bool, n_threads: int) -> Any:
-    return private.Problem(
-        ratings=R,
-        k=k,
-        dtype=R.dtype,
-        settings=settings,
-        adapts=False,
-        start=lambda users, items: private.Parameters(*_start(R, k, biases)),
-        seed=0,
-        n_threads=n_threads,
-    )
+    def start(users: Any, items: Any) -> Any:
+        return private.Parameters(*_start(R, k, biases))
+
+    # by position, as names of the fields have changed
+    return private.Problem(R, k, R.dtype, settings, False, start, 0, n_threads)

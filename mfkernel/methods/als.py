@@ -27,7 +27,7 @@ from mfkernel.options import ALS, ImplicitALS, both
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
     from mfkernel.kernels.row_problem import Objective, RowProblem, Solver
-    from mfkernel.kernels.sgd import Biases, Model
+    from mfkernel.kernels.sgd import Biases, FactorRows
 
 Options = ALS | ImplicitALS
 RowProblems = tuple["RowProblem", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
@@ -193,17 +193,17 @@ class ALSTrainer(Trainer[Options]):
         return EpochResult(rmse, loss)
 
     @property
-    def scorer_arguments(self) -> "tuple[Model, Biases | None, Loss | None]":
+    def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings by the present parameters."""
-        from mfkernel.kernels.sgd import Biases, Model
+        from mfkernel.kernels.sgd import Biases, FactorRows
         from mfkernel.kernels.vectors import rank_token
 
         P, Q, user_bias, item_bias = self.parameters
         number = P.dtype.type
-        model = Model(P, Q, number(0), number(0), number(0), rank_token(P.shape[1]))
+        factors = FactorRows(P, Q, rank_token(P.shape[1]))
         if not self.settings.biases:
-            return model, None, None
-        return model, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
+            return factors, None, None
+        return factors, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
 
     @property
     def _biases(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:

@@ -14,7 +14,7 @@ from mfkernel.options import Settings
 
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
-    from mfkernel.kernels.sgd import Biases, Model
+    from mfkernel.kernels.sgd import Biases, FactorRows
 
 S = TypeVar("S", bound=Settings)
 
@@ -159,7 +159,7 @@ class Trainer(Generic[S]):
         raise NotImplementedError
 
     @property
-    def scorer_arguments(self) -> "tuple[Model, Biases | None, Loss | None]":
+    def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings by the present parameters."""
         raise NotImplementedError
 

@@ -27,7 +27,7 @@ from mfkernel.options import SGD, both
 
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
-    from mfkernel.kernels.sgd import Adaptive, Biases, Model, Prox
+    from mfkernel.kernels.sgd import Adaptive, Biases, FactorRows, Prox
 
 COORDINATES_PER_CALL = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
 SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
@@ -168,7 +168,7 @@ class SGDTrainer(Trainer[SGD]):
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set learning rate and λ for an epoch, after one that left the residuals at ``rmse``."""
-        from mfkernel.kernels.sgd import Model
+        from mfkernel.kernels.sgd import FactorRows, Rates
         from mfkernel.kernels.vectors import rank_token
 
         P, Q = self.parameters.P, self.parameters.Q
@@ -180,9 +180,9 @@ class SGDTrainer(Trainer[SGD]):
             small = min(1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0))
         reg_p, reg_q = both(settings.regularization)
         self.regularization = reg_p, reg_q = reg_p * small, reg_q * small
-        vectors = rank_token(P.shape[1]) if self.schedule.uses_known_rank else ()
-        model = Model(P, Q, number(self.learning_rate), number(reg_p), number(reg_q), vectors)
-        self.update = model, self._adaptive(), self._biases(decay), self._loss(), self._prox()
+        factors = FactorRows(P, Q, rank_token(P.shape[1]) if self.schedule.uses_known_rank else ())
+        rates = Rates(number(self.learning_rate), number(reg_p), number(reg_q))
+        self.update = factors, rates, self._adaptive(), self._biases(decay), self._loss(), self._prox()
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Visit all ratings once."""
@@ -196,10 +196,10 @@ class SGDTrainer(Trainer[SGD]):
         self._steps = None
 
     @property
-    def scorer_arguments(self) -> "tuple[Model, Biases | None, Loss | None]":
+    def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings by the present parameters."""
-        model, _, biases, loss, _ = self.update
-        return model, biases, loss
+        factors, _, _, biases, loss, _ = self.update
+        return factors, biases, loss
 
     def _adaptive(self) -> "Adaptive | None":
         """Return the state of adaptive steps, with G in units that the ratings' scale does not change."""

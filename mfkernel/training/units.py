@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfkernel.data.ratings import RATINGS_PER_COPY, Ratings
+from mfkernel.data.entries import RATINGS_PER_COPY
+from mfkernel.data.ratings import Ratings
 from mfkernel.options import Settings
 
 MIN_SPREAD, MAX_RATING = 1e-140, 1e140  # of ratings, whose squares must neither vanish nor overflow

@@ -66,11 +66,11 @@ class ErrorValidation:
         """Return the record with the root mean square error of the predictions as they are now."""
         from mfkernel.kernels.sgd import squared_errors
 
-        model, biases, loss = trainer.scorer_arguments
+        arguments = trainer.scorer_arguments
 
         def part(chunk: slice, cancelled: Callable[[], bool]) -> float:
             users, items, values = (array[chunk] for array in self._arrays)
-            return squared_errors(users, items, values, model, biases, loss)
+            return squared_errors(users, items, values, *arguments)
 
         size = self._arrays[2].size
         tasks = [Task(slice(start, start + RATINGS_PER_TASK)) for start in range(0, size, RATINGS_PER_TASK)]
