@@ -168,8 +168,8 @@ def strong_generalization_split(
     Returns
     -------
     UserSplit
-        Training, support and held-out ratings. Users keep the order of R and their ids, if R has ids. All items
-        of R, their ids, and weights stay.
+        Training, support and held-out ratings. Users keep the order of R, and their ids if R has ids. All
+        items of R, their ids, and weights stay.
 
     Raises
     ------
