@@ -124,7 +124,7 @@ def test_factorize__goes_back_from_divergence_with_half_the_step_size(schedule, 
 
 
 def test_factorize__divergence_names_a_regularization_that_is_to_blame(ratings):
-    with pytest.raises(mf.DivergenceError, match="epoch 1 .*or regularization, their product"):
+    with pytest.raises(mf.DivergenceError, match=r"epoch 1 .*or regularization \(their product"):
         mf.factorize(ratings, 4, regularization=1e7)
 
 
