@@ -259,8 +259,8 @@ def test_squared_errors__matches_the_reference(loss, biases, dtype):
     users, items, mean = ratings.users, ratings.items, 0.7
     z = np.sum(P[users] * Q[items], axis=1) + (mean + b_u[users] + b_i[items]) * biases
     expected = sum(reference.residual(*pair, loss) ** 2 for pair in zip(ratings.values, z, strict=True))
-    model, _, with_biases, with_loss, _ = arguments(settings, *state, mean)
-    total = sgd.squared_errors(users, items, ratings.values, model, with_biases, with_loss)
+    factors, _, _, with_biases, with_loss, _ = arguments(settings, *state, mean)
+    total = sgd.squared_errors(users, items, ratings.values, factors, with_biases, with_loss)
     assert total == pytest.approx(expected, rel=1e-4 if dtype == np.float32 else 1e-12)
     if loss == "squared" and not biases:
         assert total == pytest.approx(reference.squared_errors(users, items, ratings.values, P, Q), rel=1e-4)
