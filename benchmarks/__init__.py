@@ -1,1 +1,1 @@
-"""Benchmarks of mfkernel: one catalogue of cases, run by asv, by pytest-benchmark and by a table maker."""
+"""Benchmarks of mfkernel: the catalogue of cases, the gate, the tables, and the search for defaults."""

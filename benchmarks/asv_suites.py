@@ -3,10 +3,11 @@
 import itertools
 from typing import Any
 
-from benchmarks import cases
+from benchmarks.suites import catalogue
+from benchmarks.suites.base import SECONDS, Suite
 
 
-def asv_class(name: str, suite: cases.Suite) -> type:
+def asv_class(name: str, suite: Suite) -> type:
     """Return the class of a suite, with a ``time_``, ``peakmem_`` or ``track_`` method.
 
     Names and parameters say what is measured and stay as they are, whatever becomes of the code; so does the
@@ -19,8 +20,8 @@ def asv_class(name: str, suite: cases.Suite) -> type:
     def run(self: Any, *parameters: str) -> Any:
         return self.case()
 
-    method = cases.asv_name(name)
-    kinds = ["time" if suite.unit == cases.SECONDS else "track"] + ["peakmem"] * suite.peak
+    method = catalogue.asv_name(name)
+    kinds = ["time" if suite.unit == SECONDS else "track"] + ["peakmem"] * suite.peak
     combinations = itertools.product(*suite.parameters.values())
     attributes = {
         "setup": setup,
@@ -35,6 +36,6 @@ def asv_class(name: str, suite: cases.Suite) -> type:
     return type(title, (), attributes | {f"{kind}_{method}": run for kind in kinds})
 
 
-for _name, _suite in cases.SUITES.items():
+for _name, _suite in catalogue.SUITES.items():
     _class = asv_class(_name, _suite)
     globals()[_class.__name__] = _class

@@ -17,9 +17,14 @@ WHERE: dict[str, tuple[str, ...]] = {
     "Adaptive": ("kernels.sgd.Adaptive",),
     "BlockSchedule": ("methods.schedules.blocks.BlockSchedule", "blocks.BlockSchedule"),
     "COMPILE_OPTIONS": ("kernels.jit.OPTIONS", "_jit.OPTIONS"),
-    "Model": ("kernels.sgd.Model",),
+    "FactorRows": ("kernels.sgd.FactorRows",),
+    "Rates": ("kernels.sgd.Rates",),
     "RowSchedule": ("methods.schedules.rows.RowSchedule", "schedule.RowSchedule"),
-    "TILE_COORDINATES": ("methods.schedules.blocks.COORDINATES", "blocks.COORDINATES"),
+    "TILE_COORDINATES": (
+        "methods.schedules.blocks.TILE_COORDINATES",
+        "methods.schedules.blocks.COORDINATES",
+        "blocks.COORDINATES",
+    ),
     "ThreadEngine": ("engines.threads.ThreadEngine", "engine.ThreadEngine"),
     "Tiles": ("kernels.sgd.Tiles",),
     "jit": ("kernels.jit.jit", "_jit.jit"),
@@ -30,9 +35,10 @@ WHERE: dict[str, tuple[str, ...]] = {
     "sgd_tiles": ("kernels.sgd.sgd_tiles",),
     "textbook_program": ("reference.textbook_program",),
 }
-# of commits before there were trainers
+# names of earlier commits that have no counterpart
 EARLIER: dict[str, tuple[str, ...]] = {
     "Als": ("als.Als",),
+    "Model": ("kernels.sgd.Model",),
     "Settings": ("objective.Settings",),
     "Sgd": ("methods.Sgd",),
     "State": ("methods.State",),
@@ -42,13 +48,18 @@ EARLIER: dict[str, tuple[str, ...]] = {
 
 def __getattr__(name: str) -> Any:
     """Return the object that goes by ``name`` here, from the first module that has it."""
-    places = WHERE.get(name) or EARLIER.get(name)
-    if places is None:
+    paths = WHERE.get(name) or EARLIER.get(name)
+    if paths is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for path in places:
+    for path in paths:
         module, _, attribute = path.rpartition(".")
         try:
             return getattr(importlib.import_module(f"mfkernel.{module}"), attribute)
         except (ModuleNotFoundError, AttributeError):
             continue
-    raise ImportError(f"this version of mfkernel has none of {', '.join(places)}")
+    raise ImportError(f"this version of mfkernel has none of {', '.join(paths)}")
+
+
+def field(named_tuple: Any, *names: str) -> str:
+    """Return the name of a field: the first of its present and earlier names that a named tuple has."""
+    return next(name for name in names if name in named_tuple._fields)

@@ -1,4 +1,4 @@
-"""Matrix factorization of known ratings, R ≈ P·Q, at compiled speed."""
+"""Factorize matrices of known ratings, R ≈ P·Q, at compiled speed."""
 
 from mfkernel import datasets, metrics
 from mfkernel.api import factorize

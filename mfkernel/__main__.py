@@ -1,4 +1,4 @@
-"""``python -m mfkernel`` is the program ``mfkernel``."""
+"""Run the program ``mfkernel`` as ``python -m mfkernel``."""
 
 from mfkernel.cli import main
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import matched, within
+from mfkernel.data.merge import keep_within, match_ratings
 from mfkernel.data.ratings import Ratings
-from mfkernel.methods import make_settings, trainer_of
+from mfkernel.methods import make_settings, trainer_for
 from mfkernel.methods.baseline import bias_baseline
-from mfkernel.methods.objective import targets
+from mfkernel.methods.objective import encode_targets
 from mfkernel.model.factors import Factors
 from mfkernel.options import Settings
 from mfkernel.training.fit import Plan, fit, init_rows
@@ -134,7 +134,7 @@ def factorize(
     progress = checks.boolean("progress", progress)
     generator = _generator(rng)
     stopping = _stopping(validation, patience, tol, time_limit)
-    known = targets(
+    known = encode_targets(
         Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type, sample_weight=sample_weight),
         settings,
     )
@@ -150,7 +150,7 @@ def factorize(
     plan = Plan(
         k=k,
         options=settings,
-        n_threads=trainer_of(settings).threads(settings, n_threads, train.nnz),
+        n_threads=trainer_for(settings).threads(settings, n_threads, train.nnz),
         init=_checked_init(init, known, k, float_type, settings),
         dtype=float_type,
         stopping=stopping,
@@ -195,16 +195,16 @@ def _parts(
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
         return known.hold_out(count, rng, keep_rows=True)
     try:
-        held_out = targets(Ratings(validation, dtype=known.dtype, copy=False, **form), settings)
+        held_out = encode_targets(Ratings(validation, dtype=known.dtype, copy=False, **form), settings)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"validation: {error}") from None
     if held_out.nnz == 0:
         raise ValueError("validation has no ratings")
-    held_out = matched(held_out, (known.users_by_id, known.items_by_id), known.shape, "validation", "R")
+    held_out = match_ratings(held_out, (known.users_by_id, known.items_by_id), known.shape, "validation", "R")
     if not settings.implicit:
         return known, held_out
-    inside = within(held_out, known.shape)
+    inside = keep_within(held_out, known.shape)
     if inside.nnz == 0:
         raise ValueError("validation has no rating of a user and an item that R knows")
     if inside.nnz < held_out.nnz:

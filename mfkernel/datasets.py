@@ -1,4 +1,4 @@
-"""Ratings to try things on: the textbook's 5 × 3 example, and generated sets that look like real ones."""
+"""Provide ratings for experiments: the textbook's 5 × 3 example and synthetic data."""
 
 from typing import Any
 
@@ -10,12 +10,14 @@ from mfkernel.data.ratings import Ratings
 
 
 def textbook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the textbook's 5 × 3 ratings, zero being unknown, and its start values for k = 2.
+    """Return the textbook's 5 × 3 ratings and its start values for k = 2.
+
+    A zero means that the rating is unknown.
 
     Returns
     -------
     R, P0, Q0
-        (5, 3), (5, 2) and (2, 3).
+        Ratings (5, 3), user factors (5, 2) and item factors (2, 3).
     """
     R = np.array([[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]], np.float64)
     random = np.random.RandomState(42)
@@ -25,24 +27,25 @@ def textbook() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.flo
 
 @checks.explains_names
 def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rng: Any = 0) -> Ratings:
-    """Generate star ratings with the long tails of real ones; by default as many as ML-100K has.
+    """Generate star ratings with long tails like those of real ratings.
 
-    A few users rate much and a few items are rated often: activity and popularity are lognormal, with the
-    shares of the busiest tenth as in ML-100K and ML-1M. A rating is the sum of a mean, a user's and an item's
-    bias, eight factors and noise, rounded to 1, …, 5 stars: standard deviations 1.1 of all of them, 0.8 of
-    the noise.
+    A few users rate many items and a few items are rated often. Activity and popularity are lognormal; the
+    busiest tenth has the same share as in ML-100K and ML-1M.
+
+    A rating is the sum of a mean, a user bias, an item bias, eight factors and noise, rounded to 1, …, 5
+    stars. The standard deviation is 1.1 for the ratings and 0.8 for the noise.
 
     Parameters
     ----------
     n_users, n_items, nnz
-        Size; at most half of the cells can be rated.
+        Number of users, items and ratings. At most half of the cells can be rated. Default: as in ML-100K.
     rng
-        As for ``np.random.default_rng``; the same seed gives the same ratings.
+        Seed or generator, as for ``np.random.default_rng``. The same seed gives the same ratings. Default: 0.
 
     Returns
     -------
     Ratings
-        float32, no user and item rated twice; some users and items may have no rating at all.
+        float32 ratings without duplicates. Some users and items may have no rating.
 
     Examples
     --------
@@ -78,12 +81,15 @@ def _distinct_cells(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Draw distinct cells, numbered row by row, with about the given weights; sorted."""
+    """Draw distinct cells with about the given weights; return their numbers, sorted.
+
+    Cells are numbered row by row.
+    """
     n_columns = column_weights.size
     rows, columns = (np.cumsum(w) / w.sum() for w in (row_weights, column_weights))
     cells, share = np.empty(0, np.int64), 0.05
     while cells.size < count:
-        # where rows and columns are nearly full most draws repeat: uniform ones keep the loop short
+        # where rows and columns are nearly full, most draws repeat; uniform draws keep the loop short
         draws = int(1.2 * (count - cells.size)) + 16
         u = np.searchsorted(rows, rng.random(draws)).clip(max=row_weights.size - 1)
         i = np.searchsorted(columns, rng.random(draws)).clip(max=n_columns - 1)

@@ -1,4 +1,4 @@
-"""The former place of :mod:`mfkernel.model.factors`, which pickles of earlier versions name."""
+"""Redirect to :mod:`mfkernel.model.factors` for pickles of earlier versions."""
 
 import sys
 

@@ -1,9 +1,10 @@
-"""How good predictions and rankings are, for ratings that were held out.
+"""Measure the quality of predictions and rankings on held-out ratings.
 
-Error metrics compare predictions with ratings; unknown users and items get the default prediction. Ranking
-metrics ask, for each user with relevant held-out items, the ranks of these among all items that could be
-recommended; ties are broken by the lower item number, as ``recommend`` does, and the figure is the mean over
-such users.
+Error metrics compare predictions with ratings. Unknown users and items get the default prediction.
+
+Ranking metrics take each user with relevant held-out items, and rank these items among all that could be
+recommended. Between equal scores, the lower item number comes first, as in ``recommend``. Each metric is the
+mean over the users with relevant held-out items.
 """
 
 import warnings
@@ -13,32 +14,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import matched, within
+from mfkernel.data.merge import keep_within, match_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
-from mfkernel.methods.objective import targets
+from mfkernel.methods.objective import encode_targets
 from mfkernel.model.factors import Factors
 from mfkernel.model.state import State
 
 
 def rmse(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
-    r"""Return the root mean square error :math:`\sqrt{\sum (r - \hat r)^2 / n}` of the ratings R."""
+    r"""Return the root mean square error :math:`\sqrt{\sum (r - \hat r)^2 / n}` of R.
+
+    Parameters
+    ----------
+    model
+        The model that predicts the ratings.
+    R
+        Ratings to compare with, in any form that :class:`~mfkernel.Ratings` takes.
+    missing
+        Meaning of a zero in a dense R, as for :class:`~mfkernel.Ratings`. Default: as in training.
+    duplicates
+        How to merge several ratings of one cell, as for :class:`~mfkernel.Ratings`. Default: ``"raise"``.
+    """
     residuals, _ = _residuals(model, R, missing, duplicates)
     return float(np.sqrt(np.mean(np.square(residuals))))
 
 
 def mae(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
-    r"""Return the mean absolute error :math:`\sum |r - \hat r| / n` of the ratings R."""
+    r"""Return the mean absolute error :math:`\sum |r - \hat r| / n` of R.
+
+    Parameters
+    ----------
+    model
+        The model that predicts the ratings.
+    R
+        Ratings to compare with, in any form that :class:`~mfkernel.Ratings` takes.
+    missing
+        Meaning of a zero in a dense R, as for :class:`~mfkernel.Ratings`. Default: as in training.
+    duplicates
+        How to merge several ratings of one cell, as for :class:`~mfkernel.Ratings`. Default: ``"raise"``.
+    """
     residuals, _ = _residuals(model, R, missing, duplicates)
     return float(np.mean(np.abs(residuals)))
 
 
 def r2(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
-    r"""Return the share of the ratings' variance that is predicted.
+    r"""Return the share of the ratings' variance that the model predicts.
 
-    It is :math:`1 - \sum (r - \hat r)^2 / \sum (r - \bar r)^2`; of ratings that are all the same, 1 if they
-    are predicted exactly, else 0.
+    It is :math:`1 - \sum (r - \hat r)^2 / \sum (r - \bar r)^2`. If all ratings are the same, it is 1 if the
+    model predicts them exactly, else 0.
+
+    Parameters
+    ----------
+    model
+        The model that predicts the ratings.
+    R
+        Ratings to compare with, in any form that :class:`~mfkernel.Ratings` takes.
+    missing
+        Meaning of a zero in a dense R, as for :class:`~mfkernel.Ratings`. Default: as in training.
+    duplicates
+        How to merge several ratings of one cell, as for :class:`~mfkernel.Ratings`. Default: ``"raise"``.
     """
     residuals, values = _residuals(model, R, missing, duplicates)
     error, spread = float(residuals @ residuals), float(np.square(values - values.mean()).sum())
@@ -50,24 +86,44 @@ def r2(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = 
 def precision_at_n(
     model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
 ) -> float:
-    """Return the share of the n best that is relevant: hits / n. Parameters as for :func:`ranking`."""
+    """Return the share of the n best items that are relevant: hits / n.
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
+    """
     return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["precision"]
 
 
 def recall_at_n(
     model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
 ) -> float:
-    """Return the share of what is relevant that is among the n best. Parameters as for :func:`ranking`."""
+    """Return the share of the relevant items that are among the n best.
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
+    """
     return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["recall"]
 
 
 def ndcg_at_n(
     model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
 ) -> float:
-    r"""Return Σ 1 / log₂(place + 1) of the hits over its greatest possible value. See :func:`ranking`.
+    r"""Return the NDCG: Σ 1 / log₂(place + 1) over the hits, divided by its maximum.
 
-    Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002; a relevant item
-    gains 1, any other 0.
+    A relevant item gains 1, any other item 0.
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
+
+    References
+    ----------
+    Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002.
     """
     return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["ndcg"]
 
@@ -75,17 +131,28 @@ def ndcg_at_n(
 def map_at_n(
     model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
 ) -> float:
-    """Return the mean over min(n, relevant items) of the precision at the place of each hit, or 0.
+    """Return the mean average precision of the n best items.
 
-    Parameters as for :func:`ranking`.
+    Each relevant item among the n best counts with the precision at its place, any other relevant item with
+    0. The mean is over min(n, number of relevant items).
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
     """
     return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["map"]
 
 
 def auc(model: Factors, R: Any, *, relevant: float | None = None, exclude_seen: bool = True) -> float:
-    """Return how often a relevant item has a higher score than one that is not; ties count one half.
+    """Return how often a relevant item outscores an irrelevant one; ties count 1/2.
 
-    Users for whom all candidates are relevant do not count. Parameters as for :func:`ranking`.
+    Users for whom all candidates are relevant do not count.
+
+    Parameters
+    ----------
+    model, R, relevant, exclude_seen
+        As for :func:`ranking`.
     """
     return ranking(model, R, relevant=relevant, exclude_seen=exclude_seen)["auc"]
 
@@ -93,33 +160,35 @@ def auc(model: Factors, R: Any, *, relevant: float | None = None, exclude_seen: 
 def ranking(
     model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
 ) -> dict[str, float]:
-    """Return all ranking metrics at once, which takes as long as one of them.
+    """Return all ranking metrics at once, in the time of one of them.
 
     Parameters
     ----------
     model
         The model that ranks the items.
     R
-        Held-out ratings, anything that :class:`Ratings` takes: found by id where they and the model have ids,
-        else of the model's shape. Those of unknown users or items are left out, with a warning.
+        Held-out ratings, in any form that :class:`~mfkernel.Ratings` takes. They are matched by id if both
+        sides have ids; otherwise they must have the model's shape. Ratings of unknown users or items are left
+        out, with a warning.
     n
-        How many items are recommended.
+        Number of recommended items, at least 1. Default: 10.
     relevant
-        The least rating of a relevant item; by default all held-out items are relevant.
+        Lowest rating of a relevant item. Default: all held-out items are relevant.
     exclude_seen
-        Leave out the items that the user has rated in training (``model.ratings``), but for held-out ones.
+        Leave out the items that the user rated in training (``model.ratings``), except held-out ones.
+        Default: True.
 
     Returns
     -------
     dict
-        "precision", "recall", "ndcg", "map" and "auc". The last is nan if each user's candidates are all
+        "precision", "recall", "ndcg", "map" and "auc". "auc" is nan if all candidates of each user are
         relevant.
 
     Raises
     ------
     ValueError
-        If the shape is not the model's, no user has a relevant held-out item, or the model does not hold the
-        ratings that are to be left out.
+        If R does not have the model's shape, or no user has a relevant held-out item. Also if the model was
+        saved without the ratings that must be left out.
     """
     n, state = checks.integer("n", n, 1), model.state
     held_out = _held_out(state, R)
@@ -143,12 +212,12 @@ def ranking(
     counts = rows.user_counts()
     share, n = 1 / n, min(n, state.shape[1])  # places beyond the items count as misses
     hits = np.where(found.ranks < n, 1.0, 0.0)
-    # the ranks of a user's relevant items in order, and how many of them come before each
+    # each user's relevant items by rank, and the number of relevant items before each
     order = np.lexsort((found.ranks, rows.users))
     before = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], counts)
     ranks = found.ranks[order]
     precisions = np.where(ranks < n, (before + 1) / (ranks + 1), 0.0)
-    # a pair of two relevant items counts once, whichever is above
+    # each pair of relevant items is counted once, so n (n - 1) / 2 are subtracted
     pairs = counts * (counts - 1) / 2
     others = found.candidates - counts
     above = _sums(found.below + found.equal / 2, rows) - pairs
@@ -163,16 +232,16 @@ def ranking(
 
 
 def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
-    """Add figures of each rating up for each user; none is without ratings."""
+    """Sum figures of the ratings per user; each user must have ratings."""
     sums: NDArray[np.float64] = np.add.reduceat(figures, rows.indptr[:-1])
     return sums
 
 
 def _held_out(state: State, R: Any) -> Ratings:
-    """Return held-out ratings in the rows and columns of the model; warn of those that have none there."""
+    """Return held-out ratings in the model's rows and columns; warn if some are unknown."""
     ratings = Ratings(R, missing=state.missing, copy=False)
-    ratings = targets(matched(ratings, (state.users, state.items), state.shape), state.settings)
-    known = within(ratings, state.shape)
+    ratings = encode_targets(match_ratings(ratings, (state.users, state.items), state.shape), state.settings)
+    known = keep_within(ratings, state.shape)
     if ratings.nnz and not known.nnz:
         raise ValueError("R has no rating of a user and an item that the model knows")
     if known.nnz < ratings.nnz:

@@ -235,7 +235,7 @@ class SGD(Settings):
     loss: LossName = option(
         "squared",
         Choice(get_args(LossName)),
-        "Error to minimize: 'squared', e²/2; 'absolute', |e|, which predicts medians; 'huber', squared up to "
+        "Error to minimize: 'squared', e²/2; 'absolute', ±e, which predicts medians; 'huber', squared up to "
         "huber_delta and linear beyond; 'logistic', for ratings of 0 and 1, or -1 and 1, whose predictions "
         "are probabilities of a 1.",
     )

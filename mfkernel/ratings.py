@@ -1,4 +1,4 @@
-"""The former place of :class:`mfkernel.Ratings`, which pickles of earlier versions name."""
+"""Redirect to :class:`mfkernel.Ratings` for pickles of earlier versions."""
 
 from mfkernel.data.ratings import Ratings
 

@@ -1,15 +1,9 @@
-"""A fresh Numba cache for each run: the disk cache knows neither compile options nor callees elsewhere."""
+"""Fixtures and settings of all tests."""
 
-import atexit
 import os
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 
-_cache = tempfile.mkdtemp(prefix="mfkernel-numba-")
-os.environ["NUMBA_CACHE_DIR"] = _cache  # before Numba is imported; child processes inherit it
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 # a shell that runs the tests in the background has them ignore Ctrl-C, and so their child processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -20,8 +14,16 @@ import pytest  # noqa: E402
 import mfkernel as mf  # noqa: E402
 
 # the first example may have to wait for a kernel to be compiled
-hypothesis.settings.register_profile("mfkernel", deadline=None, max_examples=60)
-hypothesis.settings.load_profile("mfkernel")
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of Hypothesis, so that they can be run once more with the profile "thorough"."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,20 @@ import threading
 import time
 from pathlib import Path
 
-from tests.forms import ROOT
+from tests.helpers import ROOT
+from tests.processes import LIMIT
 
 AT_ONCE = 0.2  # CPU seconds of all threads between a Ctrl-C and its answer; a call of a kernel takes 2 ms
+
+
+def interrupt_after(last):
+    """Return a callback that ends training by a KeyboardInterrupt after epoch ``last``."""
+
+    def callback(epoch):
+        if epoch.epoch == last:
+            raise KeyboardInterrupt
+
+    return callback
 
 
 def cpu_seconds(pid):
@@ -46,7 +57,7 @@ def answers(code, moments):
     """
     command, found = [sys.executable, "-c", code], []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        watchdog = threading.Timer(120, process.kill)
+        watchdog = threading.Timer(LIMIT, process.kill)
         watchdog.start()
         try:
             for moment in moments:

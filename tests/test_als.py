@@ -2,12 +2,11 @@
 
 import math
 import os
-import signal
 import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mfkernel as mf
@@ -16,8 +15,7 @@ from mfkernel.cli import main
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.methods.baseline import bias_baseline
-from tests.forms import DENSE, assert_same, quick
-from tests.interrupts import AT_ONCE, answers
+from tests.helpers import DENSE, assert_never_rises, assert_same, bits, examples, losses, quick
 
 RANKS = (1, 3, 7, 9, 17, 33)
 KINDS = ("plain", "biased", "weights")  # the last with biases, too
@@ -124,21 +122,6 @@ def assert_solved(model, side=1, tolerance=1e-12, rows=slice(None)):
     assert np.isfinite(size).all()
     excess = np.abs(pull) - tolerance * size
     assert (excess[rows] <= 0).all(), f"{np.max(np.abs(pull) / np.maximum(size, 1e-300)):.3g}"
-
-
-def losses(model):
-    return np.array([record.loss for record in model.history])
-
-
-def assert_never_rises(model, tolerance):
-    found = losses(model)
-    assert (np.diff(found) <= tolerance * found[:-1]).all(), found
-
-
-def bits(model):
-    arrays = model.P, model.Q, model.user_bias, model.item_bias
-    history = [(record.rmse, record.loss) for record in model.history]
-    return [None if X is None else X.tobytes() for X in arrays], history
 
 
 def alternated(R, Q0, epochs, reg, bias_reg, per, item_bias=None):
@@ -561,14 +544,6 @@ def test_time_limit__ends_after_an_epoch():
     assert (model.stop_reason, len(model.history)) == ("time limit", 1)
 
 
-def test_callback__gets_each_epoch_and_may_end_it():
-    seen = []
-    model = fit(DENSE, 1, regularization=0.1, epochs=9, callback=lambda e: seen.append(e) or e.epoch == 4)
-    assert model.stop_reason == "callback"
-    assert seen == model.history
-    assert len(seen) == 4
-
-
 def test_progress__shows_the_objective(capsys):
     model = fit(DENSE, 1, regularization=0.1, epochs=2, progress=True)
     lines = capsys.readouterr().err.splitlines()
@@ -659,30 +634,6 @@ def test_explain__of_a_stranger_leaves_nothing_over(kind):
     assert parts.rest == pytest.approx(0, abs=1e-10)
 
 
-@pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
-def test_save__keeps_all(kind, tmp_path):
-    options = {
-        "regularization_per": "rating",
-        "regularization": (0.2, 0.4),
-        "solver": "subspace",
-        "nonnegative": False,
-    }
-    model = fit(some_ratings(9, 8, 0.6), 3, kind, **options)
-    model.save(tmp_path / "model.npz")
-    loaded = mf.load(tmp_path / "model.npz")
-    assert bits(loaded) == bits(model)
-    assert loaded.history == model.history
-    assert loaded.settings == model.settings
-    assert (loaded.settings.method, loaded.settings.is_per_rating, loaded.settings.solver) == (
-        "als",
-        True,
-        "subspace",
-    )
-    stranger = {0: 5.0, 3: 1.0}
-    assert_same(loaded.fold_in(stranger), model.fold_in(stranger))
-    assert_same(loaded.partial_fit(([0], [1], [2.0])), model.partial_fit(([0], [1], [2.0])))
-
-
 @pytest.mark.parametrize(("solver", "kind"), quick(PAIRS, *SOME_PAIRS))
 def test_init__goes_on_from_a_model_as_if_it_had_not_ended(solver, kind):
     R = some_ratings(12, 10, 0.4)
@@ -733,73 +684,6 @@ def test_ids__are_kept_and_found():
     again = fit(moved, 2, init=first, epochs=1)
     straight = fit(mf.Ratings(DENSE, user_ids=users, item_ids=items), 2, init=first, epochs=1)
     np.testing.assert_allclose(again.P[::-1], straight.P, rtol=1e-12)
-
-
-def test_ratings__are_not_changed():
-    dense, init = DENSE.copy(), (np.ones((4, 1)), np.ones((1, 3)))
-    fit(dense, 1, init=init, regularization=0.1)
-    np.testing.assert_array_equal(dense, DENSE)
-    assert (init[0] == 1).all()
-    assert (init[1] == 1).all()
-
-
-# Ctrl-C
-
-
-def test_ctrl_c__leaves_the_model_of_the_last_epoch():
-    R = some_ratings(9, 8, 0.6)
-
-    def interrupt(record):
-        if record.epoch == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(mf.Interrupted) as stopped:
-        fit(R, 3, epochs=9, callback=interrupt)
-    model = stopped.value.model
-    assert model.stop_reason == "interrupted"
-    assert len(model.history) == 3
-    assert_same(model, fit(R, 3, epochs=3))
-
-
-INTERRUPTED = """
-import time, numpy as np, mfkernel as mf
-R = mf.datasets.synthetic(1000, 800, 100_000)
-def fit(epochs):
-    options = {{"method": {method!r}, "solver": {solver!r}, "rng": 0, "n_threads": 2, "dtype": np.float64}}
-    return mf.factorize(R, 64, epochs=epochs, **options)
-def objective_by_hand(model):
-    P, Q, (p, q) = model.P, model.Q.T, model.settings.regularization
-    if model.settings.implicit:
-        C, X = np.ones(R.shape), np.zeros(R.shape)
-        C[R.users, R.items], X[R.users, R.items] = 1 + R.values, 1
-        loss = np.sum(C * (X - P @ Q.T) ** 2, dtype=np.float64)
-        more = R.shape[::-1]
-    else:
-        loss = np.sum((R.values - np.sum(P[R.users] * Q[R.items], axis=1)) ** 2, dtype=np.float64)
-        more = 0, 0
-    for Y, counts, others, reg in zip((P, Q), (R.user_counts(), R.item_counts()), more, (p, q)):
-        loss += reg * ((counts + others) * (counts > 0)) @ np.sum(Y * Y, axis=1, dtype=np.float64)
-    return loss
-fit(1)
-for moment in {moments}:
-    try:
-        print("ready", flush=True)
-        fit(10**6)
-    except mf.Interrupted as error:
-        answered = time.process_time()
-        print(answered, objective_by_hand(error.model) / error.model.history[-1].loss, flush=True)
-"""
-MOMENTS = (0.6, 0.9)  # CPU seconds after the beginning
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-@pytest.mark.parametrize(("method", "solver"), [("als", "cg"), ("implicit", "cholesky")])
-def test_ctrl_c__is_answered_at_once_with_a_whole_epoch(method, solver):
-    code = INTERRUPTED.format(method=method, solver=solver, moments=MOMENTS)
-    for seconds, share in answers(code, MOMENTS):
-        assert seconds <= AT_ONCE
-        assert float(share) == pytest.approx(1, rel=1e-10)
 
 
 # arguments
@@ -949,7 +833,7 @@ def test_program__knows_methods_and_solvers(capsys, rating_file, option):
     assert option[-1] in capsys.readouterr().err
 
 
-@settings(max_examples=20)
+@examples(20)
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
 @given(m=st.integers(1, 9), n=st.integers(1, 9), k=st.sampled_from([1, 3, 9, 17]), seed=st.integers(0, 99))
 def test_defaults__never_fail_where_ratings_differ(kind, m, n, k, seed):

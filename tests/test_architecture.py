@@ -5,14 +5,14 @@ import doctest
 import importlib
 import pkgutil
 import re
-import subprocess
-import sys
 import tomllib
 
 import pytest
 
 import mfkernel as mf
-from tests.forms import ROOT, quick
+from mfkernel.cli import main
+from tests.helpers import ROOT, quick
+from tests.processes import run_python
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages(mf.__path__, "mfkernel.") if "__main__" not in name]
 
@@ -22,13 +22,7 @@ FORMER = {"mfkernel.factors", "mfkernel.ratings"}  # names that pickles of earli
 
 def test_imports__go_downwards():
     """The contract is in pyproject.toml, under [tool.importlinter]."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("from importlinter.cli import lint_imports; raise SystemExit(lint_imports())")
     assert done.returncode == 0, done.stdout
 
 
@@ -52,7 +46,7 @@ def test_public_names__are_documented():
     assert all(getattr(mf, name).__doc__ for name in mf.__all__)
 
 
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in (ROOT / page).read_text()])
@@ -60,6 +54,39 @@ def test_pages__python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "\nmfkernel " in (ROOT / page).read_text()])
+def test_pages__commands_run(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    R = mf.datasets.synthetic(60, 40, 900)
+    lines = (f"{u},{i},{r}\n" for u, i, r in zip(R.users, R.items, R.values, strict=True))
+    (tmp_path / "ratings.csv").write_text("user,item,rating\n" + "".join(lines))
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+        for command in re.findall(r"^mfkernel (.*?)(?:  #.*)?$", block, re.MULTILINE):
+            main(command.replace("USER", "1").split())
+            assert capsys.readouterr().out, command
+
+
+def test_pages__are_all_in_the_site():
+    docs = ROOT / "docs"
+    listed = {"docs/index.md"}
+    for page in PAGES[1:]:
+        for tree in re.findall(
+            r"```\{toctree\}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL
+        ):
+            names = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            listed |= {((ROOT / page).parent / f"{name}.md").relative_to(ROOT).as_posix() for name in names}
+    assert listed == set(PAGES[1:])
+    assert docs.joinpath("conf.py").exists()
+
+
+def test_pages__name_all_that_is_public():
+    text = "".join(
+        (ROOT / page).read_text(encoding="utf-8") for page in PAGES if page.startswith("docs/api/")
+    )
+    named = set(re.findall(r"auto\w+:: (\w[\w.]*)", text))
+    assert named == (set(mf.__all__) - {"datasets", "metrics"}) | {"mfkernel.datasets", "mfkernel.metrics"}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -97,7 +124,7 @@ def test_sources__numba_is_imported_by_kernels_only():
             assert name.startswith("mfkernel/kernels/") or name == "benchmarks/probes.py", name
 
 
-SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "mfkernel").rglob("*.py")}
+SOURCES = dict(sources("mfkernel", "benchmarks"))
 MOST_LINES = 400  # of a file
 MOST_CODE = 60  # lines of a function, without its docstring
 
@@ -123,7 +150,7 @@ def test_sources__use_nothing_private_of_others(name):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
             assert node.attr in known, f"{name}:{node.lineno}: {ast.unparse(node)}"
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mfkernel"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("mfkernel", "benchmarks")):
             assert not [x.name for x in node.names if x.name.startswith("_") and x.name != "_support"]
 
 

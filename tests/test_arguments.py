@@ -8,7 +8,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.typing import FitKeywords
-from tests.forms import DENSE, assert_same, fit, snapshot
+from tests.helpers import DENSE, assert_same, fit, snapshot
 
 
 def test_arguments__k_may_be_a_numpy_integer():

@@ -2,13 +2,11 @@
 
 import hashlib
 import math
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-import tracemalloc
 import warnings
 from functools import cache
 from pathlib import Path
@@ -16,16 +14,15 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.typing import ScheduleName
-from tests.forms import assert_same, python, quick
-from tests.interrupts import AT_ONCE, answers
+from tests.helpers import FORKING, POSIX, assert_same, bits, examples, quick
+from tests.interrupts import AT_ONCE, answers, interrupt_after
+from tests.processes import TracedMemory, output_of, repeating, run_in_child, run_in_threads, run_within
 
-POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
-FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 DECAYS = ("constant", "inverse-time", "linear", "cosine", "adaptive")
 THREADS = (2, 3, 7, None)
 SHAPES = ("square", "tall", "wide", "heavy item", "one user")
@@ -68,32 +65,6 @@ def fit(R, k=8, **options):
     return mf.factorize(R, k, **{"schedule": "blocks", "epochs": 3, "rng": 0} | options)
 
 
-def bits(model):
-    """Return a hash of P, Q and the history's residuals."""
-    records = repr([(e.epoch, e.rmse, e.learning_rate) for e in model.history])
-    return hashlib.sha256(model.P.tobytes() + model.Q.tobytes() + records.encode()).hexdigest()
-
-
-def within(seconds, function, *args, **options):
-    """Return what the function returns; fail if it takes longer."""
-    answers = []
-
-    def work():
-        try:
-            answers.append((function(*args, **options), None))
-        except BaseException as error:
-            answers.append((None, error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(timeout=seconds)
-    assert answers, f"no answer after {seconds} s"
-    result, error = answers[0]
-    if error is not None:
-        raise error
-    return result
-
-
 def stopped_after(last, R, **options):
     return fit(R, **options, callback=lambda record: record.epoch == last)
 
@@ -131,7 +102,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_decay(decay, shuffle)
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@examples(12)
 @given(
     st.sampled_from([(700, 900), (100_000, 40), (40, 100_000), (2000, 2000)]),
     st.sampled_from([1, 8, 20]),
@@ -193,12 +164,17 @@ def test_blocks__is_the_default():
 
 # the same bits whatever else goes on
 
-PRINT_BITS = """
+
+def hash_of(model):
+    return hashlib.sha256(repr(bits(model)).encode()).hexdigest()
+
+
+PRINT_HASHES = """
 import os
 {setup}
 from tests import test_blocks
 R = test_blocks.table("square")
-print(*(test_blocks.bits(test_blocks.fit(R, 20, n_threads=n, decay=decay))
+print(*(test_blocks.hash_of(test_blocks.fit(R, 20, n_threads=n, decay=decay))
         for n in (None, 1, 2, 7) for decay in ("cosine", "adaptive")))
 """
 
@@ -221,102 +197,66 @@ print(*(test_blocks.bits(test_blocks.fit(R, 20, n_threads=n, decay=decay))
     ],
     ids=["other environment", "one core"],
 )
+@pytest.mark.slow
 def test_blocks__same_bits_in_a_new_process(setup, environment):
-    printed = python(PRINT_BITS.format(setup=setup), **environment)
-    expected = [bits(fit(table("square"), 20, n_threads=1, decay=decay)) for decay in ("cosine", "adaptive")]
-    assert printed.split() == expected * 4
+    printed = output_of(PRINT_HASHES.format(setup=setup), **environment)
+    expected = [fit(table("square"), 20, n_threads=1, decay=decay) for decay in ("cosine", "adaptive")]
+    assert printed.split() == [hash_of(model) for model in expected] * 4
 
 
-def _send_bits(ratings, n_threads, queue):
-    queue.put(bits(fit(ratings, n_threads=n_threads)))
-
-
-def bits_in_child(context, n_threads):
-    queue = context.Queue()
-    child = context.Process(target=_send_bits, args=(table("square"), n_threads, queue), daemon=True)
-    child.start()
-    try:
-        return queue.get(timeout=60)
-    finally:
-        child.join(timeout=30)
-        child.kill()
+def fit_square(n_threads):
+    return bits(fit(table("square"), n_threads=n_threads))
 
 
 @POSIX
 @FORKING
 @pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.slow
 def test_blocks__same_bits_in_a_child_process(method):
-    expected = bits(fit(table("square"), n_threads=2))  # leaves whatever threads leave behind
-    context = multiprocessing.get_context(method)
+    expected = fit_square(2)  # leaves whatever threads leave behind
     for n_threads in (1, 2, 7) if method == "fork" else (2,):
-        assert bits_in_child(context, n_threads) == expected
-    assert bits(fit(table("square"), n_threads=3)) == expected  # the parent goes on
+        assert run_in_child(method, fit_square, n_threads) == expected
+    assert fit_square(3) == expected  # in the parent again
 
 
 @POSIX
 @FORKING
 def test_blocks__a_child_forked_during_a_fit_gives_the_same_bits():
-    expected, stop = bits(fit(table("square"), n_threads=1)), threading.Event()
-
-    def keep_busy():
-        while not stop.is_set():
-            fit(table("square"), n_threads=2, epochs=20, callback=lambda record: stop.is_set())
-
-    thread = threading.Thread(target=keep_busy)
-    thread.start()
-    try:
+    expected = fit_square(1)
+    with repeating(lambda: fit(table("square"), n_threads=2, epochs=20)):
         for _ in range(8):
-            assert bits_in_child(multiprocessing.get_context("fork"), 2) == expected
-    finally:
-        stop.set()
-        thread.join()
+            assert run_in_child("fork", fit_square, 2) == expected
 
 
-def spin(stop):
-    while not stop.is_set():
-        sum(range(1000))
+def spin():
+    sum(range(1000))
 
 
-def train_without_locks(stop):
-    while not stop.is_set():
-        mf.factorize(table("heavy item"), 8, epochs=2, schedule="hogwild", n_threads=2)
+def train_without_locks():
+    mf.factorize(table("heavy item"), 8, epochs=2, schedule="hogwild", n_threads=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("load", quick([spin, train_without_locks], train_without_locks))
 def test_blocks__same_bits_under_load(load):
     table("heavy item")
-    expected, stop = bits(fit(table("square"), 20, n_threads=1)), threading.Event()
-    threads = [threading.Thread(target=load, args=(stop,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    expected = bits(fit(table("square"), 20, n_threads=1))
+    with repeating(load, load):
         for n in (1, 2, 7):
             assert bits(fit(table("square"), 20, n_threads=n)) == expected
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("n_threads", quick([1, 2, 3], 2))
 def test_blocks__same_bits_if_two_fits_run_at_once(n_threads):
     cases = [("square", "cosine", 0), ("square", "adaptive", 1), ("tall", "linear", 2)]
-    expected = [bits(fit(table(s), decay=d, rng=seed, epochs=5, n_threads=1)) for s, d, seed in cases]
-    results, start = [[] for _ in cases], threading.Barrier(len(cases))
 
-    def work(place, shape, decay, seed):
-        start.wait()
-        for _ in range(3):
-            model = fit(table(shape), decay=decay, rng=seed, epochs=5, n_threads=n_threads)
-            results[place].append(bits(model))
+    def run(case, n_threads=n_threads):
+        shape, decay, seed = case
+        return bits(fit(table(shape), decay=decay, rng=seed, epochs=5, n_threads=n_threads))
 
-    threads = [threading.Thread(target=work, args=(place, *case)) for place, case in enumerate(cases)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [[answer] * 3 for answer in expected]
+    expected = [run(case, n_threads=1) for case in cases]
+    for _ in range(3):
+        assert run_in_threads(run, cases) == expected
 
 
 # Ctrl-C
@@ -396,6 +336,7 @@ def ctrl_c_in_a_fit(R, last, after, **options):
     pytest.fail("no interrupt")
 
 
+@pytest.mark.slow
 @POSIX
 def test_blocks__ctrl_c_after_the_last_epoch_keeps_the_model():
     R = few_in_a_huge_shape()
@@ -412,13 +353,8 @@ def test_blocks__ctrl_c_after_the_last_epoch_keeps_the_model():
 )
 def test_blocks__an_interrupt_in_the_callback_leaves_the_model_of_that_epoch(last, decay, n_threads):
     options = {"decay": decay, "n_threads": n_threads, "epochs": 5}
-
-    def interrupt(record):
-        if record.epoch == last:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt) as raised:
-        fit(table("square"), callback=interrupt, **options)
+        fit(table("square"), callback=interrupt_after(last), **options)
     assert isinstance(raised.value, mf.Interrupted)
     model = raised.value.model
     assert isinstance(model, mf.Factors)
@@ -432,12 +368,8 @@ def test_blocks__an_interrupt_in_the_callback_leaves_the_model_of_that_epoch(las
 @pytest.mark.parametrize("schedule", get_args(ScheduleName))
 def test_interrupted__model_knows_what_a_stopped_one_knows(schedule):
     R = mf.Ratings(([0, 0, 2, 4], [0, 1, 1, 3], [5.0, 3, 4, 1], (6, 5)))
-
-    def interrupt(record):
-        raise KeyboardInterrupt
-
     with pytest.raises(mf.Interrupted) as raised:
-        fit(R, 2, schedule=schedule, n_threads=1, callback=interrupt)
+        fit(R, 2, schedule=schedule, n_threads=1, callback=interrupt_after(1))
     model = raised.value.model
     expected = fit(R, 2, schedule=schedule, n_threads=1, callback=lambda record: True)
     assert_same(model, expected)
@@ -450,13 +382,8 @@ def test_interrupted__model_knows_what_a_stopped_one_knows(schedule):
 @pytest.mark.parametrize("schedule", get_args(ScheduleName))
 def test_interrupted__model_is_none_the_worse_for_what_happens_later(schedule):
     R = mf.datasets.synthetic(100, 80, 2000)
-
-    def interrupt(record):
-        if record.epoch == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(mf.Interrupted) as raised:
-        fit(R, schedule=schedule, n_threads=1, callback=interrupt)
+        fit(R, schedule=schedule, n_threads=1, callback=interrupt_after(2))
     fit(R, schedule=schedule, n_threads=1, rng=1)
     assert bits(raised.value.model) == bits(stopped_after(2, R, schedule=schedule, n_threads=1))
 
@@ -488,11 +415,12 @@ def interrupted_at(line, R, **options):
         sys.settrace(before)
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("keep_after", quick([0, 1000], 0), ids=["kept each epoch", "kept never"])
 def test_blocks__ctrl_c_on_any_line_leaves_a_whole_epoch(keep_after, n_threads, monkeypatch):
-    monkeypatch.setattr("mfkernel.training.checkpoints.INTERVAL", keep_after)
+    monkeypatch.setattr("mfkernel.training.checkpoints.CHECKPOINT_INTERVAL", keep_after)
     R, options = mf.datasets.synthetic(60, 50, 900), {"n_threads": n_threads, "epochs": 3, "k": 4}
     expected = [None, *(bits(stopped_after(epoch, R, **options)) for epoch in (1, 2, 3))]
     whole, lines = interrupted_at(math.inf, R, **options)
@@ -665,21 +593,21 @@ ODD = {
 def test_blocks__odd_shapes_are_fitted_without_a_hang(name):
     R = ODD[name]()
     for decay in ("cosine", "adaptive"):
-        expected = within(60, fit, R, 2, decay=decay, n_threads=1, epochs=2)
+        expected = run_within(60, fit, R, 2, decay=decay, n_threads=1, epochs=2)
         assert expected.shape == R.shape
         assert np.isfinite(expected.P).all()
         assert np.isfinite(expected.Q).all()
-        assert bits(within(60, fit, R, 2, decay=decay, n_threads=50, epochs=2)) == bits(expected)
+        assert bits(run_within(60, fit, R, 2, decay=decay, n_threads=50, epochs=2)) == bits(expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (3, 4), (40, 50)])
 @pytest.mark.parametrize("k", quick([1, 9, 200], 9))
 def test_blocks__small_tables_are_fitted_with_the_defaults(shape, k):
     R = uniform(*shape, math.ceil(shape[0] * shape[1] / 3))
-    expected = within(60, fit, R, k, epochs=None, n_threads=1)
+    expected = run_within(60, fit, R, k, epochs=None, n_threads=1)
     assert (expected.P.shape, expected.Q.shape) == ((shape[0], k), (k, shape[1]))
     assert np.isfinite(expected.reconstruct()).all()
-    assert bits(within(60, fit, R, k, epochs=None, n_threads=50)) == bits(expected)
+    assert bits(run_within(60, fit, R, k, epochs=None, n_threads=50)) == bits(expected)
 
 
 @given(st.data())
@@ -712,7 +640,7 @@ def test_blocks__rows_and_columns_without_ratings_are_predicted_by_the_mean(n_th
 
 def test_blocks__few_ratings_in_a_huge_shape_are_learnt():
     R = few_in_a_huge_shape()
-    model = within(60, fit, R, 2, epochs=300, regularization=0, decay="constant", learning_rate=0.05)
+    model = run_within(60, fit, R, 2, epochs=300, regularization=0, decay="constant", learning_rate=0.05)
     np.testing.assert_allclose(model.predict(R.users, R.items), R.values, atol=0.05)
     np.testing.assert_allclose(model.predict([5, 5, 0], [0, 5, 5]), R.mean)
 
@@ -788,18 +716,13 @@ def test_blocks__leaves_no_threads_behind():
 def test_blocks__refuses_what_cannot_fit_before_memory_is_taken(monkeypatch):
     R = few_in_a_huge_shape()
     monkeypatch.setattr("mfkernel.training.fit.available_memory", lambda: 3 * 2**30)
-    tracemalloc.start()
-    try:
-        with pytest.raises(MemoryError) as raised:
-            fit(R, 1000)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    with TracedMemory() as memory, pytest.raises(MemoryError) as raised:
+        fit(R, 1000)
     message = str(raised.value)
     assert "factors 7.5 GiB" in message  # two million rows of 1,000 float32
     assert "blocks 0." in message
     assert "only 3.0 GiB is free" in message
-    assert peak < 2**27
+    assert memory.peak < 2**27
 
 
 @pytest.mark.parametrize("free", [0, 1000, 10**6])
@@ -840,10 +763,6 @@ def test_blocks__takes_about_as_much_memory_as_it_asks_for(shape, k, dtype, monk
     needed = memory_needed(R, k, monkeypatch, dtype=dtype)
     monkeypatch.undo()
     fit(R, k, epochs=1, dtype=dtype)  # compiles, which takes memory, too
-    tracemalloc.start()
-    try:
+    with TracedMemory() as memory:
         fit(R, k, epochs=1, dtype=dtype)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1.1 * needed + 2**24
+    assert memory.peak < 1.1 * needed + 2**24

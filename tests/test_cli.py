@@ -17,7 +17,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.cli import main
 from mfkernel.cli import output as outputs
-from mfkernel.cli.ids import readings
+from mfkernel.cli.ids import decodings
 from mfkernel.cli.parser import make_parser
 from tests.interrupts import AT_ONCE, interrupt
 
@@ -434,7 +434,7 @@ def test_program__shows_significant_digits_whatever_the_unit(capsys, tmp_path, r
     ],
 )
 def test_figure__has_four_significant_digits_or_more(number, text):
-    assert outputs.figure(number) == text
+    assert outputs.format_number(number) == text
 
 
 def test_tables__have_columns_that_stay_apart(capsys):
@@ -475,6 +475,7 @@ def test_program__ends_with_one_line_whatever_goes_wrong(monkeypatch, tmp_path, 
     assert caught.value is error
 
 
+@pytest.mark.slow
 def test_program__has_the_usual_exit_status(monkeypatch, capsys, saved):
     assert program("recommend", saved, "nobody").returncode == 1
     assert program("recommend").returncode == 2
@@ -490,6 +491,7 @@ def test_program__has_the_usual_exit_status(monkeypatch, capsys, saved):
     assert capsys.readouterr().err == "mfkernel: interrupted\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a pipe breaks in another way there")
 @pytest.mark.parametrize(
     ("arguments", "status"),
@@ -507,6 +509,7 @@ def test_program__is_quiet_if_nobody_reads_on(saved, arguments, status):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.slow
 def test_program__says_that_its_output_cannot_be_written(saved):
     command = [sys.executable, "-m", "mfkernel", "recommend", str(saved), "u3"]
     with Path("/dev/full").open("w") as full:
@@ -533,6 +536,7 @@ def worldly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
 @pytest.mark.parametrize("name", ["José", "日本"])
 @pytest.mark.parametrize("environment", [{}, ASCII], ids=["utf-8", "ascii"])
@@ -544,6 +548,7 @@ def test_program__reads_ids_in_any_locale(worldly, name, environment):
     assert "?" not in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
 def test_program__reads_ids_of_a_latin_1_terminal(worldly):
     for name, shown in ((b"Jos\xe9", "José"), ("José".encode(), "José")):
@@ -556,14 +561,15 @@ def test_program__reads_ids_of_a_latin_1_terminal(worldly):
 
 def test_readings__prefer_what_the_locale_reads(monkeypatch):
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1", "surrogateescape"))
-    assert readings("plain") == ["plain"]
-    assert readings("José") == ["José"]
-    assert readings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
+    assert decodings("plain") == ["plain"]
+    assert decodings("José") == ["José"]
+    assert decodings("JosÃ©") == ["JosÃ©", "José"]  # UTF-8, which Latin-1 reads as anything
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
-    assert readings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
-    assert readings("Jos\udce9") == ["José", "Jos\udce9"]
+    assert decodings("Jos\udcc3\udca9") == ["José", "JosÃ©", "Jos\udcc3\udca9"]
+    assert decodings("Jos\udce9") == ["José", "Jos\udce9"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "shown"), [("latin-1", r"\u65e5\u672c"), ("utf-8", "日本")])
 def test_program__never_shows_a_question_mark_for_what_a_terminal_cannot(worldly, encoding, shown):
     command = [sys.executable, "-m", "mfkernel", "recommend", str(worldly), "日本", "José", "--include-seen"]

@@ -1,6 +1,5 @@
 """Threads that cannot be started, and threads that a fork has taken away."""
 
-import os
 import threading
 import time
 
@@ -9,9 +8,9 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.engines.threads import Task, ThreadEngine, interruptible
-from tests.forms import python
+from tests.helpers import FORKING, POSIX
+from tests.processes import output_of, run_in_child
 
-POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork as POSIX has it")
 MESSAGE = r"a thread could not be started \(.*\); pass a smaller n_threads, .*ulimit -u"
 
 
@@ -53,6 +52,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", ["works", "fails"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_calls__say_that_a_thread_cannot_be_started(call, later, ratings, monkeypatch):
@@ -106,6 +106,7 @@ def test_interruptible__says_that_a_thread_cannot_be_started(monkeypatch):
         assert interruptible(lambda: 42) == 42
 
 
+@pytest.mark.slow
 def test_factorize__says_that_the_system_has_no_thread_to_spare():
     code = (
         "import threading, mfkernel as mf\n"
@@ -114,35 +115,14 @@ def test_factorize__says_that_the_system_has_no_thread_to_spare():
         "try: mf.factorize(R, 2, epochs=1)\n"
         "except RuntimeError as error: print(error)"
     )
-    assert "a thread could not be started" in python(code)
+    assert "a thread could not be started" in output_of(code)
 
 
 # fork
 
 
-def in_child(function):
-    """Return what the function returns in a forked child; None if it fails, or does not end in time."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, repr(function()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    deadline = time.monotonic() + 60
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > deadline:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-            break
-        time.sleep(0.01)
-    with os.fdopen(reading, "rb") as file:
-        return file.read().decode() or None
-
-
 @POSIX
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@FORKING
 def test_thread_engine__works_in_a_forked_child():
     def squares(engine, count):
         return engine.run(lambda work, cancelled: work * work, [Task(t) for t in range(count)])
@@ -157,12 +137,12 @@ def test_thread_engine__works_in_a_forked_child():
                     names = sorted({thread.name for thread in threading.enumerate()} - {"MainThread"})
                 return sum(result), names, len(ours())
 
-            assert in_child(work) == repr((2470, ["mfkernel"], 0))
+            assert run_in_child("fork", work) == (2470, ["mfkernel"], 0)
         assert len(squares(engine, 5)) == 5  # the parent has kept its own
 
 
 @POSIX
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@FORKING
 def test_thread_engine__works_in_a_child_forked_during_a_run():
     """Jobs that wait for the parent's threads are none of the child's."""
     engine, begun, end = ThreadEngine(3), threading.Barrier(4, timeout=20), threading.Event()
@@ -179,20 +159,20 @@ def test_thread_engine__works_in_a_child_forked_during_a_run():
             engine._jobs.put(end.wait)
         try:
             run = lambda: sum(engine.run(lambda work, cancelled: work, [Task(t) for t in range(20)]))  # noqa: E731
-            assert in_child(run) == "190"
+            assert run_in_child("fork", run) == 190
         finally:
             end.set()
             thread.join()
 
 
 @POSIX
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@FORKING
 def test_interruptible__works_in_a_forked_child():
     end = threading.Event()
     thread = threading.Thread(target=lambda: interruptible(lambda: end.wait(20)))
     thread.start()
     try:
-        assert in_child(lambda: interruptible(lambda: 42)) == "42"
+        assert run_in_child("fork", interruptible, lambda: 42) == 42
     finally:
         end.set()
         thread.join()

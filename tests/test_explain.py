@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from tests.forms import quick
+from tests.helpers import quick
 
 
 def score(model: mf.Factors, item: int) -> float:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
+from tests.helpers import examples
 
 P = np.arange(6.0).reshape(3, 2) - 1.5
 Q = np.arange(8.0).reshape(2, 4) / 4
@@ -360,7 +361,7 @@ def test_load__leaves_errors_of_the_system_alone(tmp_path):
         mf.load(tmp_path)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     changes=st.lists(
         st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=4)), min_size=1, max_size=4

@@ -14,8 +14,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import cases, gate, results
-from tests.forms import ROOT
+from benchmarks import repository
+from benchmarks.gate import __main__ as gate
+from benchmarks.gate import rounds as gate_rounds
+from benchmarks.gate import tree as gate_tree
+from benchmarks.gate.verdict import Comparison, ratio_of_minima, table
+from benchmarks.suites import catalogue
+from tests.helpers import ROOT
 
 NO_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 SGD, BLOCKS = "mfkernel/methods/sgd.py", "mfkernel/methods/schedules/blocks.py"
@@ -160,15 +165,15 @@ def burn():
 @pytest.mark.slow
 @NO_GIT
 def test_gate__passes_no_change_while_every_core_is_busy(tree, monkeypatch):
-    monkeypatch.setattr(results, "ROOT", tree)
+    monkeypatch.setattr(repository, "ROOT", tree)
     sides = tree / "sides" / "base", tree / "sides" / "head"
     (tree / "sides").mkdir()
-    gate.lay_out(results.git("rev-parse", "HEAD"), *sides)
+    gate_tree.lay_out(repository.git("rev-parse", "HEAD"), *sides)
     names = [FAST, "epoch: blocks, 2 threads, ml-100k-like, 32", "prediction: pairs, ml-100k-like", RMSE]
     with busy_cores():
         for _ in range(RUNS_UNDER_LOAD):
-            verdicts = gate.compare(sides, names, seconds=45)
-            assert [v.case for v in verdicts if v.is_bad] == [], "\n".join(gate.table(verdicts))
+            found = gate_rounds.compare(sides, names, seconds=45)
+            assert [c.case for c in found if c.is_bad] == [], "\n".join(table(found))
 
 
 # What there is to compare with
@@ -193,7 +198,7 @@ def commits_of(folder):
 
 def gate_of(folder, monkeypatch, capsys, *arguments):
     """Run the gate on a folder without measuring; return its exit status and what it printed."""
-    monkeypatch.setattr(results, "ROOT", folder)
+    monkeypatch.setattr(repository, "ROOT", folder)
     monkeypatch.setattr(gate, "lay_out", lambda *_: None)
     monkeypatch.setattr(gate, "compare", lambda *_: [])
     try:
@@ -207,19 +212,19 @@ def gate_of(folder, monkeypatch, capsys, *arguments):
 
 @NO_GIT
 def test_base__is_found_by_any_name(history, monkeypatch):
-    monkeypatch.setattr(results, "ROOT", history)
+    monkeypatch.setattr(repository, "ROOT", history)
     third, second, first = commits_of(history)
     names = {"HEAD": third, "HEAD~1": second, "HEAD^^": first, second: second, first[:9]: first}
-    assert {name: gate.find_base(name) for name in names} == names
+    assert {name: gate_tree.find_base(name) for name in names} == names
 
 
 @NO_GIT
 def test_base__is_ten_commits_back_by_default_or_the_first(history, monkeypatch):
-    monkeypatch.setattr(results, "ROOT", history)
-    assert gate.find_base(None) == commits_of(history)[-1]
+    monkeypatch.setattr(repository, "ROOT", history)
+    assert gate_tree.find_base(None) == commits_of(history)[-1]
     for n in range(12):
         git(history, "commit", "-q", "--allow-empty", "-m", f"More {n}")
-    assert gate.find_base(None) == commits_of(history)[10]
+    assert gate_tree.find_base(None) == commits_of(history)[10]
 
 
 @NO_GIT
@@ -323,58 +328,58 @@ def test_gate__is_a_program_with_these_statuses(tree, tmp_path_factory):
 
 
 def measured(monkeypatch, figures, seconds=0.0, fails_in=None):
-    """Run the rounds with given figures instead of measurements; return the verdict and its rounds."""
+    """Run the rounds with given figures instead of measurements; return the comparison and its rounds."""
     rounds = itertools.count()
 
-    def measure(verdict, workers, head_first):
+    def measure(comparison, workers, head_first):
         n = next(rounds)
         if n == fails_in:
             return
         base, head = figures(n)
-        verdict.base.append(base)
-        verdict.head.append(head)
+        comparison.base.append(base)
+        comparison.head.append(head)
 
-    monkeypatch.setattr(gate, "measure", measure)
-    monkeypatch.setattr(gate, "Worker", lambda side: SimpleNamespace(stop=lambda: None))
-    (verdict,) = gate.compare((Path("base"), Path("head")), [FAST], seconds)
-    return verdict, next(rounds)
+    monkeypatch.setattr(gate_rounds, "measure", measure)
+    monkeypatch.setattr(gate_rounds, "Worker", lambda side: SimpleNamespace(stop=lambda: None))
+    (comparison,) = gate_rounds.compare((Path("base"), Path("head")), [FAST], seconds)
+    return comparison, next(rounds)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
 def test_rule__confirms_what_is_wholly_above_the_tolerance_whatever_the_time(seconds, monkeypatch):
-    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1]), seconds)
-    assert (verdict.word, rounds) == ("WORSE", 6)
+    comparison, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1]), seconds)
+    assert (comparison.verdict, rounds) == ("WORSE", 6)
 
 
 def test_rule__what_is_not_confirmed_is_doubtful(monkeypatch):
-    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1] if n < 3 else [1.0, 1.1]))
-    assert (verdict.word, rounds) == ("doubtful", 4)
-    assert not verdict.is_bad
+    comparison, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1] if n < 3 else [1.0, 1.1]))
+    assert (comparison.verdict, rounds) == ("doubtful", 4)
+    assert not comparison.is_bad
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0.0, 3), (60.0, 9)])
 def test_rule__doubtful_cases_are_measured_again_while_there_is_time(seconds, expected, monkeypatch):
-    verdict, rounds = measured(monkeypatch, lambda n: ([1.0], [1.0 if n == 1 else 2.0]), seconds)
-    assert (verdict.word, rounds, verdict.is_bad) == ("doubtful", expected, False)
+    comparison, rounds = measured(monkeypatch, lambda n: ([1.0], [1.0 if n == 1 else 2.0]), seconds)
+    assert (comparison.verdict, rounds, comparison.is_bad) == ("doubtful", expected, False)
 
 
 @pytest.mark.parametrize(("time", "expected"), [(0.0, 3), (60.0, 3)])
 def test_rule__the_regular_rounds_take_place_whatever_the_time(time, expected, monkeypatch):
-    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [1.0, 1.1]), time)
-    assert (verdict.word, rounds) == ("same", expected)
+    comparison, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [1.0, 1.1]), time)
+    assert (comparison.verdict, rounds) == ("same", expected)
 
 
 def test_rule__a_suspect_that_cannot_be_confirmed_shuts_the_gate(monkeypatch):
-    verdict, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1]), fails_in=4)
-    assert (verdict.word, rounds) == ("WORSE", 7)  # a round more
-    verdict = gate.Verdict(FAST, 3 * [[1.0, 1.1]], 3 * [[2.0, 2.1]])
-    assert (verdict.word, verdict.is_bad) == ("suspect", True)
+    comparison, rounds = measured(monkeypatch, lambda n: ([1.0, 1.1], [2.0, 2.1]), fails_in=4)
+    assert (comparison.verdict, rounds) == ("WORSE", 7)  # a round more
+    comparison = Comparison(FAST, 3 * [[1.0, 1.1]], 3 * [[2.0, 2.1]])
+    assert (comparison.verdict, comparison.is_bad) == ("suspect", True)
 
 
 @NO_GIT
 def test_gate__states_the_rule_and_counts_the_doubtful(history, monkeypatch, capsys):
-    doubtful = gate.Verdict(FAST, [[1.0], [1.0]], [[1.0], [2.0]])
-    monkeypatch.setattr(results, "ROOT", history)
+    doubtful = Comparison(FAST, [[1.0], [1.0]], [[1.0], [2.0]])
+    monkeypatch.setattr(repository, "ROOT", history)
     monkeypatch.setattr(gate, "lay_out", lambda *_: None)
     monkeypatch.setattr(gate, "compare", lambda *_: [doubtful])
     gate.main(["HEAD", "--json", str(history / "gate.json")])
@@ -392,33 +397,34 @@ def test_gate__states_the_rule_and_counts_the_doubtful(history, monkeypatch, cap
 def test_ratio__is_that_of_the_minima_and_within_its_interval(rng):
     base = [list(1 + rng.exponential(0.3, 10)) for _ in range(3)]
     head = [list(1.5 + rng.exponential(0.3, 10)) for _ in range(3)]
-    ratio, low, high = gate.ratio_of_minima(base, head)
+    ratio, low, high = ratio_of_minima(base, head)
     assert ratio == min(map(min, head)) / min(map(min, base))
     assert low <= ratio <= high
     assert 1.3 < low < high < 1.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jitter", [0.05, 0.3, 1.0])
 def test_ratio__seldom_condemns_what_has_not_changed(rng, jitter):
     """Samples as a busy machine gives them: a floor, and delays that are now and then long."""
     lows = []
     for _ in range(200):
         base, head = ([list(1 + rng.exponential(jitter, 10)) for _ in range(3)] for _ in range(2))
-        lows.append(gate.ratio_of_minima(base, head)[1])
+        lows.append(ratio_of_minima(base, head)[1])
     assert np.mean(np.array(lows) > 1.25) <= 0.01
 
 
 def test_ratio__of_figures_that_are_better_if_larger():
-    assert gate.ratio_of_minima([[23.0]], [[20.0]], more_is_better=True) == (1.15, 1.15, 1.15)
+    assert ratio_of_minima([[23.0]], [[20.0]], more_is_better=True) == (1.15, 1.15, 1.15)
 
 
 def test_ratio__of_zeros():
-    assert gate.ratio_of_minima([[0.0]], [[0.0]]) == (1, 1, 1)
-    assert gate.ratio_of_minima([[0.0]], [[3.0]])[0] == np.inf
+    assert ratio_of_minima([[0.0]], [[0.0]]) == (1, 1, 1)
+    assert ratio_of_minima([[0.0]], [[3.0]])[0] == np.inf
 
 
 def verdict(base, head, case=FAST):
-    return gate.Verdict(case, base, head).word
+    return Comparison(case, base, head).verdict
 
 
 def test_verdict__words():
@@ -435,9 +441,9 @@ def test_verdict__words():
 
 def test_verdict__of_errors():
     error, skip = {"error": "no"}, {"error": "no", "skip": True}
-    words = [gate.Verdict(FAST, errors=errors).word for errors in ((error, {}), ({}, error), ({}, skip))]
+    words = [Comparison(FAST, errors=errors).verdict for errors in ((error, {}), ({}, error), ({}, skip))]
     assert words == ["new", "FAILS", "FAILS"]
-    assert gate.Verdict(FAST, errors=(skip, skip)).word == "not here"
+    assert Comparison(FAST, errors=(skip, skip)).verdict == "not here"
 
 
 @pytest.mark.slow
@@ -452,7 +458,7 @@ def test_gate__fails_on_a_figure_that_is_no_number(tree):
     assert "the figure is nan" in printed
 
 
-def test_short_suite__has_cases_for_every_pattern():
-    for pattern in gate.SHORT:
+def test_default_patterns__have_cases():
+    for pattern in gate.DEFAULT_PATTERNS:
         assert gate.select([pattern]), pattern
-    assert len(gate.select(gate.SHORT)) < len(cases.CASES)
+    assert len(gate.select(gate.DEFAULT_PATTERNS)) < len(catalogue.CASES)

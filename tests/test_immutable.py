@@ -273,7 +273,7 @@ def test_partial_fit__from_threads_loses_nothing(ids):
 def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatch):
     """A reader who is still laying out the old items must not leave them behind for the readers after him."""
     model = mf.factorize(mf.datasets.synthetic(60, 40, 600, rng=1), 4, biases=True, rng=0)
-    lay_out = factors.panels_of
+    lay_out = factors.pack_items
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(Y):
@@ -282,12 +282,12 @@ def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatc
         go_on.wait(30)
         return panels
 
-    monkeypatch.setattr("mfkernel.model.factors.panels_of", slowly)
+    monkeypatch.setattr("mfkernel.model.factors.pack_items", slowly)
     old = []
     reader = threading.Thread(target=lambda: old.append(model.recommend(0, 40)))
     reader.start()
     assert begun.wait(30)
-    monkeypatch.setattr("mfkernel.model.factors.panels_of", lay_out)
+    monkeypatch.setattr("mfkernel.model.factors.pack_items", lay_out)
     model.partial_fit((np.arange(50), np.full(50, 40), np.full(50, 50.0)))  # a new item that all love
     go_on.set()
     reader.join()
@@ -438,6 +438,7 @@ def test_sample_weight__of_cells_is_found_in_every_form(form, rng):
     np.testing.assert_allclose(mf.Ratings(S, sample_weight=given).weights, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["triplets", "csr", "csc", "coo"])
 def test_weights__belong_to_their_ratings_while_a_thread_changes_the_arrays(form):
     rng = np.random.default_rng(0)
@@ -491,9 +492,9 @@ def test_partial_fit__is_not_locked_for_ever_by_interrupts(monkeypatch):
         raise StopError
 
     # the work itself takes no time, so that most interrupts come around the lock
-    monkeypatch.setattr("mfkernel.model.factors.updated", lambda state, *_: state)
+    monkeypatch.setattr("mfkernel.model.factors.update_state", lambda state, *_: state)
     monkeypatch.setattr("mfkernel.model.factors.Ratings", lambda R, **_: R)
-    monkeypatch.setattr("mfkernel.model.factors.targets", lambda R, _: R)
+    monkeypatch.setattr("mfkernel.model.factors.encode_targets", lambda R, _: R)
     before, interrupted = signal.signal(signal.SIGALRM, interrupt), 0
     try:
         for n in range(600):

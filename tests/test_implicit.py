@@ -1,7 +1,6 @@
 """Implicit feedback: what is trained on the stored cells, against all cells of a dense matrix."""
 
 import math
-import signal
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel import metrics, reference
 from mfkernel.cli import main
-from tests.forms import assert_same, quick
+from tests.helpers import assert_never_rises, assert_same, bits, losses, quick
 
 RANKS = (1, 3, 7, 9, 17, 33)
 SOLVERS = ("cholesky", "cg", "subspace")
@@ -81,19 +80,6 @@ def assert_items_solved(model, tolerance=1e-11, columns=slice(None)):
     size = abs(P).T @ (C * (X + abs(P) @ abs(Q))) + abs(penalty)
     assert np.isfinite(size).all()
     assert (abs(pull) <= tolerance * size)[:, columns].all(), (abs(pull) / np.maximum(size, 1e-300)).max()
-
-
-def losses(model):
-    return np.array([record.loss for record in model.history])
-
-
-def assert_never_rises(model, tolerance):
-    found = losses(model)
-    assert (np.diff(found) <= tolerance * found[:-1]).all(), found
-
-
-def bits(model):
-    return model.P.tobytes(), model.Q.tobytes(), [record[:2] + record[6:] for record in model.history]
 
 
 # what is right
@@ -460,16 +446,6 @@ def test_stopping__by_tolerance_callback_and_time():
     assert fit(R, 4, epochs=9, time_limit=1e-9).stop_reason == "time limit"
 
 
-def test_ctrl_c__leaves_the_model_of_the_last_epoch():
-    def interrupt(record):
-        if record.epoch == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(mf.Interrupted) as stopped:
-        fit(feedback(), epochs=9, callback=interrupt)
-    assert_same(stopped.value.model, fit(feedback(), epochs=3))
-
-
 @pytest.mark.kernel
 @pytest.mark.parametrize("per", ["row", "rating"])
 def test_fold_in__solves_the_equations_of_all_cells(per):
@@ -557,23 +533,6 @@ def test_questions__are_answered_by_scores():
     assert sorted(stranger) == [9, 10, 12, 13, 14, 15]
     of_known = 1 - model.predict(R.users, R.items)
     assert model.rmse(R) == pytest.approx(math.sqrt(np.mean(of_known**2)), rel=1e-9)
-
-
-@pytest.mark.slow
-def test_save__keeps_all(tmp_path):
-    options = {"alpha": 2.0, "unobserved_weight": 0.25, "solver": "cg", "regularization_per": "rating"}
-    users, items = [f"u{n}" for n in range(8)], np.arange(7) * 10
-    R = mf.Ratings(feedback(), user_ids=users, item_ids=items)
-    model = fit(R, regularization=(0.2, 0.4), **options, validation=0.2)
-    model.save(tmp_path / "model.npz")
-    loaded = mf.load(tmp_path / "model.npz")
-    assert bits(loaded) == bits(model)
-    assert (loaded.history, loaded.settings) == (model.history, model.settings)
-    assert {name: getattr(loaded.settings, name) for name in options} == options
-    assert loaded.settings.implicit
-    assert loaded.user_ids.tolist() == users
-    assert_same(loaded.fold_in({0: 5.0, 3: 1.0}), model.fold_in({0: 5.0, 3: 1.0}))
-    assert loaded.explain(0, 1)[0] == model.explain(0, 1)[0]
 
 
 @pytest.mark.parametrize("solver", quick(SOLVERS, "cholesky", "subspace"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
-from tests.forms import DENSE, arrays_of, assert_same, fit, quick, snapshot
+from tests.helpers import DENSE, arrays_of, assert_same, fit, quick, snapshot
 
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 KINDS = [f"{name}_{kind}" for name, kind in product(FORMATS, ("array", "matrix"))]

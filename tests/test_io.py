@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.io import mmwrite
 
 import mfkernel as mf
+from tests.helpers import cells, examples, mutated, write_file
 
 RATED = {(196, 242): 3.0, (22, 302): 3.5, (196, 302): 1.0}
 
@@ -33,23 +34,6 @@ TEXTS = {
     "libmf": "196 242 3\n22 302 3.5\n196 302 1\n",
     "aligned": "  196   242  3.0\n   22   302  35e-1\n  196   302  1\n",
 }
-
-
-def written(folder: Path, content: str | bytes, name: str = "ratings", zipped: bool = False) -> Path:
-    data = content.encode() if isinstance(content, str) else content
-    path = folder / name
-    path.write_bytes(gzip.compress(data) if zipped else data)
-    return path
-
-
-def cells(ratings: mf.Ratings) -> dict[tuple[int | str, int | str], float]:
-    """Return the rating of each pair of ids."""
-    assert ratings.user_ids is not None
-    assert ratings.item_ids is not None
-    pairs = zip(
-        ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(), strict=True
-    )
-    return dict(zip(pairs, ratings.values.tolist(), strict=True))
 
 
 def apart(program: str, path: Path) -> "subprocess.CompletedProcess[str]":
@@ -72,7 +56,7 @@ def matrix_file(kind: str, matrix: sparse.coo_array) -> bytes:
 @pytest.mark.parametrize("name", ["ratings", "ratings.npz", "ratings.mtx", "ratings.dat", "ratings.csv.gz"])
 @pytest.mark.parametrize("kind", TEXTS)
 def test_read_ratings__knows_text_by_its_content(tmp_path, kind, name, zipped):
-    ratings = mf.read_ratings(written(tmp_path, TEXTS[kind], name, zipped))
+    ratings = mf.read_ratings(write_file(tmp_path, TEXTS[kind], name, zipped))
     assert cells(ratings) == RATED
     assert ratings.user_ids.tolist() == [22, 196]
     assert ratings.item_ids.tolist() == [242, 302]
@@ -83,7 +67,7 @@ def test_read_ratings__knows_text_by_its_content(tmp_path, kind, name, zipped):
 @pytest.mark.parametrize("kind", ["MatrixMarket", "csr", "csc", "coo"])
 def test_read_ratings__knows_matrix_files_by_their_content(tmp_path, kind, name, zipped):
     matrix = sparse.coo_array(([3, 3.5, 1], ([3, 0, 3], [1, 2, 2])), shape=(5, 4))
-    ratings = mf.read_ratings(written(tmp_path, matrix_file(kind, matrix), name, zipped))
+    ratings = mf.read_ratings(write_file(tmp_path, matrix_file(kind, matrix), name, zipped))
     assert ratings.shape == (5, 4)
     assert (ratings.to_scipy() != matrix).nnz == 0
 
@@ -100,7 +84,7 @@ def test_read_ratings__knows_matrix_files_by_their_content(tmp_path, kind, name,
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_read_ratings__reads_every_kind_of_matrix_market(tmp_path, text, expected, newline):
-    path = written(tmp_path, f"%%MatrixMarket matrix {text}".replace("\n", newline))
+    path = write_file(tmp_path, f"%%MatrixMarket matrix {text}".replace("\n", newline))
     np.testing.assert_array_equal(mf.read_ratings(path).to_scipy().toarray(), expected)
 
 
@@ -117,7 +101,7 @@ BAD_MARKETS = {
 
 @pytest.mark.parametrize(("text", "message"), BAD_MARKETS.values(), ids=BAD_MARKETS)
 def test_read_ratings__survives_bad_matrix_market(tmp_path, text, message):
-    path = written(tmp_path, text, "bad.mtx")
+    path = write_file(tmp_path, text, "bad.mtx")
     run = apart("import sys, mfkernel\nmfkernel.read_ratings(sys.argv[1])", path)
     assert run.returncode == 1
     assert re.search(rf"^ValueError: .*bad\.mtx.*{message}", run.stderr, re.MULTILINE | re.IGNORECASE)
@@ -127,7 +111,7 @@ def test_read_ratings__survives_bad_matrix_market(tmp_path, text, message):
     "end", ["", " general", " general\n", " general\n%\n3 3 2\n", " general\n3 3 2\n1 1 5"]
 )
 def test_read_ratings__names_a_matrix_market_file_that_ends_early(tmp_path, end):
-    path = written(tmp_path, f"%%MatrixMarket matrix coordinate real{end}", "cut.mtx")
+    path = write_file(tmp_path, f"%%MatrixMarket matrix coordinate real{end}", "cut.mtx")
     with pytest.raises(ValueError, match=r"cut\.mtx"):
         mf.read_ratings(path)
 
@@ -147,18 +131,19 @@ def test_read_ratings__names_a_matrix_market_file_that_ends_early(tmp_path, end)
 def test_read_ratings__keeps_the_ids_sorted(tmp_path, ids, expected, separator):
     rated = list(zip(ids, reversed(ids), [1.0, 2.0, 3.0], strict=True))
     lines = [separator.join(map(str, line)) for line in rated]
-    ratings = mf.read_ratings(written(tmp_path, "\n".join(lines)), columns=(0, 1, 2))
+    ratings = mf.read_ratings(write_file(tmp_path, "\n".join(lines)), columns=(0, 1, 2))
     assert ratings.user_ids.tolist() == ratings.item_ids.tolist() == expected
     kind = type(expected[0])
     assert cells(ratings) == {(kind(user), kind(item)): value for user, item, value in rated}
 
 
 def test_read_ratings__each_side_has_its_own_kind_of_ids(tmp_path):
-    ratings = mf.read_ratings(written(tmp_path, "10::007::3\n9::7::4\n"))
+    ratings = mf.read_ratings(write_file(tmp_path, "10::007::3\n9::7::4\n"))
     assert ratings.user_ids.tolist() == [9, 10]
     assert ratings.item_ids.tolist() == ["007", "7"]
 
 
+@pytest.mark.slow
 def test_read_ratings__takes_ids_of_any_script(tmp_path):
     program = """if True:
         import pathlib, sys, mfkernel
@@ -184,16 +169,16 @@ def test_read_ratings__takes_ids_of_any_script(tmp_path):
     ids=["CRLF", "CR", "BOM", "no newline at the end", "blank lines"],
 )
 def test_read_ratings__takes_lines_as_they_come(tmp_path, kind, change):
-    assert cells(mf.read_ratings(written(tmp_path, change(TEXTS[kind])))) == RATED
+    assert cells(mf.read_ratings(write_file(tmp_path, change(TEXTS[kind])))) == RATED
 
 
 def test_read_ratings__takes_many_blank_lines_at_the_end(tmp_path):
-    assert mf.read_ratings(written(tmp_path, "1 2 3\n" + "\n" * 200_000)).nnz == 1
+    assert mf.read_ratings(write_file(tmp_path, "1 2 3\n" + "\n" * 200_000)).nnz == 1
 
 
 @pytest.mark.parametrize("values", [["4", "1e300"], ["0.1", "3.3"], ["16777217", "1"], ["0", "-0.5"]])
 def test_read_ratings__keeps_ratings_exactly(tmp_path, values):
-    ratings = mf.read_ratings(written(tmp_path, "".join(f"1 {n} {x}\n" for n, x in enumerate(values))))
+    ratings = mf.read_ratings(write_file(tmp_path, "".join(f"1 {n} {x}\n" for n, x in enumerate(values))))
     assert ratings.values.tolist() == [float(x) for x in values]
 
 
@@ -201,11 +186,11 @@ def test_read_ratings__keeps_ratings_exactly(tmp_path, values):
 @pytest.mark.parametrize("user", ["1", "ann"])
 def test_read_ratings__loses_no_line_to_an_open_quote(tmp_path, line, user):
     text = f"{line}\n{line.replace('4', '5')}\n{line.replace('4', '6')}\n".replace("1", user)
-    assert mf.read_ratings(written(tmp_path, text), columns=(0, 1, 2)).nnz == 3
+    assert mf.read_ratings(write_file(tmp_path, text), columns=(0, 1, 2)).nnz == 3
 
 
 def test_read_ratings__takes_a_very_long_field(tmp_path):
-    path = written(tmp_path, f"user,item,rating,review\nann,up,3,{'good ' * 30_000}\n")
+    path = write_file(tmp_path, f"user,item,rating,review\nann,up,3,{'good ' * 30_000}\n")
     assert cells(mf.read_ratings(path)) == {("ann", "up"): 3.0}
 
 
@@ -238,7 +223,7 @@ BAD_LINES = {
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize(("text", "line", "content"), BAD_LINES.values(), ids=BAD_LINES)
 def test_read_ratings__names_file_line_and_content(tmp_path, text, line, content, zipped):
-    path = written(tmp_path, text, "stars.txt", zipped)
+    path = write_file(tmp_path, text, "stars.txt", zipped)
     with pytest.raises(ValueError, match="stars.txt") as error:
         mf.read_ratings(path, duplicates="last")
     assert f"line {line}" in str(error.value).lower().replace(",", "")
@@ -250,14 +235,14 @@ def test_read_ratings__names_file_line_and_content(tmp_path, text, line, content
 @pytest.mark.parametrize("kind", ["text", "MatrixMarket"])
 def test_read_ratings__merges_duplicates_as_asked(tmp_path, policy, expected, kind):
     head = "%%MatrixMarket matrix coordinate real general\n2 2 5\n" if kind == "MatrixMarket" else ""
-    path = written(tmp_path, head + "2 1 4\n1 2 5\n2 1 3\n2 1 1\n2 1 2\n")
+    path = write_file(tmp_path, head + "2 1 4\n1 2 5\n2 1 3\n2 1 1\n2 1 2\n")
     assert mf.read_ratings(path, duplicates=policy).values.tolist() == [5.0, expected]
 
 
 @pytest.mark.parametrize("ids", [("77", "88"), ("ann", "up")])
 def test_read_ratings__counts_and_names_duplicates(tmp_path, ids):
     user, item = ids
-    path = written(
+    path = write_file(
         tmp_path, f"1 2 5\n{user} {item} 4\n{user} {item} 3\n1 2 2\n{user} {item} 3\n", "twice.txt"
     )
     with pytest.raises(ValueError, match=rf"twice\.txt.*\b3\b.*{user}\b.*{item}\b.*duplicates="):
@@ -266,7 +251,7 @@ def test_read_ratings__counts_and_names_duplicates(tmp_path, ids):
 
 def test_read_ratings__names_the_nearest_policy(tmp_path):
     with pytest.raises(ValueError, match="'mean'"):
-        mf.read_ratings(written(tmp_path, TEXTS["libmf"]), duplicates="maen")
+        mf.read_ratings(write_file(tmp_path, TEXTS["libmf"]), duplicates="maen")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -275,7 +260,7 @@ def test_read_ratings__names_the_nearest_policy(tmp_path):
 )
 def test_read_ratings__refuses_a_file_without_ratings(tmp_path, text, zipped):
     with pytest.raises(ValueError, match=r"void\.csv.*no ratings"):
-        mf.read_ratings(written(tmp_path, text, "void.csv", zipped))
+        mf.read_ratings(write_file(tmp_path, text, "void.csv", zipped))
 
 
 def test_read_ratings__leaves_errors_of_the_system_alone(tmp_path):
@@ -299,13 +284,13 @@ def test_read_ratings__names_a_damaged_gzip(tmp_path, kind, damage):
         place = len(data) // 2 if damage == "flipped" else len(data) - 8
         data[place : place + 4] = bytes(255 - x for x in data[place : place + 4])
     with pytest.raises(ValueError, match=r"hurt\.gz"):
-        mf.read_ratings(written(tmp_path, bytes(data), "hurt.gz"))
+        mf.read_ratings(write_file(tmp_path, bytes(data), "hurt.gz"))
 
 
 def test_read_ratings__refuses_archives_that_hold_no_sparse_matrix(tmp_path):
     mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save(tmp_path / "model.npz")
     np.savez(tmp_path / "pickled.npz", np.array([{}], object))
-    written(tmp_path, b"PK\x03\x04 and no more", "broken.npz")
+    write_file(tmp_path, b"PK\x03\x04 and no more", "broken.npz")
     for name in ("model.npz", "pickled.npz", "broken.npz"):
         with pytest.raises(ValueError, match=name) as error:
             mf.read_ratings(tmp_path / name)
@@ -313,7 +298,7 @@ def test_read_ratings__refuses_archives_that_hold_no_sparse_matrix(tmp_path):
 
 
 def test_read_ratings__asks_for_columns_that_it_does_not_know(tmp_path):
-    path = written(tmp_path, "wer,was,sterne\n1,2,3\n", "deutsch.csv")
+    path = write_file(tmp_path, "wer,was,sterne\n1,2,3\n", "deutsch.csv")
     with pytest.raises(ValueError, match=r"deutsch\.csv.*line 1.*wer,was,sterne.*columns="):
         mf.read_ratings(path)
     assert cells(mf.read_ratings(path, columns=("was", "wer", "sterne"))) == {(2, 1): 3.0}
@@ -330,12 +315,12 @@ def test_read_ratings__asks_for_columns_that_it_does_not_know(tmp_path):
     ],
 )
 def test_read_ratings__takes_columns_by_name_or_position(tmp_path, text, columns):
-    assert cells(mf.read_ratings(written(tmp_path, text), columns=columns)) == RATED
+    assert cells(mf.read_ratings(write_file(tmp_path, text), columns=columns)) == RATED
 
 
 @pytest.mark.parametrize("columns", [("user", "movie", "rating"), (0, 1, 9), (0, 9, 2), (0, 1), ("user",)])
 def test_read_ratings__refuses_columns_that_are_not_there(tmp_path, columns):
-    path = written(tmp_path, "user,item,rating\n1,2,3\n")
+    path = write_file(tmp_path, "user,item,rating\n1,2,3\n")
     with pytest.raises(ValueError, match="column"):
         mf.read_ratings(path, columns=columns)
 
@@ -356,7 +341,7 @@ def test_read_ratings__reads_back_what_was_written(tmp_path_factory, rated, form
         writer.writerows([value, item, user] for (user, item), value in rated.items())
     else:
         text.writelines(f"{user}{form}{item}{form}{value!r}\n" for (user, item), value in rated.items())
-    path = written(tmp_path_factory.getbasetemp(), text.getvalue(), "written", zipped)
+    path = write_file(tmp_path_factory.getbasetemp(), text.getvalue(), "written", zipped)
     ratings = mf.read_ratings(path, columns=None if form == "csv" else (0, 1, 2))
     assert {(str(user), str(item)): value for (user, item), value in cells(ratings).items()} == rated
     assert ratings.user_ids.tolist() == sorted(ratings.user_ids.tolist())
@@ -369,20 +354,14 @@ VALID = [text.encode() for text in TEXTS.values()] + [
 VALID += [gzip.compress(data, mtime=0) for data in VALID]
 
 
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """Draw a valid file with some bytes put in place of others."""
-    data = bytearray(draw(st.sampled_from(VALID)))
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(data)))
-        data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=3))
-    return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
-
-
-@settings(max_examples=400)
-@given(data=mutated() | st.binary(max_size=60) | st.text(' \t,;:"\r\n\0019.ae-', max_size=60).map(str.encode))
+@examples(400)
+@given(
+    data=mutated(VALID)
+    | st.binary(max_size=60)
+    | st.text(' \t,;:"\r\n\0019.ae-', max_size=60).map(str.encode)
+)
 def test_read_ratings__yields_ratings_or_a_plain_error(tmp_path_factory, data):
-    path = written(tmp_path_factory.getbasetemp(), data, "any")
+    path = write_file(tmp_path_factory.getbasetemp(), data, "any")
     try:
         ratings = mf.read_ratings(path, duplicates="last")
     except (ValueError, OSError):

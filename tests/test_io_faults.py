@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.io import mmwrite
@@ -25,24 +25,11 @@ from mfkernel.data.files.layout import Layout, find_layout
 from mfkernel.data.files.lines import Lines
 from mfkernel.data.files.streams import Stream
 from mfkernel.data.files.text import NotPlainError, parse
+from tests.helpers import cells, examples, mutated, write_file
 
 ROOT = Path(mf.__file__).parents[1]
 RATINGS = "user,item,rating\n1,2,3\n"
 MARKET = "%%MatrixMarket matrix coordinate real general\n"
-
-
-def written(folder: Path, content: str | bytes, name: str = "ratings") -> Path:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def cells(ratings: mf.Ratings) -> dict[tuple[int | str, int | str], float]:
-    """Return the rating of each pair of ids."""
-    assert ratings.user_ids is not None
-    assert ratings.item_ids is not None
-    users, items = ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist()
-    return dict(zip(zip(users, items, strict=True), ratings.values.tolist(), strict=True))
 
 
 def zipped(members: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -179,12 +166,12 @@ TEXTS = {
 
 @pytest.mark.parametrize(("content", "options", "expected"), TEXTS.values(), ids=TEXTS)
 def test_read_ratings__takes_text_of_the_world(tmp_path, content, options, expected):
-    assert cells(mf.read_ratings(written(tmp_path, content), **options)) == expected
+    assert cells(mf.read_ratings(write_file(tmp_path, content), **options)) == expected
 
 
 @pytest.mark.parametrize("kind", [np.array, list, lambda x: [np.int64(n) for n in x]])
 def test_read_ratings__takes_columns_of_any_sequence(tmp_path, kind):
-    assert cells(mf.read_ratings(written(tmp_path, "9,1,2,3\n"), columns=kind([2, 1, 3]))) == {(2, 1): 3.0}
+    assert cells(mf.read_ratings(write_file(tmp_path, "9,1,2,3\n"), columns=kind([2, 1, 3]))) == {(2, 1): 3.0}
 
 
 @pytest.mark.parametrize(
@@ -199,18 +186,18 @@ def test_read_ratings__takes_columns_of_any_sequence(tmp_path, kind):
 )
 def test_read_ratings__refuses_columns_that_are_not_three(tmp_path, columns, error):
     with pytest.raises(error, match="columns must be three"):
-        mf.read_ratings(written(tmp_path, "a,b,c\n1,2,3\n"), columns=columns)
+        mf.read_ratings(write_file(tmp_path, "a,b,c\n1,2,3\n"), columns=columns)
 
 
 def test_read_ratings__refuses_a_column_name_that_occurs_twice(tmp_path):
     with pytest.raises(ValueError, match="once"):
-        mf.read_ratings(written(tmp_path, "a,a,c,d\n1,2,3,4\n"), columns=("a", "c", "d"))
+        mf.read_ratings(write_file(tmp_path, "a,a,c,d\n1,2,3,4\n"), columns=("a", "c", "d"))
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "hex", "undefined", "", "idna", "punycode"])
 def test_read_ratings__refuses_encodings_that_give_no_text(tmp_path, encoding):
     with pytest.raises(ValueError, match="encoding must be one of"):
-        mf.read_ratings(written(tmp_path, RATINGS), encoding=encoding)
+        mf.read_ratings(write_file(tmp_path, RATINGS), encoding=encoding)
 
 
 JOKES = "4,-7.82,8.79,-9.66,-8.16\n3,4.08,-0.29,99,4.37\n"
@@ -335,7 +322,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("content", "options", "words"), REFUSED.values(), ids=REFUSED)
 def test_read_ratings__says_what_is_wrong_and_what_to_do(tmp_path, content, options, words):
-    path = written(tmp_path, content, "stars.txt")
+    path = write_file(tmp_path, content, "stars.txt")
     with pytest.raises(ValueError, match="stars.txt") as error:
         mf.read_ratings(path, **{"duplicates": "last"} | options)
     assert [word for word in words if word not in str(error.value)] == []
@@ -345,11 +332,12 @@ def test_read_ratings__says_what_is_wrong_and_what_to_do(tmp_path, content, opti
 
 
 @pytest.mark.parametrize("separator", [",", "\t", "::"])
+@pytest.mark.slow
 def test_read_ratings__takes_integers_and_text_far_apart(tmp_path, separator):
     """Ids of early lines, read as numbers, and those of late ones, read as text, are the same ids."""
     lines = [f"{n % 900}{separator}{n // 900}{separator}1\n" for n in range(200_000)]
     lines += [f"7{separator}{n}x{separator}2\n" for n in range(3)]
-    ratings = mf.read_ratings(written(tmp_path, "".join(lines)))
+    ratings = mf.read_ratings(write_file(tmp_path, "".join(lines)))
     assert ratings.user_ids.tolist() == list(range(900))
     expected = {(n % 900, str(n // 900)): 1.0 for n in range(200_000)} | {(7, f"{n}x"): 2.0 for n in range(3)}
     assert cells(ratings) == expected
@@ -357,7 +345,7 @@ def test_read_ratings__takes_integers_and_text_far_apart(tmp_path, separator):
 
 @pytest.mark.parametrize("last", [f"{2**63}", "+7", "007"])
 def test_read_ratings__one_id_that_is_no_int64_makes_all_text(tmp_path, last):
-    ratings = mf.read_ratings(written(tmp_path, f"7 1 1\n9 1 2\n{last} 1 3\n"))
+    ratings = mf.read_ratings(write_file(tmp_path, f"7 1 1\n9 1 2\n{last} 1 3\n"))
     assert cells(ratings) == {("7", 1): 1.0, ("9", 1): 2.0, (last, 1): 3.0}
 
 
@@ -376,7 +364,7 @@ def test_read_ratings__reads_what_scipy_writes(tmp_path, make, field, symmetry):
     head, _, rest = file.getvalue().partition(b"\n")
     if field == "double":  # of other programs
         head = head.replace(b"real", b"double")
-    ratings = mf.read_ratings(written(tmp_path, head + b"\n" + rest))
+    ratings = mf.read_ratings(write_file(tmp_path, head + b"\n" + rest))
     assert symmetry.encode() in head
     assert ratings.nnz == np.count_nonzero(matrix)
     expected = np.sign(matrix) if b"pattern" in head else matrix
@@ -388,7 +376,7 @@ def test_read_ratings__reads_what_scipy_writes(tmp_path, make, field, symmetry):
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
 def test_read_ratings__reads_each_format_of_npz(tmp_path, kind, dtype, compressed):
     matrix = sparse.coo_array(np.array([[0, 2, 0], [3, 0, 0], [0, 0, 4], [0, 5, 0]], dtype))
-    path = written(tmp_path, saved(matrix.asformat(kind), compressed))
+    path = write_file(tmp_path, saved(matrix.asformat(kind), compressed))
     np.testing.assert_array_equal(mf.read_ratings(path).to_scipy().toarray(), matrix.toarray())
 
 
@@ -396,7 +384,7 @@ def test_read_ratings__reads_an_old_npz(tmp_path):
     """Before SciPy 1.0 the format was text and ``_is_array`` was not there."""
     file = io.BytesIO()
     np.savez(file, format="coo", shape=(2, 3), row=[0, 1], col=[2, 0], data=[4.5, 2.0])
-    path = written(tmp_path, file.getvalue())
+    path = write_file(tmp_path, file.getvalue())
     assert mf.read_ratings(path).to_scipy().toarray().tolist() == [[0, 0, 4.5], [2, 0, 0]]
 
 
@@ -420,7 +408,7 @@ def test_read_ratings__reads_an_npz_of_foreign_byte_order(tmp_path):
         "col.npy": npy(np.array([2, 0], ">i4")),
         "data.npy": npy(np.array([4.5, 2.0], ">f8")),
     }
-    path = written(tmp_path, zipped(COO | foreign))
+    path = write_file(tmp_path, zipped(COO | foreign))
     assert mf.read_ratings(path).to_scipy().toarray().tolist() == [[0, 0, 4.5], [2, 0, 0]]
 
 
@@ -535,6 +523,7 @@ COSTS = """if True:
 """
 
 
+@pytest.mark.slow
 def test_read_ratings__a_small_file_costs_little(tmp_path):
     """Memory grows by less than 100 MiB; without bounds, each of these takes gigabytes, or minutes."""
     if not Path("/proc/self/clear_refs").exists():
@@ -545,7 +534,7 @@ def test_read_ratings__a_small_file_costs_little(tmp_path):
     files["zip: size declared less"] = with_sizes(content, bytes(10**7), 1000)
     files["zip: size declared more"] = with_sizes(content, bytes(10**7), 2**32 - 2)
     for name, content in files.items():
-        written(tmp_path, content, name)
+        write_file(tmp_path, content, name)
         assert len(content) < 4_000_000
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", COSTS, str(tmp_path)]
@@ -564,7 +553,7 @@ def test_read_ratings__one_long_id_costs_little(tmp_path):
     lines = "".join(f"u{n % 1000}\titem {n}\t{n % 5 + 1}\n" for n in range(20_000))
     tables = []
     for last in ("", "u1\t" + "x" * 1000 + "\t3\n"):
-        path = written(tmp_path, lines + last)
+        path = write_file(tmp_path, lines + last)
         with path.open("rb") as file:
             text = Lines(path, Stream(file.read), None)
             tables.append(parse(text, find_layout(text, None)))
@@ -575,12 +564,12 @@ def test_read_ratings__one_long_id_costs_little(tmp_path):
 
 def test_read_ratings__keeps_a_large_empty_matrix(tmp_path):
     """Rows and columns without ratings are kept, up to ten million."""
-    ratings = mf.read_ratings(written(tmp_path, f"{MARKET}1000000 30000 2\n999999 7 5\n3 29999 1\n"))
+    ratings = mf.read_ratings(write_file(tmp_path, f"{MARKET}1000000 30000 2\n999999 7 5\n3 29999 1\n"))
     assert ratings.shape == (1_000_000, 30_000)
     assert ratings.nnz == 2
     matrix = sparse.coo_array(([5.0], ([999], [7])), shape=(1_000_000, 30_000))
     for kind in ("coo", "csr", "csc"):
-        assert mf.read_ratings(written(tmp_path, saved(matrix.asformat(kind)))).shape == matrix.shape
+        assert mf.read_ratings(write_file(tmp_path, saved(matrix.asformat(kind)))).shape == matrix.shape
 
 
 PIPED = {
@@ -649,6 +638,7 @@ def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 @pytest.mark.parametrize("head", [b"", MARKET.encode() + b"9 9 %d\n" % 10**12])
+@pytest.mark.slow
 def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch, head):
     monkeypatch.setattr("mfkernel.data.files.streams.available_memory", lambda: 10**8)
     pipe = tmp_path / "pipe"
@@ -662,7 +652,7 @@ def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_read_ratings__bounds_an_archive_from_a_pipe(tmp_path, monkeypatch):
-    monkeypatch.setattr("mfkernel.data.files.streams.SPOOL", 2**20)
+    monkeypatch.setattr("mfkernel.data.files.streams.MAX_SPOOLED_BYTES", 2**20)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     thread = fed(pipe, [b"PK\x03\x04"] + [bytes(2**16)] * 2**20)
@@ -700,10 +690,11 @@ MANY_LINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "options"), MANY_LINES.values(), ids=MANY_LINES)
 def test_read_ratings__takes_time_in_proportion(tmp_path, content, options):
     """A megabyte of what would take minutes, were each line or field searched for among those before it."""
-    path = written(tmp_path, content)
+    path = write_file(tmp_path, content)
     with contextlib.suppress(ValueError):
         assert mf.read_ratings(path, **options).nnz in (1, 2)
 
@@ -794,7 +785,7 @@ def read_one_by_one(*_: object) -> None:
     raise NotPlainError
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(drawn=texts(), columns=st.sampled_from([(0, 1, 2), (0, 1, 2), (2, 1, 0), (1, 2, 3)]))
 @example(drawn=("1\x1c2 3 4\n", None), columns=(0, 1, 2))
 @example(drawn=("1 2 3\x1c\n", None), columns=(0, 1, 2))
@@ -812,7 +803,7 @@ def test_parse__both_parsers_say_the_same(drawn, columns):
         assert [parsed(text, separator, *layout) for layout in layouts] == at_once
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     rows=st.lists(
         st.tuples(*[st.integers(-2, 9)] * 3, st.sampled_from([5, 10**8 - 1, 10**8, 10**9])), min_size=1
@@ -822,7 +813,7 @@ def test_parse__both_parsers_say_the_same(drawn, columns):
 @example(rows=[(1, 2, -3, 10**8)])
 def test_read_ratings__takes_no_row_of_whole_numbers_for_a_rating(tmp_path_factory, rows):
     text = "".join(" ".join(map(str, row)) + "\n" for row in rows)
-    path = written(tmp_path_factory.getbasetemp(), text, "guessed")
+    path = write_file(tmp_path_factory.getbasetemp(), text, "guessed")
     wrong = [n for n, (user, item, _, time) in enumerate(rows, 1) if min(user, item) < 0 or time < 10**8]
     if wrong:
         with pytest.raises(ValueError, match=f"line {wrong[0]}: "):
@@ -832,7 +823,7 @@ def test_read_ratings__takes_no_row_of_whole_numbers_for_a_rating(tmp_path_facto
         assert cells(mf.read_ratings(path, duplicates="last")) == expected
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(texts=st.lists(texts(), min_size=1, max_size=3), size=st.integers(1, 20))
 def test_lines__do_not_depend_on_the_blocks(texts, size):
     """Bytes that come in small pieces give the same lines."""
@@ -841,7 +832,7 @@ def test_lines__do_not_depend_on_the_blocks(texts, size):
 
     def blocks(step: int) -> tuple[str, int]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mfkernel.data.files.lines.CHUNK", step)
+            patch.setattr("mfkernel.data.files.lines.BYTES_PER_READ", step)
             lines = Lines(Path("any"), Stream(io.BytesIO(data).read), None)
             found = list(lines.blocks())
         assert [n for n, _ in found] == [
@@ -867,20 +858,10 @@ VALID += [
 VALID += [gzip.compress(x, mtime=0) for x in VALID]
 
 
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """Draw a file of any format with some bytes put in place of others."""
-    data = bytearray(draw(st.sampled_from(VALID)))
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(data)))
-        data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=4))
-    return bytes(data)
-
-
-@settings(max_examples=300)
-@given(data=mutated() | st.binary(max_size=80))
+@examples(300)
+@given(data=mutated(VALID) | st.binary(max_size=80))
 def test_read_ratings__yields_ratings_or_a_plain_error_at_little_cost(tmp_path_factory, data):
-    path = written(tmp_path_factory.getbasetemp(), data, "any")
+    path = write_file(tmp_path_factory.getbasetemp(), data, "any")
     message = str(path)
     tracemalloc.start()
     try:

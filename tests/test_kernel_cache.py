@@ -1,21 +1,21 @@
 """Compiled kernels are kept on disk, never run after what they are made of has changed, and never missed."""
 
 import logging
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
 import mfkernel as mf
 from mfkernel.kernels import jit
-from tests.forms import quick
+from tests.helpers import COMPILED, quick
+from tests.processes import run_command
 
-pytestmark = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+pytestmark = COMPILED
 
 PACKAGE = Path(mf.__file__).parent
 COUNT = (
@@ -25,25 +25,18 @@ COUNT = (
 )
 ERROR = (
     "import numpy as np\n"
-    "from mfkernel.kernels.sgd import Model, squared_errors\n"
+    "from mfkernel.kernels.sgd import FactorRows, squared_errors\n"
     "from mfkernel.kernels.vectors import rank_token\n"
-    "P = np.ones((1, 8), np.float32); z = np.float32(0); i = np.zeros(1, np.int32)\n"
-    "print(squared_errors(i, i, np.zeros(1, np.float32), Model(P, P, z, z, z, rank_token(8)), None, None))"
+    "P = np.ones((1, 8), np.float32); i = np.zeros(1, np.int32)\n"
+    "print(squared_errors(i, i, np.zeros(1, np.float32), FactorRows(P, P, rank_token(8)), None, None))"
 )
 
 
-def run(
-    code: str, cache: Path, root: Path = PACKAGE.parent, before: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", f'{before} exec "$0" -c "$1"', sys.executable, code],
-        env=os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)},
-        cwd=root if root.is_dir() else root.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def run(code: str, cache: Path, root: Path = PACKAGE.parent, before: str = "") -> CompletedProcess[str]:
+    """Run code with this folder as its cache, after a command of the shell."""
+    command = ["bash", "-c", f'{before} exec "$0" -c "$1"', sys.executable, code]
+    environment = {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
+    return run_command(*command, environment=environment, cwd=root if root.is_dir() else root.parent)
 
 
 def files(cache: Path, suffix: str) -> dict[str, int]:
@@ -58,6 +51,7 @@ def copy(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_upgrade__of_what_is_compiled_into_a_kernel_is_heeded(copy, tmp_path):
     """The dot product stands in another file than the kernel that it becomes a part of."""
     assert float(run(ERROR, tmp_path / "cache", copy).stdout) == 64  # (8 - 0)²
@@ -106,6 +100,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", quick([".nbi", ".nbc"], ".nbc"))
 @pytest.mark.parametrize("damage", quick(list(DAMAGES), "empty", "cut off"))
 def test_cache__that_is_damaged_costs_a_compilation(tmp_path, suffix, damage):
@@ -122,6 +117,7 @@ def test_cache__that_is_damaged_costs_a_compilation(tmp_path, suffix, damage):
     assert files(tmp_path, ".nbc") == kept  # mended for good
 
 
+@pytest.mark.slow
 def test_cache__that_cannot_be_written_is_said_once(tmp_path):
     two = COUNT + "\nfrom mfkernel.kernels.csr import is_sorted; is_sorted(np.zeros(3, np.int64))"
     done = run(two, tmp_path, before="ulimit -f 1;")
@@ -154,6 +150,7 @@ def test_cache__errors_never_reach_the_caller(monkeypatch, caplog):
     jit._tolerate_faults(None)  # without the JIT there is no cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     quick([{}, {"method": "als"}, {"method": "implicit", "solver": "cg"}, {"schedule": "hogwild"}], {}),
@@ -173,6 +170,7 @@ def test_history__leaves_compilation_out(options, tmp_path):
     assert sum(epochs) < 0.1 * whole, done.stderr  # milliseconds, of seconds
 
 
+@pytest.mark.slow
 def test_package__works_from_a_zip(tmp_path):
     """Where Numba finds no file to keep kernels for."""
     shutil.make_archive(str(tmp_path / "package"), "zip", PACKAGE.parent, "mfkernel")

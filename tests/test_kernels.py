@@ -1,7 +1,5 @@
 """Each kernel against the function of the same name in the reference; also run with the JIT off."""
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,16 +10,15 @@ from mfkernel import reference
 from mfkernel.data import grouping
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.kernels.csr import band_bounds, count, is_canonical, is_sorted, scatter, scatter_rows
-from mfkernel.kernels.sgd import Adaptive, Model, Rows, Tiles, sgd_span, sgd_tiles
+from mfkernel.kernels.sgd import Adaptive, FactorRows, Rates, Rows, Tiles, sgd_span, sgd_tiles
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
 from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
-from tests.forms import quick, reference_epoch
+from tests.helpers import COMPILED, NO_LIMIT, quick, reference_epoch
 
 pytestmark = pytest.mark.kernel
 
 TOLERANCE = {np.float32: {"rtol": 2e-4, "atol": 2e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-13}}
-NO_LIMIT = 2**62
 
 
 def factors(n_users, n_items, k, dtype, seed=0):
@@ -35,9 +32,9 @@ def small(dtype, seed=0):
     return mf.Ratings(mf.datasets.synthetic(20, 12, 90, rng=seed), dtype=dtype)
 
 
-def model_of(P, Q, lr, reg, vectors=()):
+def update_of(P, Q, lr, reg, vectors=()):
     number = P.dtype.type
-    return Model(P, Q, number(lr), number(reg), number(reg), vectors)
+    return FactorRows(P, Q, vectors), Rates(number(lr), number(reg), number(reg))
 
 
 def run(ratings, order, P, Q, lr, reg, budget=NO_LIMIT, adaptive=None):
@@ -45,7 +42,7 @@ def run(ratings, order, P, Q, lr, reg, budget=NO_LIMIT, adaptive=None):
     rows = Rows(ratings.indptr[:-1], ratings.indptr[1:], ratings.indices, ratings.values)
     cursor, loss, calls = np.zeros(2, np.int64), 0.0, 0
     while cursor[0] < order.size:
-        loss += sgd_span(order, cursor, budget, rows, model_of(P, Q, lr, reg), adaptive)
+        loss += sgd_span(order, cursor, budget, rows, *update_of(P, Q, lr, reg), adaptive)
         calls += 1
         assert calls <= ratings.nnz + order.size + 1
     return loss, calls
@@ -96,7 +93,7 @@ def test_sgd_span__visits_only_the_given_part_of_each_row():
     stops = np.maximum(starts, stops)
     order = np.array([3, 0, 7])
     rows = Rows(starts, stops, ratings.indices, ratings.values)
-    sgd_span(order, np.zeros(2, np.int64), NO_LIMIT, rows, model_of(P, Q, 0.05, 0.1), None)
+    sgd_span(order, np.zeros(2, np.int64), NO_LIMIT, rows, *update_of(P, Q, 0.05, 0.1), None)
     reference.sgd_span(order, starts, stops, ratings.indices, ratings.values, P_ref, Q_ref, 0.05, 0.1)
     np.testing.assert_allclose(P, P_ref, **TOLERANCE[np.float64])
     np.testing.assert_allclose(Q, Q_ref, **TOLERANCE[np.float64])
@@ -126,7 +123,7 @@ def test_sgd_span__reaches_entries_past_2_to_the_31(tmp_path):
     rows = Rows(np.array([first]), np.array([first + 3]), indices.view(np.ndarray), values.view(np.ndarray))
     P, Q = factors(1, 3, 8, np.float32)
     P_ref, Q_ref = P.astype(np.float64), Q.astype(np.float64)
-    sgd_span(np.array([0]), np.zeros(2, np.int64), NO_LIMIT, rows, model_of(P, Q, 0.05, 0.1), None)
+    sgd_span(np.array([0]), np.zeros(2, np.int64), NO_LIMIT, rows, *update_of(P, Q, 0.05, 0.1), None)
     reference.sgd_span(
         [0], np.array([0]), np.array([3]), np.array([0, 2, 1]), np.array([1, 2, 3]), P_ref, Q_ref, 0.05, 0.1
     )
@@ -155,7 +152,7 @@ def test_sgd_tiles__matches_reference(k, unrolled, dtype):
     vectors = rank_token(P.shape[1]) if unrolled else ()
     assert bool(vectors) == (unrolled and k <= 192)
     cursor = np.zeros(1, np.int64)
-    loss = sgd_tiles(cursor, 7, NO_LIMIT, tiles, model_of(P, Q, 0.02, 0.1, vectors), None)
+    loss = sgd_tiles(cursor, 7, NO_LIMIT, tiles, *update_of(P, Q, 0.02, 0.1, vectors), None)
     ref_loss = reference.sgd_tiles(tiles, P_ref, Q_ref, 0.02, 0.1)
     assert cursor[0] == 7
     np.testing.assert_allclose(loss, ref_loss, **TOLERANCE[dtype])
@@ -169,10 +166,10 @@ def test_sgd_tiles__matches_reference(k, unrolled, dtype):
 def test_sgd_tiles__gives_the_same_bits_however_it_is_interrupted(budget):
     tiles = some_tiles(np.float32, 20, 12)
     whole, pieces = (factors(20, 12, 9, np.float32) for _ in range(2))
-    sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, model_of(*whole, 0.05, 0.1), None)
+    sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, *update_of(*whole, 0.05, 0.1), None)
     cursor, calls = np.zeros(1, np.int64), 0
     while cursor[0] < 7:
-        sgd_tiles(cursor, 7, budget, tiles, model_of(*pieces, 0.05, 0.1), None)
+        sgd_tiles(cursor, 7, budget, tiles, *update_of(*pieces, 0.05, 0.1), None)
         calls += 1
     assert calls >= min(4, 393 // (200 + budget))
     np.testing.assert_array_equal(whole[0], pieces[0])
@@ -188,8 +185,8 @@ def test_adaptive_steps__match_the_gradients_of_the_reference(k, dtype):
     P_ref, Q_ref = P[:, :k].astype(np.float64), Q[:, :k].astype(np.float64)
     states = [np.stack([np.square(X).sum(axis=1), np.ones(len(X))], axis=1).astype(dtype) for X in (P, Q)]
     adaptive = Adaptive(*states, dtype(1 / k))
-    model = model_of(P, Q, 0.05, 0.1, rank_token(P.shape[1]))
-    sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, model, adaptive)
+    update = update_of(P, Q, 0.05, 0.1, rank_token(P.shape[1]))
+    sgd_tiles(np.zeros(1, np.int64), 7, NO_LIMIT, tiles, *update, adaptive)
     sums = np.ones(20), np.ones(12)
     for t in range(7):
         for n in range(tiles.starts[t], tiles.starts[t + 1]):
@@ -265,7 +262,7 @@ def test_band_bounds__matches_reference(seed, cuts):
     np.testing.assert_array_equal(bounds[-1], ratings.indptr[1:])
 
 
-@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+@COMPILED
 def test_kernels__compile_once_for_each_dtype():
     """Whether the user's arrays are read-only, strided or of another type must not reach the kernels."""
     R = np.where(np.random.default_rng(0).random((30, 20)) < 0.3, 3.0, 0.0)

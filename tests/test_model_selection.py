@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from tests.forms import python
+from tests.processes import output_of
 
 
 def test_cross_validate__is_a_fit_on_each_fold(ratings):
@@ -270,4 +270,4 @@ SEARCHES = """\
 
 @pytest.mark.slow
 def test_searches__their_seconds_leave_compilation_out(tmp_path):
-    assert python(COMPILED.replace("{searches}", SEARCHES.strip()), NUMBA_CACHE_DIR=str(tmp_path)) == ""
+    assert output_of(COMPILED.replace("{searches}", SEARCHES.strip()), NUMBA_CACHE_DIR=str(tmp_path)) == ""

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, balanced_spans, solve_rows
-from tests.forms import quick
+from tests.helpers import gradient, quick
 
 pytestmark = pytest.mark.kernel
 
@@ -75,10 +75,6 @@ def smooth_part(v, y, r, base, w, penalty, biased, loss):
     x, b = (v[:-1], v[-1]) if biased else (v, 0.0)
     reg = 0.5 * penalty.reg * (x @ x) + 0.5 * penalty.bias_reg * b * b
     return w @ (loss_of(loss, r, base + b + y @ x) + reg)
-
-
-def gradient(function, x, h=1e-5):
-    return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
 from mfkernel.methods.objective import link
 from mfkernel.options import SGD
-from tests.forms import quick
+from tests.helpers import NO_LIMIT, gradient, quick
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +29,6 @@ KINDS = {"absolute": losses.ABSOLUTE, "huber": losses.HUBER, "logistic": losses.
 PENALTIES = {"λ": {}, "l1": {"l1": (0.3, 0.1)}, "nonnegative": {"nonnegative": True}}
 PENALTIES["both"] = PENALTIES["l1"] | PENALTIES["nonnegative"]
 TOLERANCE = {np.float32: {"rtol": 1e-3, "atol": 1e-4}, np.float64: {"rtol": 1e-11, "atol": 1e-13}}
-NO_LIMIT = 2**62
 SETTINGS = SGD(
     huber_delta=0.4,
     learning_rate=0.05,
@@ -55,11 +54,6 @@ def weights_of(ratings, seed=3):
 
 
 # the reference against mathematics
-
-
-def gradient(function, x, h=1e-6):
-    """Central finite differences."""
-    return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
 
 
 def objective(r, p, q, b, mean, settings, weight=1.0):
@@ -149,7 +143,8 @@ def arguments(settings, P, Q, b_u, b_i, mean, vectors=()):
     rates = number(settings.bias_learning_rate), number(settings.bias_regularization)
     penalized = any(settings.l1) or settings.nonnegative
     return (
-        sgd.Model(P, Q, number(settings.learning_rate), number(reg_p), number(reg_q), vectors),
+        sgd.FactorRows(P, Q, vectors),
+        sgd.Rates(number(settings.learning_rate), number(reg_p), number(reg_q)),
         None,
         sgd.Biases(number(mean), b_u, b_i, *rates) if settings.biases else None,
         losses.Loss(KINDS[settings.loss], number(settings.huber_delta)) if settings.loss in KINDS else None,
@@ -264,8 +259,8 @@ def test_squared_errors__matches_the_reference(loss, biases, dtype):
     users, items, mean = ratings.users, ratings.items, 0.7
     z = np.sum(P[users] * Q[items], axis=1) + (mean + b_u[users] + b_i[items]) * biases
     expected = sum(reference.residual(*pair, loss) ** 2 for pair in zip(ratings.values, z, strict=True))
-    model, _, with_biases, with_loss, _ = arguments(settings, *state, mean)
-    total = sgd.squared_errors(users, items, ratings.values, model, with_biases, with_loss)
+    factors, _, _, with_biases, with_loss, _ = arguments(settings, *state, mean)
+    total = sgd.squared_errors(users, items, ratings.values, factors, with_biases, with_loss)
     assert total == pytest.approx(expected, rel=1e-4 if dtype == np.float32 else 1e-12)
     if loss == "squared" and not biases:
         assert total == pytest.approx(reference.squared_errors(users, items, ratings.values, P, Q), rel=1e-4)
@@ -579,7 +574,7 @@ def test_factorize__biases_are_a_part_of_what_is_predicted(loss):
     ids=lambda options: "-".join(options),
 )
 def test_factorize__blocks_give_the_same_bits_on_any_number_of_threads(options, monkeypatch):
-    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_BLOCK", 2**5)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_PER_BLOCK", 2**5)
     loss = options.get("loss", "squared")
     ratings = table(loss, 60, 50, 1000)
     weights = weights_of(ratings) if options.get("sample_weight") else None

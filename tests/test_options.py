@@ -18,7 +18,7 @@ from mfkernel import typing as types
 from mfkernel.cli.parser import make_parser
 from mfkernel.methods import METHODS, Method, make_settings, read_settings
 from mfkernel.options import Choice, Flag, Integer, PerSide, Real
-from tests.forms import ROOT, assert_same
+from tests.helpers import ROOT, assert_same
 from tests.toy_method import UserMeans, UserMeansTrainer
 
 R = mf.datasets.synthetic(40, 30, 500)
@@ -151,7 +151,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"), [(kind, field) for kind in kinds() for field in dataclasses.fields(kind)], ids=str
+    ("kind", "field"),
+    [(kind, field) for kind in kinds() for field in dataclasses.fields(kind)],
+    ids=lambda x: getattr(x, "name", None) or x.__name__,
 )
 def test_options__refuse_what_they_may_not_be_by_name(kind, field):
     for value in WRONG[type(field.metadata["kind"])]:

@@ -1,40 +1,37 @@
 """Tests that need a process of their own: imports, the disk cache, Ctrl-C, threads and fork."""
 
-import multiprocessing
-import os
-import threading
-
 import numpy as np
 import pytest
 
 import mfkernel as mf
-from tests.forms import python
+from tests.helpers import FORKING, POSIX
 from tests.interrupts import AT_ONCE, answers
-
-POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork as POSIX has them")
+from tests.processes import output_of, repeating, run_in_child, run_in_threads
 
 
 def test_import__loads_neither_numba_nor_scipy():
     code = "import sys, mfkernel; print([m for m in ('numba', 'scipy', 'llvmlite') if m in sys.modules])"
-    assert python(code) == "[]"
+    assert output_of(code) == "[]"
 
 
 def test_import__is_quick():
     """In CPU seconds, on which other processes have little influence."""
     code = "import time, numpy; t = time.process_time(); import mfkernel; print(time.process_time() - t)"
-    assert any(float(python(code)) <= 0.3 for _ in range(3))
+    assert any(float(output_of(code)) <= 0.3 for _ in range(3))
 
 
+@pytest.mark.slow
 def test_first_call__is_quick_with_a_warm_cache():
     code = (
         "import time; start = time.process_time(); import mfkernel as mf, numpy as np;"
         "R = np.array([[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]);"
         "mf.factorize(R, 2); print(time.process_time() - start)"
     )
-    python(code)
-    assert any(float(python(code)) <= 1.5 for _ in range(3))
+    output_of(code)
+    assert any(float(output_of(code)) <= 1.5 for _ in range(3))
 
 
+@pytest.mark.slow
 def test_factorize__runs_where_no_cache_can_be_written(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -43,7 +40,7 @@ def test_factorize__runs_where_no_cache_can_be_written(tmp_path):
         "caching.CacheImpl._locator_classes = []\n"  # as where neither package nor home is writable
         "import mfkernel as mf; print(mf.factorize([[5, 3], [4, 1]], 1, epochs=1).k)"
     )
-    assert python(code) == "1"
+    assert output_of(code) == "1"
 
 
 @pytest.mark.slow
@@ -53,16 +50,17 @@ def test_factorize__gives_the_same_bits_in_a_new_process():
         "P, Q = mf.factorize(mf.datasets.synthetic(200, 100, 3000), 8, rng=5);"
         "print(hashlib.sha256(P.tobytes() + Q.tobytes()).hexdigest())"
     )
-    assert python(code) == python(code)
+    assert output_of(code) == output_of(code)
 
 
+@pytest.mark.slow
 def test_factorize__asserts_nothing_that_optimised_python_would_drop():
     code = (
         "import mfkernel as mf\n"
         "try: mf.factorize(([0, 9], [0, 0], [1, 2], (2, 2)), 1)\n"
         "except ValueError as error: print(error)"
     )
-    assert "users[1] = 9" in python(code, PYTHONOPTIMIZE="2")
+    assert "users[1] = 9" in output_of(code, PYTHONOPTIMIZE="2")
 
 
 INTERRUPTED = """
@@ -125,6 +123,7 @@ MANY_ROWS = (
         pytest.param(MANY_ROWS, id="many rows", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_factorize__ctrl_c_is_answered_at_once(case):
     setup, *calls = case
     code = INTERRUPTED.format(setup=setup, calls=calls, moments=MOMENTS)
@@ -133,68 +132,37 @@ def test_factorize__ctrl_c_is_answered_at_once(case):
 
 
 def test_factorize__runs_in_several_threads_at_once(ratings):
-    expected = [mf.factorize(ratings, 8, rng=seed).P for seed in range(4)]
-    results = [None] * 4
-
     def work(seed):
         mf.factorize(ratings, 8, rng=seed, schedule="hogwild", n_threads=2)
-        results[seed] = mf.factorize(ratings, 8, rng=seed).P
+        return mf.factorize(ratings, 8, rng=seed).P
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for result, other in zip(results, expected, strict=True):
-        np.testing.assert_array_equal(result, other)
+    results = run_in_threads(work, range(4))
+    for seed, result in enumerate(results):
+        np.testing.assert_array_equal(result, mf.factorize(ratings, 8, rng=seed).P)
 
 
-def _hogwild_rmse(ratings, queue):
-    queue.put(mf.factorize(ratings, 8, rng=0, schedule="hogwild", n_threads=2).rmse(ratings))
+def hogwild_rmse(ratings):
+    return mf.factorize(ratings, 8, rng=0, schedule="hogwild", n_threads=2).rmse(ratings)
 
 
 @POSIX
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_factorize__runs_in_a_child_process(method, ratings):
     mf.factorize(ratings, 8, schedule="hogwild", n_threads=2)  # leave whatever threads leave behind
-    context = multiprocessing.get_context(method)
-    queue = context.Queue()
-    child = context.Process(target=_hogwild_rmse, args=(ratings, queue))
-    child.start()
-    rmse = queue.get(timeout=60)
-    child.join(timeout=60)
-    assert child.exitcode == 0
-    assert rmse < ratings.std
+    assert run_in_child(method, hogwild_rmse, ratings) < ratings.std
 
 
 @pytest.mark.slow
 @POSIX
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@FORKING
 def test_factorize__a_child_forked_during_a_fit_is_not_stuck(ratings):
-    stop, context = threading.Event(), multiprocessing.get_context("fork")
-
-    def keep_busy():
-        while not stop.is_set():
-            mf.factorize(mf.Ratings(ratings), 8, epochs=2)
+    def train():
+        mf.factorize(mf.Ratings(ratings), 8, epochs=2)
 
     mf.factorize(ratings, 8, schedule="hogwild", n_threads=2, epochs=1)
-    threads = [threading.Thread(target=keep_busy) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with repeating(train, train):
         for _ in range(30):
-            queue = context.Queue()
-            child = context.Process(target=_hogwild_rmse, args=(ratings, queue), daemon=True)
-            child.start()
-            child.join(timeout=30)
-            stuck = child.is_alive()
-            child.kill()
-            assert not stuck
-            assert queue.get(timeout=10) < ratings.std
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+            assert run_in_child("fork", hogwild_rmse, ratings) < ratings.std
 
 
 MANY_INTERRUPTS = """
@@ -224,6 +192,6 @@ print(interrupts, threading.active_count())
 @POSIX
 def test_factorize__no_moment_of_an_interrupt_leaves_it_hanging():
     """Of locks that Python code takes, one time in some hundred one was never given back."""
-    interrupts, threads = map(int, python(MANY_INTERRUPTS).split())
+    interrupts, threads = map(int, output_of(MANY_INTERRUPTS).split())
     assert interrupts > 100  # of 120
     assert threads <= 8

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from benchmarks.compare import bias_predictions, read_ml_100k
+from benchmarks import data
+from benchmarks.tables.accuracy import bias_predictions
 
 SCALES = {
     "1 to 5": lambda r: r,
@@ -123,9 +124,9 @@ def test_factorize__does_not_diverge_on_odd_distributions(values, rng):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("fold", ["u1", "u2", "u3", "u4", "u5"])
+@pytest.mark.parametrize("fold", range(5))
 def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
-    train, test = (read_ml_100k(data_folder, f"{fold}.{part}") for part in ("base", "test"))
+    train, test = data.fold(data_folder, fold)
     assert mf.factorize(train, 32, rng=0).rmse(test) < 0.98 * bias_rmse(train, test)
     assert mf.factorize(train, 32, biases=True, rng=0).rmse(test) < 0.97 * bias_rmse(train, test)
 
@@ -133,8 +134,7 @@ def test_factorize__beats_the_means_on_ml_100k(fold, data_folder):
 @pytest.mark.slow
 @pytest.mark.data
 def test_factorize__beats_the_means_on_ml_1m_and_all_schedules_are_as_good(data_folder):
-    ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")
-    train, test = mf.train_test_split(ratings, 0.1, rng=1)
+    train, test = data.hold_out_tenth(data.load("ML-1M", data_folder), 1)
     blocks = mf.factorize(train, 32, rng=0).rmse(test)
     assert blocks < 0.94 * bias_rmse(train, test)
     sequential = mf.factorize(train, 32, rng=0, schedule="sequential").rmse(test)
@@ -146,9 +146,9 @@ def test_factorize__beats_the_means_on_ml_1m_and_all_schedules_are_as_good(data_
 @pytest.mark.slow
 @pytest.mark.data
 def test_factorize__with_biases_is_as_accurate_on_ml_1m_as_the_best_peers_are_when_tuned(data_folder):
-    ratings = mf.read_ratings(data_folder / "ml-1m" / "ratings.csv.gz")
+    ratings = data.load("ML-1M", data_folder)
     errors = []
     for seed in range(5):
-        train, test = mf.train_test_split(ratings, 0.1, rng=seed)
+        train, test = data.hold_out_tenth(ratings, seed)
         errors.append(mf.factorize(train, 128, biases=True, rng=seed).rmse(test))
     assert np.mean(errors) < 0.84

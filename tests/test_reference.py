@@ -5,7 +5,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel import reference
-from tests.forms import reference_epoch
+from tests.helpers import gradient, reference_epoch
 
 KNOWN_PRODUCT = [
     [5, 3, 5.27681818],
@@ -18,11 +18,6 @@ KNOWN_PRODUCT = [
 
 def objective(r, p, q, reg):
     return 0.5 * (r - p @ q) ** 2 + 0.5 * reg * (p @ p + q @ q)
-
-
-def gradient(function, x, h=1e-6):
-    """Central finite differences."""
-    return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
 
 
 def test_sgd_update__steps_down_the_gradient(rng):

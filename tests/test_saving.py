@@ -20,7 +20,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.model import archive
-from tests.forms import ROOT
+from tests.helpers import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners, pipes and signals as POSIX has them")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without a name are of Linux")
@@ -356,6 +356,7 @@ def test_save__a_killed_process_leaves_nothing_behind(tmp_path, method):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 @POSIX
 def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, any_draft):
     path = tmp_path / "model.npz"
@@ -380,6 +381,7 @@ def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, an
     assert set(names(tmp_path)) == {foreign, elsewhere, "model.npz"}
 
 
+@pytest.mark.slow
 def test_save__from_several_threads_leaves_a_whole_file(tmp_path, any_draft):
     path, models = tmp_path / "model.npz", [model(mean=float(n), n=1000 * (n + 1)) for n in range(4)]
     errors, stop = [], threading.Event()

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.engines.threads import ThreadEngine
-from mfkernel.methods.schedules.blocks import RATINGS_A_TILE, BlockSchedule
-from mfkernel.methods.schedules.rows import MAX_BANDS, RowSchedule, balanced_cuts
+from mfkernel.methods.schedules.blocks import RATINGS_PER_TILE, BlockSchedule
+from mfkernel.methods.schedules.rows import MAX_COLUMN_BANDS, RowSchedule, balanced_cuts
 
 
 def entries(span):
@@ -37,7 +37,7 @@ def test_row_schedule__tasks_share_no_row_and_are_never_in_one_band_at_the_same_
     rows = [set(spans[0].order.tolist()) for spans in tasks]
     assert sum(map(len, rows)) == len(set().union(*rows)) == np.count_nonzero(ratings.user_counts())
     if len(tasks[0]) < len(tasks):
-        assert len(tasks[0]) == min(MAX_BANDS, 1 + ratings.nnz // len(set().union(*rows)))
+        assert len(tasks[0]) == min(MAX_COLUMN_BANDS, 1 + ratings.nnz // len(set().union(*rows)))
         return
     for at_once in zip(*tasks, strict=True):
         items = [set(ratings.indices[entries(span)].tolist()) for span in at_once]
@@ -70,9 +70,9 @@ def test_row_schedule__balances_by_ratings_not_by_rows():
 
 def block_schedule(ratings, monkeypatch, n_bands, *, k=8, coordinates=64, seed=3, n_threads=1):
     """Build a schedule with ``n_bands`` bands, if there are rows and columns enough, and small tiles."""
-    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_BLOCK", ratings.nnz / n_bands**2)
-    monkeypatch.setattr("mfkernel.methods.schedules.blocks.COORDINATES", coordinates)
-    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_A_TILE", 1)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_PER_BLOCK", ratings.nnz / n_bands**2)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.TILE_COORDINATES", coordinates)
+    monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_PER_TILE", 1)
     with ThreadEngine(n_threads) as engine:
         return BlockSchedule(ratings, k, True, seed, engine)
 
@@ -102,12 +102,12 @@ def test_block_schedule__visits_each_rating_once_in_waves_that_share_nothing(
     B = schedule.n_bands
     used = [np.count_nonzero(counts) for counts in (ratings.user_counts(), ratings.item_counts())]
     assert min(n_bands, *used) == B
-    for places in (schedule.user_places, schedule.item_places):
+    for places in (schedule.row_of_user, schedule.row_of_item):
         assert sorted(places) == list(range(len(places)))
     expected = sorted(
         zip(
-            schedule.user_places[ratings.users].tolist(),
-            schedule.item_places[ratings.items].tolist(),
+            schedule.row_of_user[ratings.users].tolist(),
+            schedule.row_of_item[ratings.items].tolist(),
             ratings.values.tolist(),
             strict=True,
         )
@@ -161,7 +161,7 @@ def test_block_schedule__does_not_cut_thin_ratings_into_empty_tiles():
     ratings = mf.Ratings((users, items, np.ones(20_000)))
     with ThreadEngine(1) as engine:
         schedule = BlockSchedule(ratings, 512, True, 0, engine)
-    assert schedule._tiles.first_users.size <= 2 * 20_000 / RATINGS_A_TILE
+    assert schedule._tiles.first_users.size <= 2 * 20_000 / RATINGS_PER_TILE
 
 
 def test_block_schedule__blocks_hold_about_equally_many_ratings(monkeypatch):
@@ -199,9 +199,10 @@ def test_block_schedule__is_the_same_whoever_lays_it_out(monkeypatch):
         np.testing.assert_array_equal(array, getattr(three._tiles, name))
     assert one.tasks(4) == three.tasks(4)
     other = block_schedule(ratings, monkeypatch, 5, seed=4)
-    assert (one.user_places != other.user_places).any()
+    assert (one.row_of_user != other.row_of_user).any()
 
 
+@pytest.mark.slow
 def test_block_schedule__every_order_within_a_tile_is_equally_likely(monkeypatch):
     ratings = mf.Ratings(([0, 0, 0, 0], [0, 1, 2, 3], [1.0, 2, 3, 4]))
     counts = {}

@@ -8,7 +8,7 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.training.units import Units
-from tests.forms import quick
+from tests.helpers import quick
 
 # all methods, solvers and losses, with biases and without
 FITS = {

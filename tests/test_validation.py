@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import mfkernel as mf
 from mfkernel.methods.baseline import bias_baseline
 from mfkernel.methods.sgd import SGDTrainer
-from tests.forms import quick
+from tests.helpers import quick
 
 SCHEDULES = ["blocks", "sequential", "hogwild"]
 WARNING = r"validation RMSE of .* is above the .* of the mean and biases alone"

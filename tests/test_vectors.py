@@ -5,8 +5,6 @@ import json
 import os
 import platform
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,11 +12,11 @@ import pytest
 from mfkernel.kernels.jit import jit
 from mfkernel.kernels.vectors import MAX_UNROLLED_RANK, dot, prefetch, rank_token, step
 from mfkernel.linalg.rows import aligned_rows, padded_rank
-from tests.forms import python, quick
+from tests.helpers import COMPILED, quick
+from tests.processes import output_of
 
 pytestmark = pytest.mark.kernel
 
-compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
 RANKS = [1, 8, 16, 24, 32, 40, 56, 64, 96, 104, 128, 192, 200, 256, 512]
 
 
@@ -61,7 +59,7 @@ PROCESSORS = {"haswell": "AVX2", "znver3": "AVX2", "skylake-avx512": "AVX-512", 
 FEW, MORE = (8,), (16, 24, 32, 48, 64, 128, 192, 256)  # ranks
 COMPILE = """
 import json
-from benchmarks.cases import assembly
+from benchmarks.suites.counts import assembly
 print(json.dumps([[k, adaptive, assembly(k, adaptive)] for k in {ranks} for adaptive in (False, True)]))
 """
 
@@ -70,7 +68,7 @@ print(json.dumps([[k, adaptive, assembly(k, adaptive)] for k in {ranks} for adap
 def compiled_for(processor, ranks):
     """Return the code of the walk over tiles by rank and kind, for a processor that need not be this one."""
     environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "", "NUMBA_BOUNDSCHECK": "0"}
-    answers = json.loads(python(COMPILE.format(ranks=ranks), **environment))
+    answers = json.loads(output_of(COMPILE.format(ranks=ranks), **environment))
     return {(k, adaptive): lines for k, adaptive, lines in answers}
 
 
@@ -85,7 +83,7 @@ def innermost_loops(lines):
     return [range(a, b + 1) for a, b in loops if (a, b) not in inside]
 
 
-@compiled
+@COMPILED
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for processors of x86-64")
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize(
@@ -96,6 +94,7 @@ def innermost_loops(lines):
         for k in (*FEW, *MORE)
     ],
 )
+@pytest.mark.slow
 def test_assembly__hot_loop_is_packed_fma_without_float64(processor, k, adaptive):
     """The hot loop is an innermost one: the loop around it adds the sum of 64 ratings to a float64.
 
@@ -119,7 +118,7 @@ def test_assembly__hot_loop_is_packed_fma_without_float64(processor, k, adaptive
             assert len(scalar) <= (60 if adaptive else 12)
 
 
-@compiled
+@COMPILED
 @pytest.mark.slow
 def test_kernels__are_right_on_a_processor_without_avx():
     """The widest vectors are split into SSE registers, and there is no FMA."""
@@ -130,9 +129,8 @@ def test_kernels__are_right_on_a_processor_without_avx():
         "R = mf.datasets.synthetic(300, 200, 6000, rng=1)\n"
         "for k in (8, 24, 200): print(repr(mf.factorize(R, k, rng=0, n_threads=2, dtype=np.float64).rmse(R)))"
     )
-    outputs = []
-    for features in ({}, {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}):
-        run = [sys.executable, "-c", code]
-        done = subprocess.run(run, env={**os.environ, **features}, capture_output=True, text=True, check=True)
-        outputs.append([float(line) for line in done.stdout.split()])
-    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-6)
+    with_avx, without = (
+        [float(line) for line in output_of(code, **features).split()]
+        for features in ({}, {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"})
+    )
+    np.testing.assert_allclose(with_avx, without, rtol=1e-6)

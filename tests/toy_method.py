@@ -56,12 +56,11 @@ class UserMeansTrainer(Trainer[UserMeans]):
         return EpochResult(float(np.sqrt(np.mean((R.values - P[R.users, 0]) ** 2))))
 
     @property
-    def scoring(self):
-        from mfkernel.kernels.sgd import Model
+    def scorer_arguments(self):
+        from mfkernel.kernels.sgd import FactorRows
 
         P, Q, _, _ = self.parameters
-        number = P.dtype.type
-        return Model(P, Q, number(0), number(0), number(0), ()), None, None
+        return FactorRows(P, Q, ()), None, None
 
 
 __all__ = ["Problem", "UserMeans", "UserMeansTrainer"]

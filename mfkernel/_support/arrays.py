@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def frozen(array: NDArray[Any]) -> NDArray[Any]:
+def readonly(array: NDArray[Any]) -> NDArray[Any]:
     """Return a read-only view, for a kernel: so kernels meet one type of array."""
     view = array.view()
     view.flags.writeable = False
@@ -30,7 +30,7 @@ def immutable(array: NDArray[Any]) -> NDArray[Any]:
     of objects, which has no such memory, the result is a read-only view.
     """
     if array.size == 0 or array.dtype.hasobject:
-        return frozen(array)
+        return readonly(array)
     if not array.flags.c_contiguous and array.flags.f_contiguous:
         return immutable(array.T).T
     return np.asarray(_Memory(np.ascontiguousarray(array)))

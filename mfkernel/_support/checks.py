@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BLOCK = 2**16  # ratings that are checked at a time
-NOTICEABLE = 1e-3  # of the ratings' range, that they may be rounded by without a word
+VALUES_PER_BLOCK = 2**16  # ratings that are checked at a time
+MAX_SILENT_ROUNDING = 1e-3  # of the ratings' range, that they may be rounded by without a word
 # what other libraries call a choice, and an argument
-MEANT = {
+VALUE_SYNONYMS = {
     **dict.fromkeys(("l1", "mae", "lad"), "absolute"),
     **dict.fromkeys(("l2", "mse", "rmse", "quadratic", "frobenius"), "squared"),
     **dict.fromkeys(("log", "bce", "sigmoid", "cross-entropy", "binary"), "logistic"),
     **dict.fromkeys(("ials", "wals", "wrmf", "clicks"), "implicit"),
     **dict.fromkeys(("svd", "funk", "mf"), "sgd"),
 }
-OURS = {
+ARGUMENT_SYNONYMS = {
     **dict.fromkeys(("no_components", "embedding_dim", "latent_dim", "num_components", "n_latent"), "k"),
     **dict.fromkeys(("max_iterations", "num_iterations", "n_iterations", "passes"), "epochs"),
     **dict.fromkeys(("weight_decay", "lam", "lmbda", "reg_pu", "reg_qi"), "regularization"),
@@ -59,7 +59,7 @@ OURS = {
     **dict.fromkeys(("early_stopping", "early_stopping_rounds"), "patience"),
 }
 
-WIDER = "pass dtype=np.float64 or rescale"
+RANGE_REMEDY = "pass dtype=np.float64 or rescale"
 
 
 def explains_names(function: Callable[P, T]) -> Callable[P, T]:
@@ -70,7 +70,7 @@ def explains_names(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def wrapper(*arguments: P.args, **named: P.kwargs) -> T:
         for name in named:
-            if name not in known and (not takes_more or OURS.get(name) in known):
+            if name not in known and (not takes_more or ARGUMENT_SYNONYMS.get(name) in known):
                 raise unknown_argument(function.__qualname__.removesuffix(".__init__"), name, known)
         return function(*arguments, **named)
 
@@ -81,7 +81,7 @@ def unknown_argument(function: str, name: str, known: Iterable[str]) -> TypeErro
     """Word the error for an argument that a function does not have, with the one of its own that is meant."""
     own = tuple(known)
     close = difflib.get_close_matches(name.lower(), own, n=1, cutoff=0.75)
-    near = OURS.get(name) or OURS.get(name.lower()) or next(iter(close), "")
+    near = ARGUMENT_SYNONYMS.get(name) or ARGUMENT_SYNONYMS.get(name.lower()) or next(iter(close), "")
     return TypeError(f"{function}() has no argument {name}" + (f"; pass {near}" if near in own else ""))
 
 
@@ -91,7 +91,7 @@ def one_of(name: str, value: object, known: Sequence[str]) -> None:
         return
     hint = ""
     if isinstance(value, str):
-        near = [MEANT[value.lower()]] if MEANT.get(value.lower()) in known else None
+        near = [VALUE_SYNONYMS[value.lower()]] if VALUE_SYNONYMS.get(value.lower()) in known else None
         near = near or difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.0)
         hint = f"; did you mean {near[0]!r}?"
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
@@ -165,7 +165,7 @@ def numeric(name: str, array: Any) -> None:
         )
 
 
-def bounded(name: str, numbers: Any, count: int, count_name: str, remedy: str = "") -> NDArray[Any]:
+def copy_indices(name: str, numbers: Any, count: int, count_name: str, remedy: str = "") -> NDArray[Any]:
     """Return a copy of ``numbers``, integers in ``range(count)``; a scalar becomes 0-dimensional.
 
     ``remedy`` says how ids become such numbers.
@@ -193,15 +193,15 @@ def unmasked(name: str, array: Any) -> None:
         raise ValueError(f"{masked}; pass {name} without masked entries")
 
 
-def finite(array: NDArray[Any], place: Callable[[int], str]) -> None:
-    """Refuse nan and inf; ``place`` names the n-th value, such as ``values[17]``."""
+def finite(array: NDArray[Any], label: Callable[[int], str]) -> None:
+    """Refuse nan and inf; ``label`` names the n-th value, such as ``values[17]``."""
     known = np.isfinite(array)
     if not known.all():
         n = int(known.argmin())
-        raise ValueError(f"{place(n)} is {array[n]}; ratings must be finite")
+        raise ValueError(f"{label(n)} is {array[n]}; ratings must be finite")
 
 
-def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str]) -> NDArray[Any]:
+def copy_ratings(array: NDArray[Any], dtype: np.dtype[Any], label: Callable[[int], str]) -> NDArray[Any]:
     """Return ratings as a new, native, contiguous array of ``dtype``; what is checked is what is kept.
 
     Raises
@@ -221,11 +221,11 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str
         narrower = np.iinfo(array.dtype).max > 2 ** (np.finfo(dtype).nmant + 1)
     else:
         narrower = dtype.itemsize < array.dtype.itemsize
-    for start in range(0, array.size, BLOCK):
-        kept = result[start : start + BLOCK]
+    for start in range(0, array.size, VALUES_PER_BLOCK):
+        kept = result[start : start + VALUES_PER_BLOCK]
         part = kept if array.dtype == dtype else np.empty(kept.shape, array.dtype)
-        part[:] = array[start : start + BLOCK]  # another thread may change the caller's array
-        finite(part, lambda n, start=start: place(start + n))  # type: ignore[misc]
+        part[:] = array[start : start + VALUES_PER_BLOCK]  # another thread may change the caller's array
+        finite(part, lambda n, start=start: label(start + n))  # type: ignore[misc]
         if part is not kept:
             with np.errstate(over="ignore", under="ignore"):
                 kept[:] = part
@@ -233,7 +233,7 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str
             fits = np.isfinite(kept)
             if not fits.all():
                 n = int(fits.argmin())
-                raise ValueError(f"{place(start + n)} = {part[n]} does not fit in {dtype}; {WIDER}")
+                raise ValueError(f"{label(start + n)} = {part[n]} does not fit in {dtype}; {RANGE_REMEDY}")
             least, most = min(least, part.min().item()), max(most, part.max().item())  # integers stay exact
             # an int64 has more digits than a float64
             lost = kept.astype(np.longdouble) - part if part.dtype.kind in "iu" else kept - part
@@ -241,8 +241,8 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str
             if vanished < 0 and part.any():
                 vanished = start + int((part != 0).argmax())
     if vanished >= 0 and not result.any():  # a few tiny values may become zero, but not all
-        raise ValueError(f"{place(vanished)} = {array[vanished]} does not fit in {dtype}; {WIDER}")
-    if rounded > NOTICEABLE * (most - least) and most > least:
+        raise ValueError(f"{label(vanished)} = {array[vanished]} does not fit in {dtype}; {RANGE_REMEDY}")
+    if rounded > MAX_SILENT_ROUNDING * (most - least) and most > least:
         warnings.warn(
             f"{dtype} rounds the ratings, from {least:.12g} to {most:.12g}, by up to {rounded:.3g}; "
             f"{'pass dtype=np.float64, or ' if dtype == np.float32 else ''}subtract their mean first",
@@ -253,6 +253,6 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any], place: Callable[[int], str
 
 def first(name: str, array: NDArray[Any], where: NDArray[np.bool_], value: Any = None) -> str:
     """Name the first value in ``where``, such as ``users[3] = 12``; ``value`` describes it otherwise."""
-    place = np.unravel_index(int(where.argmax()), where.shape)
-    index = f"[{', '.join(map(str, place))}]" if place else ""
-    return f"{name}{index} = {array[place]}" if value is None else f"{name}{index} is {value}"
+    position = np.unravel_index(int(where.argmax()), where.shape)
+    index = f"[{', '.join(map(str, position))}]" if position else ""
+    return f"{name}{index} = {array[position]}" if value is None else f"{name}{index} is {value}"

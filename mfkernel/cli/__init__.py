@@ -7,11 +7,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mfkernel.cli.output import TRACEBACK, say
+from mfkernel.cli.output import TRACEBACK_VARIABLE, say
 from mfkernel.cli.parser import make_parser
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # exit status, as a shell has it of a program that a signal has ended
-EXPECTED = (  # errors whose message is enough; of others the name is shown as well
+SELF_EXPLANATORY_ERRORS = (  # errors whose message is enough; of others the name is shown as well
     *(OSError, ValueError, TypeError, ArithmeticError, MemoryError, KeyError, RuntimeError, ImportError),
 )
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(BROKEN_PIPE)
     except Exception as error:
         _close_output()
-        if os.environ.get(TRACEBACK):
+        if os.environ.get(TRACEBACK_VARIABLE):
             raise
         sys.exit(f"mfkernel: {_message(error)}")
 
@@ -48,9 +48,9 @@ def _message(error: Exception) -> str:
     text = " ".join(text.splitlines())
     if isinstance(error, MemoryError):
         return text or "there is not enough memory"
-    if text and isinstance(error, EXPECTED):
+    if text and isinstance(error, SELF_EXPLANATORY_ERRORS):
         return text
-    return f"{type(error).__name__}{text and ': '}{text}; {TRACEBACK}=1 shows where"
+    return f"{type(error).__name__}{text and ': '}{text}; {TRACEBACK_VARIABLE}=1 shows where"
 
 
 def _close_output() -> None:

@@ -7,7 +7,7 @@ import mfkernel as mf
 from mfkernel._support import checks
 from mfkernel.cli.ids import as_in_model, check_either_has_ids, only_known_items, rows_of_ids
 from mfkernel.cli.inputs import check_file_options, check_output, read_file
-from mfkernel.cli.output import figure, id_of_row, print_recommendations, print_table, shown
+from mfkernel.cli.output import format_number, id_of_row, print_recommendations, print_table, printable
 
 
 def recommend(options: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def explain(options: argparse.Namespace) -> None:
         ),
         (parts.rest, "other ratings and the rest"),
     ]
-    print_table([[figure(part), name] for part, name in rows], left=(1,))
+    print_table([[format_number(part), name] for part, name in rows], left=(1,))
 
 
 def update(options: argparse.Namespace) -> None:
@@ -84,4 +84,4 @@ def update(options: argparse.Namespace) -> None:
     model.partial_fit(mf.Ratings(new, **ids)).save(target)
     users, items = (after - old for after, old in zip(model.shape, before, strict=True))
     print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
-    print(f"saved {shown(target)}")
+    print(f"saved {printable(target)}")

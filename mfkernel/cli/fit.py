@@ -9,10 +9,17 @@ import numpy as np
 import mfkernel as mf
 from mfkernel._support import checks
 from mfkernel.cli.inputs import check_file_options, check_output, fit_arguments, read_file
-from mfkernel.cli.output import figure, print_errors, print_rankings, print_table, share, shown
+from mfkernel.cli.output import (
+    format_number,
+    format_share,
+    print_errors,
+    print_rankings,
+    print_table,
+    printable,
+)
 from mfkernel.methods import METHODS
 
-EXAMPLE = {  # the textbook's settings
+EXAMPLE_ARGUMENTS = {  # the textbook's settings
     **{"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0},
     **{"schedule": "sequential", "shuffle": False},
 }
@@ -38,7 +45,7 @@ def factorize(options: argparse.Namespace) -> None:
     settings["dtype"] = settings["dtype"] or "float32"
     ratings = read_file(options, options.file)
     print(
-        f"{shown(options.file)}: {ratings.n_users:,} users, {ratings.n_items:,} items, "
+        f"{printable(options.file)}: {ratings.n_users:,} users, {ratings.n_items:,} items, "
         f"{ratings.nnz:,} ratings"
     )
     train, test = ratings, None
@@ -52,16 +59,16 @@ def factorize(options: argparse.Namespace) -> None:
         errors = [math.inf if x.validation_error is None else x.validation_error for x in model.history]
         best = model.history[errors.index(min(errors))]
         if model.settings.implicit:
-            measured = f"NDCG {share(best.validation_ndcg)}"
+            measured = f"NDCG {format_share(best.validation_ndcg)}"
         else:
-            measured = figure(best.validation_rmse)
+            measured = format_number(best.validation_rmse)
         print(f"stopped: {model.stop_reason}; best epoch {best.epoch}, validation {measured}")
     if model.settings.implicit:
         print_rankings(model, test)
     else:
         print_errors(model, train, test)
     if options.output is not None:
-        print(f"saved {shown(options.output)}")
+        print(f"saved {printable(options.output)}")
 
 
 def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
@@ -72,14 +79,14 @@ def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     R, P0, Q0 = mf.datasets.textbook()
     k = 2 if options.k is None else options.k
     if k == 2 and options.seed is None and "learning_rate" in METHODS[options.method].options.names():
-        settings = EXAMPLE | {"init": (P0, Q0)} | settings
+        settings = EXAMPLE_ARGUMENTS | {"init": (P0, Q0)} | settings
     model = mf.factorize(R, k, **(settings | {"dtype": settings["dtype"] or "float64"}))
     with np.printoptions(precision=8, suppress=True):
         print(f"Original matrix (0 is unknown):\n{R}")
         print(f"\nReconstructed matrix, the product of P and Q with k = {k}:\n{model.reconstruct()}")
     if options.output is not None:
         model.save(options.output)
-        print(f"\nsaved {shown(options.output)}")
+        print(f"\nsaved {printable(options.output)}")
 
 
 def select_rank(options: argparse.Namespace) -> None:
@@ -89,7 +96,7 @@ def select_rank(options: argparse.Namespace) -> None:
     found = mf.select_rank(read_file(options, options.file), options.k, options.folds, **settings)
     columns = (found.train_rmse.mean(axis=1), found.mean, found.standard_error)
     seconds = [f"{x:.2f}" for x in found.seconds.sum(axis=1)]
-    figures = zip(*(map(figure, column) for column in columns), seconds, strict=True)
+    figures = zip(*(map(format_number, column) for column in columns), seconds, strict=True)
     rows = [[str(k), *row] for k, row in zip(found.ks, figures, strict=True)]
     print_table([["k", "train", "test", "std error", "seconds"], *rows], left=())
     print(f"k = {found.k}, the smallest within a standard error of the best, k = {found.best['k']}")

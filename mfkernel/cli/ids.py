@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 
 import mfkernel as mf
-from mfkernel.cli.output import counted, listed, say
+from mfkernel.cli.output import join_names, quantity, say
 
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
-def readings(text: str) -> list[str]:
+def decodings(text: str) -> list[str]:
     """Return what an argument may say: as the locale reads it, or its bytes as UTF-8 or Latin-1.
 
     A reading that the locale cannot decode comes last.
     """
-    readings = [text]
+    decodings = [text]
     if not text.isascii():
         with contextlib.suppress(UnicodeError):
             content = os.fsencode(text)
             unread = any("\ud800" <= x <= "\udfff" for x in text)
             for encoding in ("utf-8", "latin-1") if unread else ("utf-8",):
                 with contextlib.suppress(UnicodeError):
-                    readings.insert(len(readings) - unread, content.decode(encoding))
-    return readings
+                    decodings.insert(len(decodings) - unread, content.decode(encoding))
+    return decodings
 
 
 def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> list[int]:
@@ -44,7 +44,7 @@ def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> l
         else:
             rows.append(row)
     if unknown:
-        names = listed(list(map(repr, unknown)))
+        names = join_names(list(map(repr, unknown)))
         raise ValueError(
             f"{kind} id{'s' if len(unknown) > 1 else ''} {names} {'are' if len(unknown) > 1 else 'is'} "
             "not in the model"
@@ -57,9 +57,9 @@ def _row_of_id(kind: str, ids: Any, translate: Any, text: str) -> int | None:
     integers = ids.dtype.kind in "iu"
     if integers and not INTEGER.fullmatch(text):
         raise ValueError(f"{kind} ids of this model are integers, got {text!r}")
-    for reading in [text] if integers else readings(text):
+    for decoding in [text] if integers else decodings(text):
         with contextlib.suppress(KeyError, OverflowError):
-            wanted = np.array([int(text)], ids.dtype) if integers else [reading]
+            wanted = np.array([int(text)], ids.dtype) if integers else [decoding]
             return int(translate(wanted)[0])
     return None
 
@@ -93,20 +93,20 @@ def only_known_items(model: mf.Factors, ratings: mf.Ratings, path: Path) -> mf.R
         return ratings
     ids, vocabulary = as_in_model(ratings.item_ids, model.item_ids), set(model.item_ids.tolist())
     known = np.array([x in vocabulary for x in ids], np.bool_)
-    unknown = listed([x for x in ids if x not in vocabulary])
+    unknown = join_names([x for x in ids if x not in vocabulary])
     if not known.any():
         raise ValueError(f"{path}: none of its items is in the model: {unknown}")
     kept = known[ratings.items]
     has_any = np.bincount(ratings.users[kept], minlength=ratings.n_users) > 0
     if not known.all():
         say(
-            f"left out {counted(ratings.nnz - int(kept.sum()), 'rating')} of "
-            f"{counted(int((~known).sum()), 'item')} that the model does not know: {unknown}"
+            f"left out {quantity(ratings.nnz - int(kept.sum()), 'rating')} of "
+            f"{quantity(int((~known).sum()), 'item')} that the model does not know: {unknown}"
         )
     names = np.arange(ratings.n_users) if ratings.user_ids is None else ratings.user_ids
     if not has_any.all():
         without = names[~has_any].tolist()
-        say(f"left out {counted(len(without), 'user')} who rated no other items: {listed(without)}")
+        say(f"left out {quantity(len(without), 'user')} who rated no other items: {join_names(without)}")
     rows, columns = np.cumsum(has_any) - 1, np.cumsum(known) - 1
     return mf.Ratings(
         (

@@ -6,7 +6,7 @@ from typing import Any
 
 import mfkernel as mf
 from mfkernel._support import checks
-from mfkernel.cli.ids import readings
+from mfkernel.cli.ids import decodings
 from mfkernel.methods import METHODS
 from mfkernel.model import archive
 
@@ -15,7 +15,7 @@ FILE_OPTIONS = ("columns", "duplicates", "encoding")
 
 def read_file(options: argparse.Namespace, path: Path) -> mf.Ratings:
     """Read ratings as the options say."""
-    columns = options.columns and [int(c) if c.isdecimal() else readings(c)[0] for c in options.columns]
+    columns = options.columns and [int(c) if c.isdecimal() else decodings(c)[0] for c in options.columns]
     encoding = {} if options.encoding is None else {"encoding": options.encoding}
     return mf.read_ratings(path, columns=columns, duplicates=options.duplicates or "raise", **encoding)
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 import mfkernel as mf
-from mfkernel.methods.objective import targets
+from mfkernel.methods.objective import encode_targets
 
-TRACEBACK = "MFKERNEL_TRACEBACK"  # if this variable is set, errors show where they come from
+TRACEBACK_VARIABLE = "MFKERNEL_TRACEBACK"  # if this variable is set, errors show where they come from
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
-MOST_NAMES = 5  # in a message
-LEAST_WIDTH = 8  # characters of a column of numbers
+MAX_NAMES = 5  # in a message
+MIN_COLUMN_WIDTH = 8  # characters of a column of numbers
 
 
 def say(message: object) -> None:
@@ -23,7 +23,7 @@ def say(message: object) -> None:
         print("mfkernel:", " ".join(str(message).splitlines()), file=sys.stderr)
 
 
-def shown(name: object) -> str:
+def printable(name: object) -> str:
     """Return an id or a path as one line of characters that the terminal can show, and would not obey."""
     text = UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(name))
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -32,36 +32,36 @@ def shown(name: object) -> str:
 
 def id_of_row(ids: Any, number: int) -> str:
     """Return the id of a row, or its number if there are no ids."""
-    return shown(number if ids is None else ids[number])
+    return printable(number if ids is None else ids[number])
 
 
-def listed(names: Sequence[object]) -> str:
+def join_names(names: Sequence[object]) -> str:
     """Return the first names and the number of the others."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(map(shown, names[:MOST_NAMES])) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES
+    return ", ".join(map(printable, names[:MAX_NAMES])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def counted(number: int, noun: str) -> str:
+def quantity(number: int, noun: str) -> str:
     """Return a number and a noun, such as "2 ratings"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def figure(number: float | None) -> str:
+def format_number(number: float | None) -> str:
     """Return a number of any size with at least four significant digits."""
     if number is None or number == 0:
         return "0" if number == 0 else ""
     return f"{number:.4f}" if 0.1 <= abs(number) < 10 else f"{float(number):#.5g}".removesuffix(".")
 
 
-def share(number: float | None) -> str:
+def format_share(number: float | None) -> str:
     """Return a number from 0 to 1."""
-    return "0.0000" if number == 0 else figure(number)
+    return "0.0000" if number == 0 else format_number(number)
 
 
 def print_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
     """Print columns, aligned on the right but for those in ``left``, that never run into each other."""
     widths = [
-        max(0 if n in left else LEAST_WIDTH, *map(len, column))
+        max(0 if n in left else MIN_COLUMN_WIDTH, *map(len, column))
         for n, column in enumerate(zip(*rows, strict=True))
     ]
     for row in rows:
@@ -78,22 +78,22 @@ def print_rankings(model: mf.Factors, test: mf.Ratings | None) -> None:
         print(f"objective {model.history[-1].loss:.6g} after {len(model.history)} epochs; --test ranks")
         return
     figures = [mf.metrics.ranking(model, test, n) for n in (20, 100)]
-    rows = [[name, *(share(figure[name]) for figure in figures)] for name in ("recall", "ndcg")]
+    rows = [[name, *(format_share(metrics[name]) for metrics in figures)] for name in ("recall", "ndcg")]
     print_table([[f"{model.k} factors, of the best", "20", "100"], *rows])
 
 
 def print_errors(model: mf.Factors, train: mf.Ratings, test: mf.Ratings | None) -> None:
     """Print the errors of the factors beside those of the mean."""
     ratings = [part for part in (train, test) if part is not None]
-    parts = [targets(part, model.settings) for part in ratings]
+    parts = [encode_targets(part, model.settings) for part in ratings]
     mean = parts[0].mean
     of_mean = [math.hypot(part.std, part.mean - mean) for part in parts]
     name = f"{model.k} factors{' and biases' if model.settings.biases else ''}"
     print_table(
         [
             ["RMSE", *("train", "test")[: len(parts)]],
-            ["predicting the mean", *map(figure, of_mean)],
-            [name, *(figure(model.rmse(part)) for part in ratings)],
+            ["predicting the mean", *map(format_number, of_mean)],
+            [name, *(format_number(model.rmse(part)) for part in ratings)],
         ]
     )
 
@@ -106,7 +106,7 @@ def print_recommendations(
     for name, items, scores in zip(names, found.items, found.scores, strict=True):
         left = ~np.ma.getmaskarray(items) & (np.ma.getdata(items) >= 0)
         for number, value in zip(np.ma.getdata(items)[left], np.ma.getdata(scores)[left], strict=True):
-            rows.append([name, figure(value), id_of_row(ids, number)])
+            rows.append([name, format_number(value), id_of_row(ids, number)])
         if not left.any():
             say(f"there is no {kind} left for {name}")
     print_table(rows, left=(0, 2))

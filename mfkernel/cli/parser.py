@@ -11,12 +11,12 @@ from typing import Any
 import mfkernel as mf
 from mfkernel.cli.ask import explain, recommend, similar, update
 from mfkernel.cli.fit import factorize, select_rank
-from mfkernel.cli.output import TRACEBACK
+from mfkernel.cli.output import TRACEBACK_VARIABLE
 from mfkernel.data.convert import DUPLICATES
 from mfkernel.methods import METHODS
 from mfkernel.options import Choice, Flag, Integer
 
-FORMATS = (
+FILE_FORMATS = (
     "MovieLens u.data, ratings.dat or ratings.csv, text with a user, an item and a rating per line, "
     "MatrixMarket, or scipy npz; gzipped or not."
 )
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mfkernel",
         description="Predict ratings by matrix factorization.",
-        epilog=f"If the environment variable {TRACEBACK} is set, errors show where they come from.",
+        epilog=f"If the environment variable {TRACEBACK_VARIABLE} is set, errors show where they come from.",
     )
     parser.add_argument("--version", action="version", version=f"mfkernel {mf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -44,7 +44,7 @@ def _add_factorize(commands: Commands) -> None:
         "factorize",
         help="learn user and item factors from ratings",
         description="Learn user factors P and item factors Q, whose product predicts ratings, from FILE: "
-        f"{FORMATS} Without FILE, factorize the textbook's example of 5 users and 3 items.",
+        f"{FILE_FORMATS} Without FILE, factorize the textbook's example of 5 users and 3 items.",
     )
     command.set_defaults(run=factorize)
     command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the ratings")
@@ -78,7 +78,7 @@ def _add_select_rank(commands: Commands) -> None:
         "select-rank",
         help="find the number of factors that predicts held-out ratings best",
         description="Fit several numbers of factors k, each on several folds of the ratings in FILE, and "
-        f"compare their errors. FILE: {FORMATS}",
+        f"compare their errors. FILE: {FILE_FORMATS}",
     )
     command.set_defaults(run=select_rank)
     command.add_argument("file", type=Path, metavar="FILE", help="the ratings")

@@ -1,1 +1,1 @@
-"""Ratings and ids: from what the user passes to one checked CSR matrix."""
+"""Convert ratings and ids in any supported form to one checked CSR matrix."""

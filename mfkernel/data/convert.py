@@ -1,4 +1,4 @@
-"""From whatever holds ratings to one canonical CSR matrix: rows sorted by column, no duplicates, checked."""
+"""Convert ratings to a checked, canonical CSR matrix: sorted rows, no duplicates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.data import grouping
 from mfkernel.data.grouping import grouped
 from mfkernel.data.tables import refuse_table_of_triplets
@@ -17,14 +17,14 @@ from mfkernel.engines.resources import available_memory
 DUPLICATES = ("raise", "sum", "mean", "last")
 MISSING = ("zero", "nan")
 
-NUMBERING = (
+NUMBERING_REMEDY = (
     "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
-    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
+    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them repeated"
 )
 
 
 class Csr(NamedTuple):
-    """A CSR matrix whose rows are sorted and hold each column at most once."""
+    """A CSR matrix whose rows are sorted and have each column at most once."""
 
     indptr: NDArray[np.int64]
     indices: NDArray[Any]
@@ -33,7 +33,7 @@ class Csr(NamedTuple):
 
 
 class DuplicateError(ValueError):
-    """Some cells have several ratings, ``count`` beyond the first; the first such is (user, item)."""
+    """Duplicate ratings: ``count`` extra ratings, the first of them at (user, item)."""
 
     def __init__(self, count: int, user: Any, item: Any) -> None:
         self.count, self.user, self.item = count, user, item
@@ -46,8 +46,8 @@ class DuplicateError(ValueError):
 def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
     """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
 
-    A copy is checked, so a kernel never meets numbers that another thread has changed since. Without
-    ``copy``, the values may be those of a canonical CSR matrix.
+    The checks run on a copy, so that a kernel never sees numbers that another thread has changed. Without
+    ``copy``, the result may share the values of a canonical CSR matrix.
     """
     if isinstance(R, tuple):
         if len(R) not in (3, 4):
@@ -71,9 +71,9 @@ def from_triplets(
     duplicates: str = "raise",
     dtype: np.dtype[Any] | None = None,
     names: tuple[str, str] = ("users", "items"),
-    place: Callable[[int], str] = "values[{}]".format,
+    label: Callable[[int], str] = "values[{}]".format,
 ) -> Csr:
-    """Convert three arrays, the n-th rating being ``values[n]`` of user ``users[n]`` for item ``items[n]``.
+    """Convert triplets: user ``users[n]`` rates item ``items[n]`` with ``values[n]``.
 
     Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Duplicates
     keep the order in which they came.
@@ -89,21 +89,21 @@ def from_triplets(
     if any(mask is not np.ma.nomask for mask in masked):
         known = ~np.logical_or.reduce(np.broadcast_arrays(*masked, users)[:3])
         users, items, values = users[known], items[known], values[known]
-    users, n_users = _numbers(names[0], users, n_users, "n_users")
-    items, n_items = _numbers(names[1], items, n_items, "n_items")
-    values = _values(values, dtype, place)
+    users, n_users = _copy_indices(names[0], users, n_users, "n_users")
+    items, n_items = _copy_indices(names[1], items, n_items, "n_items")
+    values = _copy_values(values, dtype, label)
     _check_memory(n_users, n_items)
-    if not is_sorted(frozen(users)):
+    if not is_sorted(readonly(users)):
         by_item = Csr(*grouped(items, users, values, n_items), (n_items, n_users))
         del users, items, values  # a third of the memory at the peak
-        return _merge_duplicates(transposed(by_item), duplicates)
+        return _merge_duplicates(transpose_csr(by_item), duplicates)
     indptr = np.zeros(n_users + 1, np.int64)
-    count(frozen(users), indptr[1:])
+    count(readonly(users), indptr[1:])
     np.cumsum(indptr, out=indptr)
     return _canonical(Csr(indptr, items, values, (n_users, n_items)), duplicates)
 
 
-def transposed(csr: Csr) -> Csr:
+def transpose_csr(csr: Csr) -> Csr:
     """Transpose in linear time; the rows need not be sorted, but those of the result are."""
     m, n = csr.shape
     return Csr(*grouping.transposed(*csr[:3], n, index_dtype(m)), (n, m))
@@ -116,17 +116,17 @@ def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
-    """Return int32 where it is wide enough for numbers below ``count``, else int64."""
+    """Return int32 if it holds all numbers below ``count``, else int64."""
     return np.int32 if count <= np.iinfo(np.int32).max else np.int64
 
 
 def _check_memory(n_users: int, n_items: int) -> None:
-    """Refuse more rows and columns than fit in memory: they take some even if they are empty."""
+    """Refuse more rows and columns than fit in memory; empty ones also take memory."""
     size, free = 24 * (n_users + n_items), available_memory()
     if free is not None and size > free:
         raise MemoryError(
             f"{n_users:,} rows and {n_items:,} columns take {size / 2**30:,.1f} GiB before any factor, but "
-            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING}"
+            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING_REMEDY}"
         )
 
 
@@ -145,7 +145,7 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
     if array.dtype.kind not in "iuf":
         raise TypeError(
             f"R must hold real numbers, got dtype {array.dtype}; if its rows are ratings, pass triplets "
-            f"(users, items, values), where {NUMBERING}"
+            f"(users, items, values), where {NUMBERING_REMEDY}"
         )
     known = ~np.isnan(array)
     if missing == "zero":
@@ -154,14 +154,15 @@ def _from_dense(R: Any, missing: str, dtype: np.dtype[Any] | None) -> Csr:
         known &= ~masked
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(known, axis=1))])
     columns = np.flatnonzero(known) % max(1, array.shape[1])
-    values = _values(array[known], dtype, partial(_cell, indptr, columns))
+    values = _copy_values(array[known], dtype, partial(_cell, indptr, columns))
     return Csr(indptr, columns.astype(index_dtype(array.shape[1])), values, array.shape)
 
 
 def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
-    """Convert any of scipy's seven formats; stored entries are ratings, explicit zeros too.
+    """Convert any of SciPy's seven formats; all stored entries are ratings.
 
-    DIA and blocks of BSR store zeros only to fill up, so that there a zero is unknown.
+    Explicit zeros also count as ratings. DIA and the blocks of BSR store zeros only as padding, so a zero is
+    unknown in these formats.
     """
     if len(R.shape) != 2:
         raise TypeError(f"R must have 2 dimensions, got a sparse array of shape {R.shape}")
@@ -171,7 +172,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
         return _canonical(csr, duplicates)
     if R.format == "csc":
         by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
-        return _merge_duplicates(transposed(by_item), duplicates)
+        return _merge_duplicates(transpose_csr(by_item), duplicates)
     users, items, values = _coo_triplets(R)
     return from_triplets(
         users,
@@ -181,7 +182,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
         duplicates=duplicates,
         dtype=dtype,
         names=("R.row", "R.col"),
-        place=lambda n: f"R[{users[n]}, {items[n]}]",
+        label=lambda n: f"R[{users[n]}, {items[n]}]",
     )
 
 
@@ -204,8 +205,8 @@ def _compressed(
     dtype: np.dtype[Any] | None,
     copy: bool,
 ) -> Csr:
-    """Copy CSR or CSC arrays and check the copies: scipy takes arrays that point outside."""
-    arrays = R.indptr, R.indices, R.data  # once, as another thread may put others in their place
+    """Copy CSR or CSC arrays and check the copies; SciPy accepts indices out of range."""
+    arrays = R.indptr, R.indices, R.data  # read once, because another thread may replace them
     for name, array in zip(("indptr", "indices", "data"), arrays, strict=True):
         if array.ndim != 1 or (name != "data" and array.dtype.kind not in "iu"):
             kind = "1-D" if name == "data" else "1-D integers"
@@ -218,16 +219,16 @@ def _compressed(
             f"got {indptr.size} from {indptr[:1]}"
         )
     if (falls := indptr[1:] < indptr[:-1]).any():
-        place = int(falls.argmax())
+        row = int(falls.argmax())
         raise ValueError(
-            f"R.indptr[{place + 1}] = {indptr[place + 1]} is less than R.indptr[{place}] = {indptr[place]}"
+            f"R.indptr[{row + 1}] = {indptr[row + 1]} is less than R.indptr[{row}] = {indptr[row]}"
         )
     nnz = min(arrays[1].size, arrays[2].size)
     if indptr[-1] > nnz:
         raise ValueError(f"R.indptr ends at {indptr[-1]} but R has {nnz} stored entries")
     nnz = int(indptr[-1])
-    indices, _ = _numbers("R.indices", arrays[1][:nnz], shape[1], names[1])
-    values = _values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)
+    indices, _ = _copy_indices("R.indices", arrays[1][:nnz], shape[1], names[1])
+    values = _copy_values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)
     return Csr(indptr, indices, values, shape)
 
 
@@ -235,28 +236,28 @@ def _canonical(csr: Csr, duplicates: str) -> Csr:
     """Sort the rows where they are not, and merge duplicates."""
     from mfkernel.kernels.csr import is_canonical
 
-    if is_canonical(frozen(csr.indptr), frozen(csr.indices)):
+    if is_canonical(readonly(csr.indptr), readonly(csr.indices)):
         return csr
-    return _merge_duplicates(transposed(transposed(csr)), duplicates)
+    return _merge_duplicates(transpose_csr(transpose_csr(csr)), duplicates)
 
 
 def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
     """Apply the policy for a user who rated an item more than once; equal entries are neighbours here."""
     from mfkernel.kernels.csr import is_canonical
 
-    if is_canonical(frozen(csr.indptr), frozen(csr.indices)):
+    if is_canonical(readonly(csr.indptr), readonly(csr.indices)):
         return csr
     indptr, indices, values, shape = csr
-    again = np.empty(indices.size, np.bool_)
-    again[:1] = False
-    np.equal(indices[1:], indices[:-1], out=again[1:])
-    again[indptr[:-1][indptr[:-1] < indices.size]] = False
-    count = int(np.count_nonzero(again))
+    repeated = np.empty(indices.size, np.bool_)
+    repeated[:1] = False
+    np.equal(indices[1:], indices[:-1], out=repeated[1:])
+    repeated[indptr[:-1][indptr[:-1] < indices.size]] = False
+    count = int(np.count_nonzero(repeated))
     if duplicates == "raise":
-        place = int(again.argmax())
-        user = int(np.searchsorted(indptr, place, side="right")) - 1
-        raise DuplicateError(count, user, int(indices[place]))
-    firsts = np.flatnonzero(~again)
+        entry = int(repeated.argmax())
+        user = int(np.searchsorted(indptr, entry, side="right")) - 1
+        raise DuplicateError(count, user, int(indices[entry]))
+    firsts = np.flatnonzero(~repeated)
     if duplicates == "last":
         merged = values[np.append(firsts[1:], indices.size) - 1]
     else:
@@ -265,13 +266,13 @@ def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
         if duplicates == "mean":
             merged /= np.diff(np.append(firsts, indices.size))
         cell = partial(_cell, np.searchsorted(firsts, indptr), indices[firsts])
-        label = f"the {duplicates} of the duplicates"
-        merged = checks.copied(merged, values.dtype, lambda n: f"{label} {cell(n)}")
+        kind = f"the {duplicates} of the duplicates"
+        merged = checks.copy_ratings(merged, values.dtype, lambda n: f"{kind} {cell(n)}")
     return Csr(np.searchsorted(firsts, indptr), indices[firsts], merged, shape)
 
 
 def check_shape(shape: Any) -> tuple[int, int]:
-    """Return (n_users, n_items), both integers from 0."""
+    """Return (n_users, n_items), both checked to be integers of at least 0."""
     try:
         m, n = shape
     except (TypeError, ValueError):
@@ -280,31 +281,32 @@ def check_shape(shape: Any) -> tuple[int, int]:
 
 
 def _cell(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
-    """Name the place of entry n of a CSR matrix."""
+    """Return the cell of entry n of a CSR matrix, such as ``R[2, 5]``."""
     return f"R[{int(np.searchsorted(indptr, n, side='right')) - 1}, {indices[n]}]"
 
 
 def _cell_of_transpose(indptr: NDArray[Any], indices: NDArray[Any], n: int) -> str:
-    """Name the place of entry n of a CSC matrix."""
+    """Return the cell of entry n of a CSC matrix, such as ``R[2, 5]``."""
     return f"R[{indices[n]}, {int(np.searchsorted(indptr, n, side='right')) - 1}]"
 
 
-def _numbers(
+def _copy_indices(
     name: str, numbers: NDArray[Any], count: int | None, count_name: str
 ) -> tuple[NDArray[Any], int]:
-    """Copy row or column numbers, and check the copy; without a count, it is the largest plus one."""
+    """Copy row or column numbers and check the copy; ``count`` defaults to maximum + 1."""
     if numbers.dtype.kind not in "iu":
         if numbers.size:
-            raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING}")
+            raise TypeError(f"{name} must be integers, got dtype {numbers.dtype}; {NUMBERING_REMEDY}")
         numbers = numbers.astype(np.int32)
     if count is None:
         count = int(numbers.max()) + 1 if numbers.size else 0
     result = np.empty(numbers.size, index_dtype(count))
-    for start in range(0, numbers.size, checks.BLOCK):
-        kept = result[start : start + checks.BLOCK]
+    for start in range(0, numbers.size, checks.VALUES_PER_BLOCK):
+        block = slice(start, start + checks.VALUES_PER_BLOCK)
+        kept = result[block]
         part = kept if numbers.dtype == result.dtype else np.empty(kept.shape, numbers.dtype)
-        part[:] = numbers[start : start + checks.BLOCK]  # another thread may change the caller's array
-        # as an unsigned number, a negative one is large
+        part[:] = numbers[block]  # another thread may change the caller's array
+        # a negative number is large when read as unsigned
         if int(part.view(part.dtype.str.replace("i", "u")).max()) >= count:
             n = int(((part < 0) | (part >= count)).argmax())
             limit = "numbers must not be negative" if part[n] < 0 else f"but {count_name} = {count}"
@@ -315,12 +317,13 @@ def _numbers(
     return result, count
 
 
-def _values(
-    values: NDArray[Any], dtype: np.dtype[Any] | None, place: Callable[[int], str], copy: bool = True
+def _copy_values(
+    values: NDArray[Any], dtype: np.dtype[Any] | None, label: Callable[[int], str], copy: bool = True
 ) -> NDArray[Any]:
-    """Check ratings and make them float32 or float64: as asked, else float32 where that loses nothing.
+    """Check ratings and convert them to float32 or float64.
 
-    Without ``copy``, they stay as they are if they have that type.
+    Without ``dtype``, the type is float32 if it holds the values exactly, else float64. Without ``copy``,
+    values that already have the type are not copied.
     """
     if values.size == 0 and values.dtype.kind not in "iuf":
         values = values.astype(np.float32)
@@ -329,6 +332,6 @@ def _values(
         exact = np.can_cast(values.dtype.newbyteorder("="), np.float32, "safe")
         dtype = np.dtype(np.float32 if exact else np.float64)
     if not copy and values.dtype == dtype and values.flags.c_contiguous:
-        checks.finite(values, place)
+        checks.finite(values, label)
         return values
-    return checks.copied(values, dtype, place)
+    return checks.copy_ratings(values, dtype, label)

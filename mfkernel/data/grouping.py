@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.engines.threads import Task, ThreadEngine, default_engine
 
 ENTRIES_PER_PART = 2**18  # at least: fewer take less time than another thread needs to start
@@ -21,7 +21,7 @@ def grouped(rows: NDArray[Any], columns: NDArray[Any], values: NDArray[Any], n_r
     """
     from mfkernel.kernels.csr import count, scatter
 
-    rows, columns, values = frozen(rows), frozen(columns), frozen(values)
+    rows, columns, values = readonly(rows), readonly(columns), readonly(values)
     out = np.empty_like(columns), np.empty_like(values)
 
     def count_part(first: int, last: int, counts: NDArray[np.int64]) -> None:
@@ -44,7 +44,7 @@ def transposed(
     """
     from mfkernel.kernels.csr import count, scatter_rows
 
-    indptr, indices, values = frozen(indptr), frozen(indices), frozen(values)
+    indptr, indices, values = readonly(indptr), readonly(indices), readonly(values)
     out = np.empty(indices.size, dtype), np.empty_like(values)
 
     def count_part(first: int, last: int, counts: NDArray[np.int64]) -> None:

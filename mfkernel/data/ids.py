@@ -1,4 +1,4 @@
-"""Ids of users and items: distinct integers or text."""
+"""Check and look up the ids of users and items: unique integers or texts."""
 
 import sys
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel._support.arrays import Immutable, frozen, immutable
+from mfkernel._support.arrays import Immutable, immutable, readonly
 from mfkernel._support.lazy import lazy
 
 Ids = NDArray[Any] | None
 
-WIDEST = 8  # times the characters of all texts that an array may take in which each is as wide as the longest
+MAX_PADDING = 8  # largest size of a fixed-width array, in multiples of the characters of all its texts
 MISSING_TYPES = ("NAType", "NaTType")  # pandas.NA, pandas.NaT
-KINDS = "ids must be integers or text, none missing"
+ID_RULE = "ids must be integers or text, none missing"
 
 
 class Vocabulary(Immutable):
-    """The ids of all rows, or of all columns, in their order; each occurs once.
+    """The ids of all rows, or of all columns, in their order; ids are unique.
 
     Attributes
     ----------
     ids
-        (n,) int64, uint64 or text, read-only. Text is an array of ``str`` (dtype U), or where one long id
-        would make that large, of Python's ``str`` objects.
+        (n,) int64, uint64 or text, read-only. Text has dtype U. If one long id would make that array large,
+        the elements are Python ``str`` objects.
     """
 
     _ids: NDArray[Any]
@@ -34,19 +34,19 @@ class Vocabulary(Immutable):
         self._set_once(_ids=immutable(ids))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Vocabulary, (self._ids,)  # a pickled array forgets that it is read-only
+        return Vocabulary, (self._ids,)  # pickling loses the read-only flag
 
     def __len__(self) -> int:
         return int(self._ids.size)
 
     @property
     def ids(self) -> NDArray[Any]:
-        """The ids; of text objects a read-only copy, as NumPy can lock no such array."""
-        return frozen(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
+        """The ids; a read-only copy if they are objects, because NumPy cannot lock them."""
+        return readonly(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
 
     @classmethod
     def of(cls, name: str, ids: Any, count: int) -> "Vocabulary | None":
-        """Check ids, one for each of ``count`` rows or columns; None stays None."""
+        """Check ids, one per row or column (``count`` of them); None stays None."""
         if ids is None or (isinstance(ids, Vocabulary) and len(ids) == count):
             return ids
         array = ids.ids if isinstance(ids, Vocabulary) else as_ids(name, ids)
@@ -56,10 +56,10 @@ class Vocabulary(Immutable):
             )
         vocabulary = cls(array)
         ordered = vocabulary._ids[vocabulary._order]
-        again = np.asarray(ordered[1:] == ordered[:-1], np.bool_)
-        if again.any():
-            repeats = vocabulary._order[1:][again]  # a stable order: the first of equal ids comes first
-            second = int(repeats.min())
+        repeated = np.asarray(ordered[1:] == ordered[:-1], np.bool_)
+        if repeated.any():
+            # the sort is stable: the first of equal ids comes first
+            second = int(vocabulary._order[1:][repeated].min())
             first = int(np.flatnonzero(array == array[second])[0])
             raise ValueError(
                 f"{name} must be unique, but {name}[{first}] and {name}[{second}] are both "
@@ -73,11 +73,14 @@ class Vocabulary(Immutable):
 
     @property
     def is_text(self) -> bool:
-        """Whether the ids are text, not integers."""
+        """Whether the ids are text rather than integers."""
         return self._ids.dtype.kind in "UO"
 
     def find(self, wanted: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Return the position of each id, 0 for unknown ids, and a mask of these; ``wanted`` is of as_ids."""
+        """Return the position of each id (0 if unknown) and a mask of unknown ids.
+
+        ``wanted`` must come from :func:`as_ids`.
+        """
         nowhere = np.zeros(wanted.shape, np.intp), np.ones(wanted.shape, np.bool_)
         if self._ids.size == 0 or self.is_text != (wanted.dtype.kind in "UO"):
             return nowhere
@@ -87,8 +90,8 @@ class Vocabulary(Immutable):
             limits = np.iinfo(self._ids.dtype)
             outside = (wanted < limits.min) | (wanted > limits.max)
             wanted = np.where(outside, 0, wanted).astype(self._ids.dtype)  # 0 keeps the type, unlike an id
-        places = np.searchsorted(self._ids, wanted, sorter=self._order).clip(max=self._ids.size - 1)
-        found = np.asarray(self._order[places])
+        positions = np.searchsorted(self._ids, wanted, sorter=self._order).clip(max=self._ids.size - 1)
+        found = np.asarray(self._order[positions])
         unknown = outside | np.asarray(self._ids[found] != wanted, np.bool_)
         return np.where(unknown, 0, found), unknown
 
@@ -98,11 +101,11 @@ class Vocabulary(Immutable):
         Raises
         ------
         KeyError
-            For the first that does not, or is no id at all; ``kind`` says of what it is.
+            For the first id that is unknown, or that cannot be an id. The message starts with ``kind``.
         """
         try:
             wanted = as_ids(f"{kind} ids", ids)
-        except (TypeError, ValueError) as error:  # such as 5.5, which no user is called
+        except (TypeError, ValueError) as error:  # such as 5.5, which cannot be an id
             raise KeyError(str(error)) from None
         found, unknown = self.find(wanted)
         if unknown.any():
@@ -111,15 +114,16 @@ class Vocabulary(Immutable):
 
 
 def as_ids(name: str, ids: Any) -> NDArray[Any]:
-    """Return ids of any shape as an array of their own: int64, uint64, or text.
+    """Copy ids of any shape into an array of int64, uint64 or text.
 
-    Takes lists, arrays of integers, text or objects, columns of data frames, also nullable and categorical.
+    Takes lists, arrays of integers, text or objects, and columns of data frames, also nullable and
+    categorical ones.
 
     Raises
     ------
     TypeError, ValueError
-        If some are missing, neither integers nor text, or some integers and some text; the message names the
-        first such.
+        If an id is missing, or is neither an integer nor text. Also if integers and text are mixed. The
+        message names the first wrong id.
     """
     checks.unmasked(name, ids)
     array = np.array(ids, object) if isinstance(ids, list | tuple | str) else np.asarray(ids)
@@ -134,7 +138,7 @@ def as_ids(name: str, ids: Any) -> NDArray[Any]:
     if kind in "iu":
         return array.astype(np.uint64 if array.dtype == np.uint64 else np.int64)
     if kind == "f":
-        return _whole(name, array)
+        return _as_integers(name, array)
     if kind == "U":
         array = np.array(array, array.dtype.newbyteorder("="), order="C")
         if array.dtype.itemsize and array.size and array.reshape(-1).view(np.uint32).max() > sys.maxunicode:
@@ -143,14 +147,14 @@ def as_ids(name: str, ids: Any) -> NDArray[Any]:
     if array.size == 0:
         return np.empty(array.shape, np.int64)
     if kind != "O":
-        raise TypeError(f"{name} has dtype {array.dtype}; {KINDS}")
+        raise TypeError(f"{name} has dtype {array.dtype}; {ID_RULE}")
     return _of_objects(name, array)
 
 
 def text_array(texts: Sequence[str]) -> NDArray[Any]:
-    """Return texts as an array: as wide as the longest, or where that is large, of Python objects."""
+    """Return texts as an array, fixed-width, or of objects if that would be large."""
     longest, total = max(map(len, texts), default=0), sum(map(len, texts))
-    wide = len(texts) * longest > WIDEST * total + 4096
+    wide = len(texts) * longest > MAX_PADDING * total + 4096
     array = np.empty(len(texts), object if wide else f"U{max(1, longest)}")
     array[:] = texts
     return array
@@ -161,21 +165,23 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     texts = sum(isinstance(x, str) for x in flat)
     if texts == len(flat):
         bad = next((n for n, x in enumerate(flat) if x.endswith("\0")), None)
-        if bad is not None:  # NumPy drops it, and so takes "a\0" for "a"
+        if bad is not None:  # NumPy drops a trailing NUL, so "a\0" would become "a"
             raise ValueError(f"{name}[{bad}] is {flat[bad]!r}; ids must not end with the character NUL")
         return text_array(flat).reshape(array.shape)
     for n, x in enumerate(flat):
         if x is None or type(x).__name__ in MISSING_TYPES or (isinstance(x, float) and x != x):
-            raise ValueError(f"{name}[{n}] is {x!r}; {KINDS}")
+            raise ValueError(f"{name}[{n}] is {x!r}; {ID_RULE}")
         if isinstance(x, bool | np.bool_) or not isinstance(x, str | int | float | np.integer | np.floating):
-            raise TypeError(f"{name}[{n}] is {x!r}; {KINDS}: pass str(id) for each")
+            raise TypeError(f"{name}[{n}] is {x!r}; {ID_RULE}: pass str(id) for each")
     if texts:
         text = next(x for x in flat if isinstance(x, str))
         number = next(x for x in flat if not isinstance(x, str))
         raise TypeError(f"{name} must be all integers or all text, got {number!r} and {text!r}")
     if any(isinstance(x, float | np.floating) for x in flat):
-        _whole(name, np.array([x if isinstance(x, float | np.floating) else 0 for x in flat], np.float64))
-        flat = [int(x) for x in flat]  # beside a float, other integers keep all their digits
+        _as_integers(
+            name, np.array([x if isinstance(x, float | np.floating) else 0 for x in flat], np.float64)
+        )
+        flat = [int(x) for x in flat]  # integers next to floats keep all their digits
         array = np.array(flat, object).reshape(array.shape)
     least, most = min(flat), max(flat)
     for dtype in (np.int64, np.uint64):
@@ -186,19 +192,20 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def _whole(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
-    """Return floats that are integers, as data frames make of those beside missing ones.
+def _as_integers(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
+    """Convert floats with integer values to integers.
 
-    From 2⁵³ on, a float stands for several integers.
+    Data frames turn integers into floats if some are missing. From 2⁵³ on, one float represents several
+    integers, so such floats are refused.
     """
     array = array.astype(np.float64)
     whole = np.isfinite(array) & (array == np.rint(array)) & (np.abs(array) < 2**53)
     if not whole.all():
-        raise ValueError(f"{checks.first(name, array, ~whole)}; {KINDS}")
+        raise ValueError(f"{checks.first(name, array, ~whole)}; {ID_RULE}")
     return array.astype(np.int64)
 
 
-def united(
+def union_ids(
     kind: str,
     old: Vocabulary | None,
     new: Vocabulary | None,
@@ -211,7 +218,7 @@ def united(
     Returns
     -------
     tuple
-        The ids of all, the old ones first, or None; and the position of each new row among them.
+        All ids, old ones first, or None; and the position of each new row among them.
     """
     if (old is None) != (new is None):
         named, other = sides if new is None else sides[::-1]
@@ -224,18 +231,21 @@ def united(
             f"{kind} ids are {words[old.is_text]} in {sides[0]} and {words[new.is_text]} in {sides[1]}"
         )
     found, unknown = old.find(new.ids)
-    places = np.where(unknown, n_old - 1 + np.cumsum(unknown), found)
+    positions = np.where(unknown, n_old - 1 + np.cumsum(unknown), found)
     if not unknown.any():
-        return old, places
+        return old, positions
     if n_old == 0:
-        return new, places
-    # objects, so that neither the longest text nor a number of another width changes the others
+        return new, positions
+    # as objects: neither the longest text nor the width of a number changes other ids
     both = np.concatenate([old.ids.astype(object), new.ids[unknown].astype(object)])
-    return Vocabulary(as_ids(f"{kind}_ids", both)), places
+    return Vocabulary(as_ids(f"{kind}_ids", both)), positions
 
 
-def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
-    """Return ids as arrays that need no pickle; text objects as UTF-8, with where each of them ends."""
+def pack_ids(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
+    """Return ids as arrays that need no pickle.
+
+    Text objects become UTF-8 bytes and the position where each text ends.
+    """
     if ids is None or ids.dtype.kind != "O":
         return {name: ids}
     texts = [x.encode("utf-8", "surrogatepass") for x in ids]
@@ -243,8 +253,8 @@ def packed(name: str, ids: Ids) -> dict[str, NDArray[Any] | None]:
     return {f"{name}_text": np.frombuffer(b"".join(texts), np.uint8), f"{name}_ends": ends}
 
 
-def unpacked(name: str, arrays: dict[str, Any]) -> Any:
-    """Take ids out of arrays that :func:`packed` made; None if there are none."""
+def unpack_ids(name: str, arrays: dict[str, Any]) -> Any:
+    """Take ids out of the arrays of :func:`pack_ids`; return None if it has no ids."""
     text, ends = arrays.pop(f"{name}_text", None), arrays.pop(f"{name}_ends", None)
     if text is None or ends is None:
         return arrays.pop(name, None)

@@ -1,4 +1,4 @@
-"""Ratings brought into the rows and columns of others: held-out and new ones, and those of new users."""
+"""Move held-out ratings, new ratings and those of new users to a model's rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.ids import Vocabulary, united
+from mfkernel.data.ids import Vocabulary, union_ids
 from mfkernel.data.ratings import Ratings
 
 
 def are_rows(users: Any) -> bool:
-    """Whether these are row numbers, rather than ratings of new users."""
+    """Return whether ``users`` are row numbers, rather than ratings of new users."""
     if isinstance(users, tuple):
         return all(np.ndim(u) == 0 for u in users)
     if isinstance(users, Ratings | Mapping) or hasattr(users, "tocsr"):
@@ -21,7 +21,7 @@ def are_rows(users: Any) -> bool:
 
 
 def is_one_user(R: Any) -> bool:
-    """Whether these ratings are of one user: a mapping of items to ratings, or a pair of both."""
+    """Return whether R is one user's ratings: {item: rating}, or (items, ratings)."""
     return (isinstance(R, Mapping) and not hasattr(R, "tocsr")) or (isinstance(R, tuple) and len(R) == 2)
 
 
@@ -39,7 +39,7 @@ def new_user_ratings(
     Parameters
     ----------
     R
-        ``{item: rating}`` or a pair ``(items, ratings)`` for one user; for several, any form that
+        For one user, ``{item: rating}`` or a pair ``(items, ratings)``. For several users, any form that
         :class:`Ratings` takes, one row per user. Items are column numbers; a :class:`Ratings` with item ids
         is read by id.
     """
@@ -48,12 +48,12 @@ def new_user_ratings(
         remedy = (
             "" if item_ids is None else "these are positions, and model.item_columns(ids) finds those of ids"
         )
-        items = checks.bounded("items", items, n_items, "n_items", remedy)
+        items = checks.copy_indices("items", items, n_items, "n_items", remedy)
         R = np.zeros(items.size, np.int32), items, values, (1, n_items)
     ratings = Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype)
     if ratings.items_by_id is not None and item_ids is not None:
         users, n_users = ratings.users_by_id, ratings.n_users
-        moved = matched(ratings, (users, item_ids), (n_users, n_items), "ratings")
+        moved = match_ratings(ratings, (users, item_ids), (n_users, n_items), "ratings")
         unknown = moved.indices >= n_items
         if unknown.any():
             new = np.flatnonzero(~np.isin(ratings.items_by_id.ids, item_ids.ids))
@@ -67,35 +67,37 @@ def new_user_ratings(
     return ratings if ratings.n_items == n_items else ratings.reshaped((ratings.n_users, n_items))
 
 
-def matched(
+def match_ratings(
     ratings: Ratings,
     ids: tuple[Vocabulary | None, Vocabulary | None],
     shape: tuple[int, int],
     name: str = "R",
     others: str = "the model",
 ) -> Ratings:
-    """Bring ratings into the rows and columns of others, by id where both have ids, else by position.
+    """Move ratings to the target's rows and columns.
+
+    Rows and columns are matched by id if both sides have ids, else by position.
 
     Parameters
     ----------
     ratings
-        Ratings to bring there, of any shape if both sides have ids.
+        Ratings to move. They may have any shape if both sides have ids.
     ids, shape
-        Ids and shape (m, n) of the others.
+        Ids and shape (m, n) of the target.
     name, others
-        Names of the ratings and of the others in an error.
+        Names of the ratings and of the target in an error.
 
     Returns
     -------
     Ratings
-        Rows from m on, and columns from n on, are of users and items whose id the others do not have.
+        Rows from m on, and columns from n on, are users and items whose ids are not in the target.
 
     Raises
     ------
     ValueError
-        If a side without ids has another length, or one has text and the other integers.
+        If one side has no ids and the lengths differ, or one has text and the other integers.
     """
-    places, sizes = [], []
+    positions, sizes = [], []
     sides = (("user", ratings.users_by_id, ids[0]), ("item", ratings.items_by_id, ids[1]))
     for (kind, own, known), size, wanted in zip(sides, ratings.shape, shape, strict=True):
         if own is None or known is None:
@@ -105,17 +107,17 @@ def matched(
                     f"shape, and ratings with {kind} ids on both sides are found by these"
                 )
             own = known = None
-        _, rows = united(kind, known, own, wanted, size, (others, name))
-        places.append(rows)
+        _, rows = union_ids(kind, known, own, wanted, size, (others, name))
+        positions.append(rows)
         sizes.append(max(wanted, int(rows.max(initial=-1)) + 1))
-    if all(np.array_equal(rows, np.arange(size)) for rows, size in zip(places, shape, strict=True)):
+    if all(np.array_equal(rows, np.arange(size)) for rows, size in zip(positions, shape, strict=True)):
         return ratings
-    moved = places[0][ratings.users], places[1][ratings.items], ratings.values, tuple(sizes)
+    moved = positions[0][ratings.users], positions[1][ratings.items], ratings.values, tuple(sizes)
     return Ratings(moved, dtype=ratings.dtype, sample_weight=ratings.weights)
 
 
-def within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
-    """Leave out ratings beyond the m rows and n columns of ``shape``."""
+def keep_within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
+    """Leave out the ratings beyond the m rows and n columns of ``shape``."""
     if ratings.shape == shape:
         return ratings
     return _cut(ratings.select((ratings.users < shape[0]) & (ratings.items < shape[1])), shape)
@@ -126,17 +128,18 @@ def _cut(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
     return Ratings(triplets, dtype=ratings.dtype, sample_weight=ratings.weights)
 
 
-def merged(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
-    """Unite old ratings with new ones, which replace those of the same cells.
+def merge_ratings(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
+    """Unite old and new ratings; a new rating replaces the old one of its cell.
+
+    Rows are the same if they have the same id, or the same number if neither side has ids.
 
     Returns
     -------
     tuple
-        All ratings, old rows and columns first; and the places of the new ones' rows and columns. Rows are
-        the same if they have the same id, or the same number if neither side has ids.
+        All ratings, old rows and columns first; then the positions of the new rows and of the new columns.
     """
-    user_ids, users = united("user", old.users_by_id, new.users_by_id, old.n_users, new.n_users)
-    item_ids, items = united("item", old.items_by_id, new.items_by_id, old.n_items, new.n_items)
+    user_ids, users = union_ids("user", old.users_by_id, new.users_by_id, old.n_users, new.n_users)
+    item_ids, items = union_ids("item", old.items_by_id, new.items_by_id, old.n_items, new.n_items)
     shape = (
         max(old.n_users, int(users.max(initial=-1)) + 1),
         max(old.n_items, int(items.max(initial=-1)) + 1),
@@ -162,8 +165,8 @@ def merged(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArr
     )
 
 
-def grown(array: NDArray[Any], n_rows: int) -> NDArray[Any]:
-    """Return a copy with so many rows, those beyond the old ones zero."""
+def add_zero_rows(array: NDArray[Any], n_rows: int) -> NDArray[Any]:
+    """Return a copy with ``n_rows`` rows; added rows are zero."""
     result = np.zeros((n_rows, *array.shape[1:]), array.dtype)
     result[: len(array)] = array
     return result

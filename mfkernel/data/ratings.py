@@ -1,74 +1,68 @@
-"""The one checked container of known ratings."""
+"""The checked, immutable container of known ratings."""
 
-import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel._support.arrays import Immutable, immutable
-from mfkernel._support.lazy import lazy
+from mfkernel._support.arrays import immutable
 from mfkernel.data import convert
-from mfkernel.data.ids import Ids, Vocabulary, as_ids
-from mfkernel.data.weights import aligned, checked, own
+from mfkernel.data.entries import Entries
+from mfkernel.data.ids import Vocabulary, as_ids
+from mfkernel.data.weights import align_weights, check_weights, copy_input
 from mfkernel.engines.threads import interruptible
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 
-BLOCK = 2**17  # ratings that are handled at once in float64
+class Ratings(Entries):
+    """Known ratings of m users for n items: a checked, immutable CSR matrix.
 
-
-class Ratings(Immutable):
-    """Known ratings of m users for n items: a CSR matrix that has been checked and cannot be changed.
-
-    Rows are sorted by item and hold an item at most once; every number is in range and every rating finite.
-    The arrays are read-only, and their own. Threads may share it.
+    Each row is sorted by item and has an item at most once. All numbers are in range and all ratings finite.
+    The arrays are read-only and owned by the object. Threads may share it.
 
     Parameters
     ----------
     R
-        A dense (m, n) array, in which zero and nan are unknown (see ``missing``); a masked array; any
-        ``scipy.sparse`` matrix or array, whose stored entries are ratings, explicit zeros too (but DIA, and
-        BSR with blocks beyond 1 × 1, store zeros only to fill up); or triplets ``(users, items, values)`` or
-        ``(users, items, values, shape)`` in a tuple (a list is a dense array).
+        One of four forms. A dense (m, n) array, where ``missing`` says which values are unknown. A masked
+        array. Any ``scipy.sparse`` matrix or array: all stored entries are ratings, also explicit zeros, but
+        not the zeros with which DIA and BSR blocks beyond 1 × 1 are padded. A tuple ``(users, items,
+        values)`` or ``(users, items, values, shape)``; a list is a dense array.
     missing
-        ``"zero"``: zero and nan are unknown in a dense array; ``"nan"``: only nan is.
+        Unknown values of a dense array: ``"zero"`` for zero and nan, ``"nan"`` for nan only. Ignored if R is
+        a ``Ratings``. Default: ``"zero"``.
     duplicates
-        How several ratings of one user for one item are merged: ``"raise"`` an error, or their ``"sum"``,
-        their ``"mean"`` or the ``"last"``.
-        Neither matters for what is a ``Ratings`` already.
+        How to merge several ratings of one user for one item: ``"raise"`` an error, or take their ``"sum"``,
+        their ``"mean"`` or the ``"last"``. Ignored if R is a ``Ratings``. Default: ``"raise"``.
     dtype
-        float32 or float64; by default float32 where that holds the values exactly by their type (float16,
-        float32, integers up to 16 bits), else float64.
+        float32 or float64. Default: float32 if the type of the values always fits in it (float16, float32,
+        integers up to 16 bits), else float64.
     user_ids, item_ids
-        (m,), (n,) what the rows and columns are called outside, if not by number: integers or text, none
-        missing and each once.
+        (m,), (n,) ids of the rows and columns: integers or text, unique, none missing. Default: no ids.
     sample_weight
-        How often each rating counts, at least zero: (m, n) like R, or in one dimension in the order of the
-        triplets, of ``R.data``, or of the values of a ``Ratings``. By default once.
+        How often each rating counts, at least 0: (m, n) like R, or one-dimensional in the order of the
+        triplets, of ``R.data``, or of the values of a ``Ratings``. Default: each rating counts once.
     copy
-        Pass False to share the values with a CSR matrix that has them as float32 or float64; they must then
-        not change while the ratings are in use. Row and column numbers are copied in any case.
+        Pass False to share the values of a CSR matrix of float32 or float64. The values must then not change
+        while the ratings are in use. Row and column numbers are always copied. Default: True.
 
     Attributes
     ----------
     indptr
-        (m + 1,) int64; user u has the entries ``indptr[u]:indptr[u + 1]``.
+        (m + 1,) int64. User u has the entries ``indptr[u]:indptr[u + 1]``.
     indices
-        (nnz,) the items, int32, or int64 if there are more than 2³¹ - 1.
+        (nnz,) item of each rating. int32, or int64 for more than 2³¹ - 1 items.
     values
-        (nnz,) the ratings.
+        (nnz,) ratings.
     weights
-        (nnz,) how often each counts, or None.
+        (nnz,) how often each rating counts, or None.
 
     Raises
     ------
     TypeError, ValueError
-        If R cannot be read as ratings; the message names the first bad value and its place.
+        If R cannot be read as ratings. The message names the first wrong value and its position.
 
     Examples
     --------
@@ -78,14 +72,6 @@ class Ratings(Immutable):
     >>> R.T.indices
     array([0, 1, 0], dtype=int32)
     """
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[Any]
-    values: NDArray[Any]
-    shape: tuple[int, int]
-    weights: NDArray[Any] | None
-    users_by_id: Vocabulary | None
-    items_by_id: Vocabulary | None
 
     _remedy = "ratings never change; with_values, select and mf.Ratings(…) make new ones"
 
@@ -104,20 +90,20 @@ class Ratings(Immutable):
     ) -> None:
         checks.one_of("missing", missing, convert.MISSING)
         checks.one_of("duplicates", duplicates, convert.DUPLICATES)
-        known_dtype = None if dtype is None else checks.float_dtype(dtype)
+        float_type = None if dtype is None else checks.float_dtype(dtype)
         if sample_weight is not None:
-            R = own(R)  # which is read twice
+            R = copy_input(R)  # because R is read twice
         if isinstance(R, Ratings):
             user_ids = R.users_by_id if user_ids is None else user_ids
             item_ids = R.items_by_id if item_ids is None else item_ids
             csr = R._csr()
-            if known_dtype is not None and known_dtype != R.dtype:
-                csr = csr._replace(values=checks.copied(R.values, known_dtype, "values[{}]".format))
+            if float_type is not None and float_type != R.dtype:
+                csr = csr._replace(values=checks.copy_ratings(R.values, float_type, "values[{}]".format))
         else:
-            csr = self._converted(R, missing, duplicates, known_dtype, copy, user_ids, item_ids)
+            csr = self._converted(R, missing, duplicates, float_type, copy, user_ids, item_ids)
         weights = R.weights if isinstance(R, Ratings) else None
         if sample_weight is not None:
-            weights = interruptible(lambda: aligned(sample_weight, R, csr, duplicates))
+            weights = interruptible(lambda: align_weights(sample_weight, R, csr, duplicates))
         self._set(csr, user_ids, item_ids, weights)
 
     @staticmethod
@@ -159,7 +145,7 @@ class Ratings(Immutable):
     def _of(
         cls, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
     ) -> "Ratings":
-        """Make ratings of a matrix that has been checked, and is nobody else's."""
+        """Wrap a checked matrix that no other object owns."""
         ratings = cls.__new__(cls)
         ratings._set(csr, user_ids, item_ids, weights)
         return ratings
@@ -173,134 +159,57 @@ class Ratings(Immutable):
         shape: tuple[int, int],
         weights: NDArray[Any] | None = None,
     ) -> "Ratings":
-        """Check the arrays of a CSR matrix, and share their memory where that is possible."""
+        """Check the arrays of a CSR matrix, and share their memory where possible.
+
+        Parameters
+        ----------
+        indptr, indices, values
+            Arrays of the CSR matrix: row pointers (m + 1,), column numbers (nnz,) and ratings (nnz,).
+        shape
+            (m, n), number of users and items.
+        weights
+            (nnz,) how often each rating counts, at least 0. Default: each rating counts once.
+        """
         from scipy import sparse
 
         for name, array in (("indptr", indptr), ("indices", indices)):
-            if array.dtype.kind not in "iu":  # SciPy would make them integers
+            if array.dtype.kind not in "iu":  # SciPy would convert them to integers
                 raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
         R = sparse.csr_array((values, indices, indptr), shape=shape)
         return cls(R, sample_weight=weights, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # a pickled array forgets that it is read-only
+        # pickling loses the read-only flag
         return Ratings._of, (self._csr(), self.users_by_id, self.items_by_id, self.weights)
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
 
     @property
-    def n_users(self) -> int:
-        """Number of rows, m."""
-        return self.shape[0]
-
-    @property
-    def n_items(self) -> int:
-        """Number of columns, n."""
-        return self.shape[1]
-
-    @property
-    def user_ids(self) -> Ids:
-        """(m,) what the rows are called outside, or None."""
-        return None if self.users_by_id is None else self.users_by_id.ids
-
-    @property
-    def item_ids(self) -> Ids:
-        """(n,) what the columns are called outside, or None."""
-        return None if self.items_by_id is None else self.items_by_id.ids
-
-    @property
-    def nnz(self) -> int:
-        """Number of known ratings."""
-        return int(self.values.size)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values: float32 or float64."""
-        return self.values.dtype
-
-    @lazy
-    def users(self) -> NDArray[Any]:
-        """(nnz,) the row of each entry; made on first use."""
-        return immutable(convert.row_numbers(self.indptr))
-
-    @property
-    def items(self) -> NDArray[Any]:
-        """(nnz,) the column of each entry, another name of ``indices``."""
-        return self.indices
-
-    @lazy
-    def mean(self) -> float:
-        """Mean rating, weighted if there are weights; 0 if there is none."""
-        return self._average(lambda x: x)
-
-    @lazy
-    def std(self) -> float:
-        """Spread of the ratings, their standard deviation, weighted like the mean; 0 if there is none."""
-        most = self.largest
-        unit = 1.0 if 1e-100 < most < 1e100 else 2.0 ** math.frexp(most)[1]  # squares must not overflow
-
-        def squares(x: NDArray[np.float64]) -> NDArray[np.float64]:
-            x -= self.mean
-            x /= unit
-            return np.square(x, out=x)
-
-        return unit * math.sqrt(self._average(squares))
-
-    @lazy
-    def largest(self) -> float:
-        """Largest absolute rating; 0 if there is none."""
-        values = self.values  # of which np.abs would be a copy
-        return max(float(values.max()), -float(values.min())) if self.nnz else 0.0
-
-    @lazy
-    def _total(self) -> float:
-        return float(max(1, self.nnz) if self.weights is None else self.weights.sum(dtype=np.float64) or 1)
-
-    def _average(self, of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
-        """Average something of the ratings, which may change its argument, weighted if there are weights.
-
-        In blocks, of which float64 copies are small, and without BLAS, whose threads stay busy for a while.
-        """
-        total = 0.0
-        for start in range(0, self.nnz, BLOCK):
-            part = slice(start, start + BLOCK)
-            terms = of(self.values[part].astype(np.float64))
-            if self.weights is not None:
-                terms *= self.weights[part]
-            total += float(terms.sum())
-        return total / self._total
-
-    @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
-        """The transposed ratings, items as users and users as items; made on each call, in linear time."""
-        csr = interruptible(lambda: convert.transposed(self._csr()))
+        """Transposed ratings, items as users; computed at each access in linear time."""
+        csr = interruptible(lambda: convert.transpose_csr(self._csr()))
         weights = self.weights
         if weights is not None:
             given = self._csr()._replace(values=weights)
-            weights = interruptible(lambda: convert.transposed(given)).values
+            weights = interruptible(lambda: convert.transpose_csr(given)).values
         return Ratings._of(csr, self.items_by_id, self.users_by_id, weights)
 
-    def user_counts(self) -> NDArray[np.int64]:
-        """Count the ratings of each user, (m,)."""
-        return np.diff(self.indptr)
-
-    def item_counts(self) -> NDArray[np.int64]:
-        """Count the ratings of each item, (n,)."""
-        return self._item_counts
-
-    @lazy
-    def _item_counts(self) -> NDArray[np.int64]:
-        from mfkernel.kernels.csr import count  # np.bincount would copy all indices to int64
-
-        counts = np.zeros(self.n_items, np.int64)
-        count(self.indices, counts)
-        return immutable(counts)
-
     def select(self, entries: NDArray[np.bool_]) -> "Ratings":
-        """Keep the ratings that the (nnz,) mask marks; shape and ids stay."""
+        """Select ratings by a mask; shape and ids stay.
+
+        Parameters
+        ----------
+        entries
+            (nnz,) Boolean mask, True for the ratings to keep.
+
+        Returns
+        -------
+        Ratings
+            The marked ratings.
+        """
         checks.unmasked("entries", entries)
-        entries = np.array(entries)  # nobody may change what the counts below are made of
+        entries = np.array(entries)  # a copy: no other thread may change it before the counts below
         if entries.dtype != np.bool_ or entries.shape != (self.nnz,):
             raise ValueError(
                 f"entries must be a mask of shape ({self.nnz},), got {entries.dtype} of shape {entries.shape}"
@@ -315,8 +224,14 @@ class Ratings(Immutable):
         return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
 
     def take_rows(self, rows: ArrayLike) -> "Ratings":
-        """Return the rows of these users, a 1-D array, in this order and without their ids."""
-        rows = checks.bounded("rows", rows, self.n_users, "n_users")
+        """Return the rows of some users, in the given order and without user ids.
+
+        Parameters
+        ----------
+        rows
+            1-D array of row numbers, from 0 to m - 1.
+        """
+        rows = checks.copy_indices("rows", rows, self.n_users, "n_users")
         if rows.ndim != 1:
             raise ValueError(f"rows must be 1-D, got the shape {rows.shape}")
         starts, counts = self.indptr[:-1][rows], self.user_counts()[rows]
@@ -326,7 +241,13 @@ class Ratings(Immutable):
         return Ratings._of(csr, None, self.items_by_id, None if self.weights is None else self.weights[at])
 
     def reshaped(self, shape: tuple[int, int]) -> "Ratings":
-        """Return the same ratings with rows and columns without ratings added at the end, and no ids."""
+        """Return the ratings with empty rows and columns added at the end, without ids.
+
+        Parameters
+        ----------
+        shape
+            New (m, n), each at least as large as now.
+        """
         m, n = convert.check_shape(shape)
         if m < self.n_users or n < self.n_items:
             raise ValueError(
@@ -336,13 +257,24 @@ class Ratings(Immutable):
         return Ratings._of(self._csr()._replace(indptr=indptr, shape=(m, n)), None, None, self.weights)
 
     def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> "Ratings":
-        """Return the same ratings with other ids."""
+        """Return the same ratings with other ids.
+
+        Parameters
+        ----------
+        users, items
+            Ids of the rows and of the columns, or None for no ids.
+        """
         return Ratings._of(self._csr(), users, items, self.weights)
 
     def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> "Ratings":
-        """Return the same entries with other values, (nnz,), finite, and other weights, or none.
+        """Return the same entries with other values and weights.
 
-        Values of another type than float32 become float64.
+        Parameters
+        ----------
+        values
+            (nnz,) finite ratings. float32 stays; other types become float64.
+        weights
+            (nnz,) how often each rating counts, at least 0. Default: no weights.
         """
         checks.unmasked("values", values)
         given = np.asarray(values)
@@ -350,28 +282,41 @@ class Ratings(Immutable):
             raise ValueError(f"values must have the shape ({self.nnz},), one per rating, got {given.shape}")
         checks.numeric("values", given)
         dtype = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
-        csr = self._csr()._replace(values=checks.copied(given, dtype, "values[{}]".format))
+        csr = self._csr()._replace(values=checks.copy_ratings(given, dtype, "values[{}]".format))
         if weights is not None:
-            weights = checked(weights, self.nnz, "ratings")
+            weights = check_weights(weights, self.nnz, "ratings")
         return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
 
     def hold_out(
         self, count: int, rng: np.random.Generator, *, keep_rows: bool = False
     ) -> "tuple[Ratings, Ratings]":
-        """Part the ratings at random into those that are kept and ``count`` that are held out.
+        """Hold out random ratings.
 
-        With ``keep_rows``, a rating of each user and of each item is kept if so many can be.
+        Parameters
+        ----------
+        count
+            Number of ratings to hold out, from 0 to nnz.
+        rng
+            Random generator.
+        keep_rows
+            Keep at least one rating per user and per item, as far as ``count`` allows. Default: False.
+
+        Returns
+        -------
+        tuple of Ratings
+            The kept ratings and the held-out ones, both of the same shape and with the same ids.
         """
         if checks.integer("count", count, 0) > self.nnz:
             raise ValueError(f"count must be at most {self.nnz}, the number of ratings, got {count}")
         held_out = np.zeros(self.nnz, np.bool_)
         if keep_rows:
-            turn = rng.random(self.nnz)
+            priority = rng.random(self.nnz)
             for rows, size in ((self.users, self.n_users), (self.items, self.n_items)):
                 last = np.zeros(size)
-                np.maximum.at(last, rows, turn)
-                turn[turn == last[rows]] += 1.0  # of both, a user's and an item's last: later still
-            held_out[np.argpartition(turn, count)[:count]] = True
+                np.maximum.at(last, rows, priority)
+                # the last rating of both its user and its item is raised twice, so it is held out even later
+                priority[priority == last[rows]] += 1.0
+            held_out[np.argpartition(priority, count)[:count]] = True
         else:
             held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
         return self.select(~held_out), self.select(held_out)

@@ -1,4 +1,4 @@
-"""Weights of ratings, brought into the order of the ratings."""
+"""Bring the weights of ratings into the order of the ratings."""
 
 from typing import Any
 
@@ -10,45 +10,51 @@ from mfkernel._support.arrays import immutable
 from mfkernel.data import convert
 
 
-def aligned(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
-    """Return the weight of each entry of ``csr``, which R became; of the dtype of its values.
+def align_weights(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
+    """Return the weight of each entry of ``csr``, with the dtype of its values.
 
     Parameters
     ----------
     sample_weight
-        (m, n), dense or sparse, for R of any form; or 1-D, one for each triplet, each entry of ``R.data``, or
-        each rating of a ``Ratings`` or CSR matrix.
+        (m, n), dense or sparse, for R of any form. Or 1-D, with one weight per triplet, per entry of
+        ``R.data``, or per rating of a ``Ratings`` or CSR matrix.
+    R
+        The ratings as the user passed them.
+    csr
+        R after conversion.
+    duplicates
+        How duplicates of R were merged.
     """
     if duplicates in ("sum", "mean"):
         raise ValueError(f"sample_weight goes with duplicates='raise' or 'last', got {duplicates!r}")
     if len(np.shape(sample_weight)) == 2:
         weights = _of_cells(sample_weight, csr)
     else:
-        weights = _of_entries(_checked(sample_weight), R, csr, duplicates)
+        weights = _of_entries(_check_values(sample_weight), R, csr, duplicates)
     if weights.size and not weights.any():
         raise ValueError("sample_weight must not be zero for all ratings")
     largest = weights.max(initial=0)
-    if not 1e-30 < largest < 1e30:  # only ratios matter, and these fit in float32
+    if not 1e-30 < largest < 1e30:  # only ratios matter; after scaling, they fit in float32
         weights = weights / (largest or 1)
     return immutable(np.ascontiguousarray(weights, csr.values.dtype))
 
 
-def own(R: Any) -> Any:
-    """Return a copy of triplets, or of a sparse matrix, that no other thread can change."""
+def copy_input(R: Any) -> Any:
+    """Copy triplets or a sparse matrix, so that no other thread can change them."""
     if isinstance(R, tuple):
         return tuple(x.copy() if np.ma.isMaskedArray(x) else np.array(x) for x in R[:3]) + R[3:]
     return R.copy() if getattr(R, "format", None) in ("csr", "csc", "coo") else R
 
 
 def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
-    """Pick the cells of ``csr`` from an (m, n) matrix; of a sparse one, zero is what is not stored."""
+    """Pick the cells of ``csr`` from an (m, n) matrix; cells not stored are zero."""
     if np.shape(sample_weight) != csr.shape:
         raise ValueError(f"sample_weight must have R's shape {csr.shape}, got {np.shape(sample_weight)}")
     users = convert.row_numbers(csr.indptr)
     if not hasattr(sample_weight, "tocsr"):
         checks.unmasked("sample_weight", sample_weight)
         cells = np.asarray(sample_weight)[users, csr.indices]
-        return _checked(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
+        return _check_values(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
     try:
         given = convert.to_csr(sample_weight, "zero", "raise", np.dtype(np.float64), True)
     except (TypeError, ValueError) as error:
@@ -64,11 +70,11 @@ def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
     if stored.size:
         there = stored[at] == wanted
         cells[there] = given.values[at[there]]
-    return _checked(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
+    return _check_values(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
 
 
 def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
-    """Convert R once more, with weights in place of the ratings."""
+    """Convert R a second time, with weights in place of the ratings."""
     if isinstance(R, tuple):
         values = R[2]
         _check_size(weights, np.size(values), "triplets")
@@ -86,9 +92,9 @@ def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str
     raise ValueError(f"sample_weight must have R's shape {csr.shape}, got {weights.shape}")
 
 
-def checked(given: Any, size: int, what: str) -> NDArray[Any]:
-    """Return (size,) weights, one for each of what they weigh, as float64."""
-    weights = _checked(given)
+def check_weights(given: Any, size: int, what: str) -> NDArray[Any]:
+    """Check weights and return them as float64, (size,); errors name them ``what``."""
+    weights = _check_values(given)
     _check_size(weights, size, what)
     return weights
 
@@ -100,7 +106,7 @@ def _check_size(weights: NDArray[Any], size: int, what: str) -> None:
         )
 
 
-def _checked(given: Any, place: Any = "sample_weight[{}]".format) -> NDArray[Any]:
+def _check_values(given: Any, label: Any = "sample_weight[{}]".format) -> NDArray[Any]:
     checks.unmasked("sample_weight", given)
     weights = np.array(given)
     checks.numeric("sample_weight", weights)
@@ -108,5 +114,5 @@ def _checked(given: Any, place: Any = "sample_weight[{}]".format) -> NDArray[Any
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         n = int(bad.ravel().argmax())
-        raise ValueError(f"{place(n)} is {weights.ravel()[n]}; weights must be finite and not negative")
+        raise ValueError(f"{label(n)} is {weights.ravel()[n]}; weights must be finite and not negative")
     return weights

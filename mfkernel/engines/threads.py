@@ -15,7 +15,7 @@ from mfkernel.engines.resources import available_cores
 
 Result = TypeVar("Result")
 
-POLL = 0.05  # seconds; on Windows a wait without a timeout cannot be interrupted
+POLL_SECONDS = 0.05  # seconds; on Windows a wait without a timeout cannot be interrupted
 
 
 class Task(NamedTuple):
@@ -33,7 +33,7 @@ class Task(NamedTuple):
 
     work: Any
     after: tuple[int, ...] = ()
-    place: int = -1
+    affinity: int = -1
 
 
 class ThreadEngine:
@@ -51,13 +51,13 @@ class ThreadEngine:
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._most_helpers, self._closed = n_threads - 1, False
+        self._max_helpers, self._closed = n_threads - 1, False
         self._forget_helpers()
 
     @property
     def n_threads(self) -> int:
         """Number of threads, this one included."""
-        return self._most_helpers + 1
+        return self._max_helpers + 1
 
     def _forget_helpers(self) -> None:
         self._process = os.getpid()
@@ -81,7 +81,7 @@ class ThreadEngine:
         RuntimeError
             If a thread cannot be started; then no task has begun.
         """
-        n_helpers = min(self._most_helpers, len(tasks) - 1)
+        n_helpers = min(self._max_helpers, len(tasks) - 1)
         queue = _Queue(tasks, n_helpers)
         ended: list[BaseException | None] = []  # not in a queue: what Ctrl-C makes us lose would be missed
         an_end: SimpleQueue[None] = SimpleQueue()
@@ -90,11 +90,11 @@ class ThreadEngine:
             return queue.cancelled or self._closed
 
         def work() -> None:
-            place = -1
+            affinity = -1
             try:
-                while (n := queue.take(place)) is not None:
+                while (n := queue.take(affinity)) is not None:
                     queue.finish(n, function(tasks[n].work, cancelled))
-                    place = tasks[n].place
+                    affinity = tasks[n].affinity
             except BaseException:
                 queue.cancel()
                 raise
@@ -109,36 +109,36 @@ class ThreadEngine:
 
         helping = 0
         try:
-            n_helpers = self._hire(n_helpers)
+            n_helpers = self._ensure_helpers(n_helpers)
             while helping < n_helpers:
                 self._jobs.put(help_out)
                 helping += 1
             work()
             while len(ended) < helping:
-                _get(an_end)
+                _poll(an_end)
         finally:
             queue.cancel()
             while len(ended) < helping:
-                _get(an_end)
+                _poll(an_end)
         for error in ended:
             if error is not None:
                 raise error
         return [queue.results[n] for n in range(len(tasks))]
 
-    def _hire(self, n_helpers: int) -> int:
+    def _ensure_helpers(self, n_helpers: int) -> int:
         """See to it that so many helpers wait for jobs; return how many do, fewer if this is closed."""
         if self._process != os.getpid():
             self._forget_helpers()
         # only those that live are counted: a job that nobody takes would be waited for for ever
         self._helpers = [helper for helper in self._helpers if helper.is_alive()]
         while len(self._helpers) < n_helpers and not self._closed:
-            self._helpers.append(_started(self._help))
+            self._helpers.append(_start_thread(self._help))
         return min(n_helpers, len(self._helpers))
 
     def _help(self) -> None:
         jobs = self._jobs
         while not self._closed:
-            for job in _get(jobs):
+            for job in _poll(jobs):
                 job()
 
     def __enter__(self) -> Self:
@@ -173,17 +173,19 @@ class _Queue:
         self._ready = [n for n, task in enumerate(tasks) if not task.after]  # always sorted
         self._begun = 0
 
-    def take(self, place: int) -> int | None:
-        """Wait for a task that may begin, best at ``place``; None if there will be no more."""
+    def take(self, affinity: int) -> int | None:
+        """Wait for a task that may begin, best at ``affinity``; None if there will be no more."""
         while True:
             with self._lock:
                 if self.cancelled or self._begun == len(self._tasks):
                     return None
                 if self._ready:
                     self._begun += 1
-                    near = (at for at, n in enumerate(self._ready) if self._tasks[n].place == place)
-                    return self._ready.pop(next(near, -1))
-            _get(self._wake)
+                    preferred = (
+                        at for at, n in enumerate(self._ready) if self._tasks[n].affinity == affinity
+                    )
+                    return self._ready.pop(next(preferred, -1))
+            _poll(self._wake)
 
     def finish(self, n: int, result: Any) -> None:
         """Keep the result of task n, and let those begin that waited for it last."""
@@ -207,7 +209,7 @@ class _Queue:
             self._wake.put(None)
 
 
-def _started(work: Callable[[], Any]) -> threading.Thread:
+def _start_thread(work: Callable[[], Any]) -> threading.Thread:
     """Return a thread that does some work, or say what to do where the system has none to spare."""
     thread = threading.Thread(target=work, name="mfkernel", daemon=True)
     try:
@@ -222,10 +224,10 @@ def _started(work: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def _get(queue: SimpleQueue[Result]) -> list[Result]:
+def _poll(queue: SimpleQueue[Result]) -> list[Result]:
     """Return what comes next, or nothing if nothing comes for a while, open to Ctrl-C on every platform."""
     try:
-        return [queue.get(timeout=POLL)]
+        return [queue.get(timeout=POLL_SECONDS)]
     except Empty:
         return []
 
@@ -252,8 +254,8 @@ def interruptible(function: Callable[[], Result]) -> Result:
             answers.put((None, error))
 
     context = contextvars.copy_context()  # np.errstate, for one
-    _started(partial(context.run, work))
-    while not (answer := _get(answers)):
+    _start_thread(partial(context.run, work))
+    while not (answer := _poll(answers)):
         pass
     ((result, error),) = answer
     if error is not None:

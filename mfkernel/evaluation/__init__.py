@@ -1,1 +1,1 @@
-"""Splits, cross-validation and searches."""
+"""Split ratings, cross-validate and search for settings."""

@@ -1,4 +1,4 @@
-"""Errors of fits with several settings, and what follows from them."""
+"""Errors of fits with several settings, and the choice of the best."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.lazy import optional
+from mfkernel._support.lazy import import_extra
 
 
 class CrossValidation(NamedTuple):
-    """Errors and seconds of fits on several folds; nan for a fold that could not be fitted.
+    """The errors and times of fits on several folds; nan for a failed fit.
 
     Attributes
     ----------
     train_rmse
-        (n_folds,) root mean square of the residuals as the last epoch met them.
+        (n_folds,) root mean square of the residuals during the last epoch.
     test_rmse
         (n_folds,) root mean square error of the predictions for the fold's held-out ratings.
     seconds
-        (n_folds,) of each fit, without compilation.
+        (n_folds,) duration of each fit in seconds, without compilation.
     """
 
     train_rmse: NDArray[np.float64]
@@ -27,27 +27,33 @@ class CrossValidation(NamedTuple):
     seconds: NDArray[np.float64]
 
     def to_frame(self) -> Any:
-        """Return a pandas ``DataFrame`` with a row for each fold (extra ``frame``)."""
-        frame = optional("pandas", "frame", "to_frame").DataFrame(self._asdict())
+        """Return a pandas ``DataFrame`` with one row per fold (extra ``frame``)."""
+        frame = import_extra("pandas", "frame", "to_frame").DataFrame(self._asdict())
         frame.index.name = "fold"
         return frame.reset_index()
 
 
 class Search:
-    """Errors and seconds of fits with several settings, each on several folds.
+    """The errors and times of fits with several settings, each on several folds.
 
-    A fit that failed has nan for all figures. A candidate of which a fit failed has no mean, and is never the
-    best.
+    A failed fit has nan for all figures. A candidate with a failed fit has no mean, and is never the best.
+
+    Parameters
+    ----------
+    settings
+        One dict of arguments of ``factorize`` per candidate.
+    figures
+        (3, n_candidates, n_folds) training error, test error and seconds.
 
     Attributes
     ----------
     settings
-        One dict of what was passed to ``factorize`` for each candidate.
+        One dict of arguments of ``factorize`` per candidate.
     train_rmse, test_rmse
-        (n_candidates, n_folds) root mean square error: of the residuals as the last epoch met them, and of
-        the predictions for the fold's held-out ratings.
+        (n_candidates, n_folds) root mean square of the residuals during the last epoch, and root mean square
+        error of the predictions for the fold's held-out ratings.
     seconds
-        (n_candidates, n_folds) of each fit, without compilation.
+        (n_candidates, n_folds) duration of each fit in seconds, without compilation.
     """
 
     def __init__(self, settings: Sequence[dict[str, Any]], figures: NDArray[np.float64]) -> None:
@@ -56,13 +62,13 @@ class Search:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """(n_candidates,) mean test RMSE over the folds; nan for a candidate of which a fit failed."""
+        """(n_candidates,) mean test RMSE over the folds; nan if a fit failed."""
         result: NDArray[np.float64] = self.test_rmse.mean(axis=1)
         return result
 
     @property
     def standard_error(self) -> NDArray[np.float64]:
-        """(n_candidates,) standard error of that mean."""
+        """(n_candidates,) standard error of the mean test RMSE."""
         n_folds = self.test_rmse.shape[1]
         result: NDArray[np.float64] = self.test_rmse.std(axis=1, ddof=1) / np.sqrt(n_folds)
         return result
@@ -86,8 +92,11 @@ class Search:
         return int(np.nanargmin(mean))
 
     def to_frame(self) -> Any:
-        """Return a pandas ``DataFrame``, a row a fit: its settings, fold and figures (extra ``frame``)."""
-        pandas = optional("pandas", "frame", "to_frame")
+        """Return a pandas ``DataFrame`` with one row per fit (extra ``frame``).
+
+        Each row has the settings, the fold and the figures of the fit.
+        """
+        pandas = import_extra("pandas", "frame", "to_frame")
         rows = [
             settings
             | {
@@ -109,17 +118,25 @@ class Search:
             return f"{type(self).__name__}({fits}, none best)"
         best = self._best
         return (
-            f"{type(self).__name__}({fits}, best {shown(self.settings[best])}: test RMSE "
+            f"{type(self).__name__}({fits}, best {format_arguments(self.settings[best])}: test RMSE "
             f"{self.mean[best]:.4g} ± {self.standard_error[best]:.2g})"
         )
 
 
 class RankSelection(Search):
-    """Errors and seconds of fits with several k, and the k that follows from them."""
+    """The errors and times of fits with several k, and the k to choose.
+
+    Parameters
+    ----------
+    settings
+        One dict of arguments of ``factorize`` per candidate, with ``k``.
+    figures
+        (3, n_candidates, n_folds) training error, test error and seconds.
+    """
 
     @property
     def ks(self) -> NDArray[np.int64]:
-        """The ranks, in order."""
+        """The ranks, in ascending order."""
         return np.array([settings["k"] for settings in self.settings])
 
     @property
@@ -135,15 +152,22 @@ class RankSelection(Search):
         return int(self.ks[self.mean <= self.mean[best] + self.standard_error[best]].min())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw training and test error by k, which shows under- and overfitting (extra ``plot``).
+        """Plot training and test error against k, to show overfitting (extra ``plot``).
+
+        The plot also shows underfitting.
+
+        Parameters
+        ----------
+        ax
+            matplotlib Axes to draw on. Default: the Axes of a new figure.
 
         Returns
         -------
         matplotlib Axes
-            The axes, of a new figure unless ``ax`` is given.
+            The Axes with the plot.
         """
         if ax is None:
-            _, ax = optional("matplotlib.pyplot", "plot", "plot").subplots()
+            _, ax = import_extra("matplotlib.pyplot", "plot", "plot").subplots()
         ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
         ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
         if not np.isnan(self.mean).all():
@@ -153,6 +177,6 @@ class RankSelection(Search):
         return ax
 
 
-def shown(settings: dict[str, Any]) -> str:
-    """Return settings as they are written in a call."""
+def format_arguments(settings: dict[str, Any]) -> str:
+    """Return settings in the form of keyword arguments, such as ``k=4, rng=0``."""
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""Many fits, side by side."""
+"""Run many fits in parallel."""
 
 import itertools
 import math
@@ -15,17 +15,17 @@ from mfkernel.api import factorize
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import Task, ThreadEngine, interruptible
-from mfkernel.evaluation.results import shown
+from mfkernel.evaluation.results import format_arguments
 from mfkernel.methods import make_settings
 from mfkernel.methods.baseline import bias_baseline
 from mfkernel.typing import FitKeywords
 
 Fold = tuple[Ratings, Ratings]
 
-FAILURES = (ArithmeticError, ValueError, MemoryError)  # of a fit, which leave other candidates their chance
-FEW = 64  # ratings, for fits that only compile
-# settings that are numbers to the kernels, or none of their business: they are compiled once for all values
-NUMBERS = (
+FIT_ERRORS = (ArithmeticError, ValueError, MemoryError)  # these do not stop the fits of other candidates
+COMPILE_RATINGS = 64  # ratings of the fits that only compile
+# settings whose values do not change the compiled code: kernels take them as numbers or not at all
+UNCOMPILED_ARGUMENTS = (
     *("epochs", "learning_rate", "regularization", "bias_learning_rate", "bias_regularization"),
     *("huber_delta", "alpha", "unobserved_weight", "patience", "tol", "time_limit", "rng"),
 )
@@ -39,9 +39,10 @@ def run_fits(
     rng: Any,
     n_threads: int | None,
 ) -> NDArray[np.float64]:
-    """Return training error, test error and seconds, (3, n_candidates, n_folds); nan where a fit failed.
+    """Return training error, test error and seconds, (3, n_candidates, n_folds).
 
-    All candidates share the folds, which are made once; the fits run side by side, the longest first.
+    A failed fit has nan. All candidates share the folds, which are made once. The fits run in parallel, the
+    longest first.
     """
     candidates = [common | choice for choice in choices]
     for settings in candidates:
@@ -56,7 +57,7 @@ def run_fits(
                 f"method must be for known ratings, got {settings['method']!r}, which rankings judge; fit "
                 "the first part of leave_k_out or train_test_split, and pass the other to metrics.ranking"
             )
-    # what is about R is the same for all, and is read once
+    # arguments about R are the same for all candidates, and R is read once
     about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
     given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
     if any(settings.get(name) is not given.get(name) for settings in candidates for name in about_ratings):
@@ -79,7 +80,7 @@ def run_fits(
             model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
             seconds = time.perf_counter() - start
             figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
-        except FAILURES as error:
+        except FIT_ERRORS as error:
             errors[work] = error
 
     largest_first = sorted(range(len(candidates)), key=lambda c: candidates[c]["k"])
@@ -95,26 +96,26 @@ def run_fits(
 
 
 def _is_implicit(settings: dict[str, Any]) -> bool:
-    """Whether the arguments of a fit are for implicit feedback; errors in them are left to the fit."""
+    """Return whether a fit is for implicit feedback; the fit reports wrong arguments."""
     own = ("k", "method", *FitKeywords.__annotations__)
     options = {name: value for name, value in settings.items() if name not in own}
     try:
         return make_settings(settings.get("method", "sgd"), options, own).implicit
-    except FAILURES:
+    except FIT_ERRORS:
         return False
 
 
 class _CompiledError(Exception):
-    """Ends a fit whose kernels have all run."""
+    """Raised to end a fit after all its kernels have run."""
 
 
 def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
-    """Run what the candidates need on a few ratings, so that their seconds leave compilation out.
+    """Compile the candidates' kernels on a few ratings, so that times exclude compilation.
 
-    Arguments that no fit takes are a ``TypeError`` here; of other failures the fits themselves will tell.
+    Arguments that no fit takes raise a ``TypeError`` here. The fits themselves report other failures.
     """
-    # a full square, so that each row and column has ratings to learn from beside those that are held out
-    side = math.isqrt(min(FEW, ratings.nnz))
+    # a full square, so that each row and column also has ratings that are not held out
+    side = math.isqrt(min(COMPILE_RATINGS, ratings.nnz))
     (users, items), part = np.divmod(np.arange(side**2), side), slice(side**2)
     weights = None if ratings.weights is None else ratings.weights[part]
     few = Ratings((users, items, ratings.values[part]), dtype=ratings.dtype, sample_weight=weights)
@@ -124,11 +125,11 @@ def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
 
     done = set()
     for settings in candidates:
-        compiled = {name: value for name, value in settings.items() if name not in NUMBERS}
+        compiled = {name: value for name, value in settings.items() if name not in UNCOMPILED_ARGUMENTS}
         if (key := repr(compiled)) in done:
             continue
         done.add(key)
-        # a penalty, so that few ratings will do for any rank
+        # a penalty, so that a few ratings suffice for any rank
         tried = settings | {"epochs": 2, "rng": 0, "n_threads": 1, "callback": stop}
         if settings.get("regularization") is not None:
             tried["regularization"] = 1.0
@@ -137,25 +138,25 @@ def _compile(ratings: Ratings, candidates: list[dict[str, Any]]) -> None:
                 tried["validation"] = 0.1
                 bias_baseline(few)
             factorize(few, **tried)
-        except (_CompiledError, *FAILURES):
+        except (_CompiledError, *FIT_ERRORS):
             pass
 
 
 def _warn_of(errors: dict[tuple[int, int], Exception], choices: list[dict[str, Any]]) -> None:
-    """Warn of each candidate that failed, with its folds and its first error."""
+    """Warn about each failed candidate, with its folds and its first error."""
     for candidate, group in itertools.groupby(sorted(errors), key=lambda work: work[0]):
         folds = [fold for _, fold in group]
         error = errors[candidate, folds[0]]
-        places = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+        where = f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
         warnings.warn(
-            f"{shown(choices[candidate])} failed on {places} and has nan there: "
+            f"{format_arguments(choices[candidate])} failed on {where} and has nan there: "
             f"{type(error).__name__}: {error}",
             stacklevel=4,
         )
 
 
 def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
-    """Part the ratings at random, each being held out once; or take the pairs that are given."""
+    """Split the ratings at random, each held out once; or return the given pairs."""
     if isinstance(cv, Iterable):
         folds = [(Ratings(training), Ratings(test)) for training, test in cv]
         if len(folds) < 2:

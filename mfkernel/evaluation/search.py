@@ -1,4 +1,4 @@
-"""Which settings predict held-out ratings best."""
+"""Find the settings that predict held-out ratings best."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -14,22 +14,29 @@ def cross_validate(
 ) -> CrossValidation:
     """Fit and test ``factorize(R, k, **settings)`` on each of several folds.
 
-    A fit that fails (``ArithmeticError``, ``ValueError`` or ``MemoryError``) leaves nan and a warning; the
+    A fit that fails (``ArithmeticError``, ``ValueError`` or ``MemoryError``) leaves nan and a warning. The
     first error is raised only if all fits fail. The same holds for :func:`grid_search` and
     :func:`select_rank`.
 
     Parameters
     ----------
-    R, k, settings
-        As for ``factorize``.
+    R, k
+        Ratings and rank, as for ``factorize``.
     cv
-        Number of folds, in each of which a random share of 1/cv of the ratings is held out, or pairs of
-        training and test ratings.
+        Number of folds, at least 2; each holds out a random share 1/cv of the ratings. Or pairs of training
+        and test ratings. Default: 5.
     rng
-        As for ``factorize``; folds and fits follow from it. The same integer gives the same folds to
-        :func:`grid_search` and :func:`select_rank`.
+        Seed or generator of folds and fits, as for ``factorize``. The same integer gives the same folds in
+        :func:`grid_search` and :func:`select_rank`. Default: random.
     n_threads
-        How many fits run side by side, each on one thread; by default the cores that this process may use.
+        Number of fits that run in parallel, each on one thread. Default: the cores available to this process.
+    **settings
+        Other arguments of ``factorize``.
+
+    Returns
+    -------
+    CrossValidation
+        Training error, test error and seconds per fold.
 
     Examples
     --------
@@ -53,18 +60,20 @@ def grid_search(
 
     Parameters
     ----------
-    R, settings
-        As for ``factorize``; what is the same for all.
+    R
+        Ratings, as for ``factorize``.
     grid
-        Values to try of each argument of ``factorize``, such as ``{"k": [16, 64], "regularization": [0.03,
-        0.05]}``; it, or ``settings``, has ``k``.
+        Values to try for each argument of ``factorize``, such as ``{"k": [16, 64], "regularization": [0.03,
+        0.05]}``. Either ``grid`` or ``settings`` must have ``k``.
     cv, rng, n_threads
         As for :func:`cross_validate`.
+    **settings
+        Arguments of ``factorize`` that are the same for all candidates.
 
     Returns
     -------
     Search
-        Its ``best`` are the settings with the lowest mean test RMSE.
+        Errors of all candidates; ``best`` has the settings with the lowest mean test RMSE.
     """
     if not isinstance(grid, Mapping):
         raise TypeError(f"grid must be a dict of names and lists of values, got {type(grid).__name__}")
@@ -90,27 +99,29 @@ def select_rank(
     n_threads: int | None = None,
     **settings: Any,
 ) -> RankSelection:
-    """Find the rank that predicts held-out ratings best, or nearly so with fewer factors.
+    """Find the smallest rank that predicts held-out ratings almost best.
 
     Parameters
     ----------
-    R, settings
-        As for ``factorize``.
+    R
+        Ratings, as for ``factorize``.
     ks
-        The ranks to try.
+        Ranks to try, each at least 1.
     cv, rng, n_threads
         As for :func:`cross_validate`.
+    **settings
+        Other arguments of ``factorize``.
 
     Returns
     -------
     RankSelection
-        Its ``k`` is the smallest rank whose error is within a standard error of the lowest; ``plot`` draws
-        training and test error by rank.
+        Errors of all ranks. ``k`` is the smallest rank whose error is within one standard error of the
+        lowest. ``plot`` draws training and test error against rank.
 
     References
     ----------
-    Breiman, Friedman, Olshen and Stone, "Classification and regression trees", 1984 (the rule of one standard
-    error).
+    Breiman, Friedman, Olshen and Stone, "Classification and regression trees", 1984 (the one standard error
+    rule).
     """
     ranks = sorted({checks.integer(f"ks[{n}]", k, 1) for n, k in enumerate(ks)})
     if not ranks:

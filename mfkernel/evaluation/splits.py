@@ -1,5 +1,6 @@
-"""Splits into training and test ratings: at random, per user, or by users."""
+"""Split ratings into training and test ratings: at random, per user, or by user."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,11 @@ def train_test_split(
     Parameters
     ----------
     R
-        Anything that :class:`Ratings` takes.
+        Ratings in any form that :class:`Ratings` takes.
     test
-        Share to hold out, between 0 and 1; at least one rating is held out and one is kept.
+        Share to hold out, between 0 and 1. At least one rating is held out and one is kept. Default: 0.1.
     rng
-        As for ``np.random.default_rng``.
+        Seed or generator, as for ``np.random.default_rng``. Default: random.
     missing, duplicates
         As for :class:`Ratings`.
 
@@ -56,19 +57,19 @@ def train_test_split(
 def leave_k_out(
     R: Any, n: int = 1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
 ) -> tuple[Ratings, Ratings]:
-    """Hold out n random ratings of each user who has more than n.
+    """Hold out n random ratings per user with more than n ratings.
 
-    Users with n ratings or fewer keep all of them and have empty test rows, so that every user with ratings
-    keeps some for training.
+    Users with n ratings or fewer keep all of them and have empty test rows. So every user with ratings keeps
+    some for training.
 
     Parameters
     ----------
     R
-        Anything that :class:`Ratings` takes.
+        Ratings in any form that :class:`Ratings` takes.
     n
-        Number of ratings to hold out per user.
+        Number of ratings to hold out per user, at least 1. Default: 1.
     rng
-        As for ``np.random.default_rng``.
+        Seed or generator, as for ``np.random.default_rng``. Default: random.
     missing, duplicates
         As for :class:`Ratings`.
 
@@ -80,7 +81,7 @@ def leave_k_out(
     Raises
     ------
     TypeError, ValueError
-        If n is no integer of at least 1, or no user has more than n ratings.
+        If n is not an integer of at least 1, or no user has more than n ratings.
 
     Examples
     --------
@@ -94,25 +95,44 @@ def leave_k_out(
     if most <= n:
         remedy = f"pass n of at most {most - 1}" if most > 1 else "one user at least must have two"
         raise ValueError(f"no user of R has more than n = {n} ratings, the most is {most}; {remedy}")
-    return _parted(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
+    return _hold_out_per_user(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
 
 
 class UserSplit(NamedTuple):
-    """Ratings parted by users, some of whom training never sees.
+    """A split by user: s of the m users are new users, who are not in training.
 
     Attributes
     ----------
-    training
+    train
         (m - s, n) ratings of all other users.
-    known
+    support
         (s, n) one row per new user: the ratings given to ``fold_in``.
     held_out
         (s, n) the other ratings of the new users, to be predicted.
     """
 
-    training: Ratings
-    known: Ratings
+    train: Ratings
+    support: Ratings
     held_out: Ratings
+
+    @property
+    def training(self) -> Ratings:
+        """Former name of ``train``."""
+        return self._former("training", "train")
+
+    @property
+    def known(self) -> Ratings:
+        """Former name of ``support``."""
+        return self._former("known", "support")
+
+    def _former(self, old: str, new: str) -> Ratings:
+        warnings.warn(
+            f"UserSplit.{old} is now UserSplit.{new}; the old name will be removed in version 0.2",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        ratings: Ratings = getattr(self, new)
+        return ratings
 
 
 @checks.explains_names
@@ -125,37 +145,37 @@ def strong_generalization_split(
     missing: str = "zero",
     duplicates: str = "raise",
 ) -> UserSplit:
-    """Set random users aside as new users, and hold out a random share of the ratings of each.
+    """Make random users new users, and hold out a share of their ratings.
 
-    It is how models are tested with users who were not there in training: they learn from ``training``, fold
-    in the ``known`` ratings of the new users, and predict their ``held_out`` ratings.
+    This split tests a model on new users. The model learns from ``train``, folds in the ``support`` ratings
+    of the new users, and predicts their ``held_out`` ratings.
 
     Parameters
     ----------
     R
-        Anything that :class:`Ratings` takes.
+        Ratings in any form that :class:`Ratings` takes.
     test_users
-        Share, between 0 and 1, of the users with at least two ratings who become new users: at least one, and
-        at most all but one user with ratings; or, if an integer, their number.
+        Share of the users with at least two ratings, between 0 and 1, or an integer number of users. At least
+        one such user becomes a new user, and at least one user with ratings stays in training. Default: 0.1.
     holdout
-        Share of a new user's ratings to hold out, between 0 and 1; each has at least one held out and one
-        known.
+        Share of a new user's ratings to hold out, between 0 and 1. At least one rating is held out and one
+        is in ``support``. Default: 0.2.
     rng
-        As for ``np.random.default_rng``.
+        Seed or generator, as for ``np.random.default_rng``. Default: random.
     missing, duplicates
         As for :class:`Ratings`.
 
     Returns
     -------
     UserSplit
-        Its users are in the order of R and have their ids, if there are any; all items of R, their ids, and
-        weights stay.
+        Training, support and held-out ratings. Users keep the order of R, and their ids if R has ids. All
+        items of R, their ids, and weights stay.
 
     Raises
     ------
     TypeError, ValueError
-        If ``test_users`` or ``holdout`` is out of range, or there are too few users: one must have two
-        ratings, and another one.
+        If ``test_users`` or ``holdout`` is out of range, or R has too few users. The split needs a new user
+        with two ratings, and another user with one.
 
     References
     ----------
@@ -167,11 +187,11 @@ def strong_generalization_split(
     --------
     >>> import mfkernel as mf
     >>> split = strong_generalization_split(mf.datasets.synthetic(200, 100, 3000), rng=0)
-    >>> split.training.shape, split.known.shape, split.held_out.shape
+    >>> split.train.shape, split.support.shape, split.held_out.shape
     ((180, 100), (20, 100), (20, 100))
-    >>> model = mf.factorize(split.training, 4, biases=True, rng=0)
-    >>> strangers = model.fold_in(split.known)
-    >>> mf.metrics.ranking(strangers, split.held_out, 20, relevant=4)["auc"] > 0.6
+    >>> model = mf.factorize(split.train, 4, biases=True, rng=0)
+    >>> new_users = model.fold_in(split.support)
+    >>> mf.metrics.ranking(new_users, split.held_out, 20, relevant=4)["auc"] > 0.6
     True
     """
     if isinstance(test_users, int | np.integer):
@@ -181,11 +201,11 @@ def strong_generalization_split(
     share = _share("holdout", holdout)
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     random = np.random.default_rng(rng)
-    strange = _new_users(ratings.user_counts(), wanted, random)
-    training, strangers = (_users(ratings, np.flatnonzero(users)) for users in (~strange, strange))
-    counts = strangers.user_counts()
+    is_new = _new_users(ratings.user_counts(), wanted, random)
+    train, new_users = (_users(ratings, np.flatnonzero(users)) for users in (~is_new, is_new))
+    counts = new_users.user_counts()
     held_out = np.rint(share * counts).astype(np.int64).clip(1, counts - 1)
-    return UserSplit(training, *_parted(strangers, held_out, random))
+    return UserSplit(train, *_hold_out_per_user(new_users, held_out, random))
 
 
 def _share(name: str, value: float, hint: str = "") -> float:
@@ -196,9 +216,9 @@ def _share(name: str, value: float, hint: str = "") -> float:
 
 
 def _new_users(counts: NDArray[np.int64], wanted: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return an (m,) mask of new users: the wanted number, or share of those with two ratings."""
+    """Return an (m,) mask of random new users, as many as the number or share wanted."""
     able, rated = np.flatnonzero(counts >= 2), int((counts > 0).sum())
-    most = able.size if able.size < rated else rated - 1  # training needs a user with ratings; one will do
+    most = able.size if able.size < rated else rated - 1  # training needs one user with ratings
     if most < 1:
         raise ValueError(
             f"R has {rated} users with ratings, {able.size} of them with two or more; it takes one with two "
@@ -210,22 +230,24 @@ def _new_users(counts: NDArray[np.int64], wanted: float, rng: np.random.Generato
             "have two or more, and one must be left for training"
         )
     number = int(wanted) if wanted >= 1 else min(max(1, round(wanted * able.size)), most)
-    strange = np.zeros(counts.size, np.bool_)
-    strange[rng.choice(able, number, replace=False, shuffle=False)] = True
-    return strange
+    is_new = np.zeros(counts.size, np.bool_)
+    is_new[rng.choice(able, number, replace=False, shuffle=False)] = True
+    return is_new
 
 
 def _users(ratings: Ratings, rows: NDArray[np.intp]) -> Ratings:
-    """Return the rows of these users, with their ids."""
+    """Return the rows of some users, with their ids."""
     ids = ratings.user_ids
     return Ratings(ratings.take_rows(rows), user_ids=None if ids is None else ids[rows])
 
 
-def _parted(ratings: Ratings, counts: NDArray[np.int64], rng: np.random.Generator) -> tuple[Ratings, Ratings]:
-    """Hold out as many random ratings of each user as (m,) ``counts`` says; return the others and these."""
-    turn = rng.random(ratings.nnz)
-    order = interruptible(lambda: np.lexsort((turn, ratings.users)))
-    # order changes places within rows only, so that the first of a row's places hold random ratings of it
+def _hold_out_per_user(
+    ratings: Ratings, counts: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Ratings, Ratings]:
+    """Hold out ``counts[u]`` random ratings of user u; return the kept, then these."""
+    priority = rng.random(ratings.nnz)
+    order = interruptible(lambda: np.lexsort((priority, ratings.users)))
+    # order permutes within rows only, so the first places of a row hold random ratings of this row
     held_out = np.empty(ratings.nnz, np.bool_)
     held_out[order] = np.arange(ratings.nnz) < (ratings.indptr[:-1] + counts)[ratings.users]
     return ratings.select(~held_out), ratings.select(held_out)

@@ -34,25 +34,31 @@ class Adaptive(NamedTuple):
     scale: Any
 
 
-class Model(NamedTuple):
-    """The factors, and the step sizes of their updates.
+class FactorRows(NamedTuple):
+    """The factors, one row per user and per item.
 
     Attributes
     ----------
     P, Q
         (n_users, k), (n_items, k), C-contiguous, k a multiple of 8; updated in place.
-    lr, reg_p, reg_q
-        γ and the two λ, scalars of P's dtype: a Python float would turn all arithmetic into float64.
     token
         ``rank_token(k)``, or () for loops.
     """
 
     P: NDArray[Any]
     Q: NDArray[Any]
+    token: RankToken
+
+
+class Rates(NamedTuple):
+    """The learning rate γ, and the penalties λ of P and Q.
+
+    All are scalars of P's dtype: a Python float would turn all arithmetic into float64.
+    """
+
     lr: Any
     reg_p: Any
     reg_q: Any
-    token: RankToken
 
 
 class Biases(NamedTuple):
@@ -79,7 +85,7 @@ class Prox(NamedTuple):
 
 
 # The arguments of an update; the compiler drops the branches of those that are None.
-Update = tuple[Model, Adaptive | None, Biases | None, Loss | None, Prox | None]
+Update = tuple[FactorRows, Rates, Adaptive | None, Biases | None, Loss | None, Prox | None]
 
 
 class Rows(NamedTuple):
@@ -113,7 +119,8 @@ class Tiles(NamedTuple):
 
 @inlined
 def sgd_update(
-    model: Model,
+    factors: FactorRows,
+    rates: Rates,
     adaptive: Adaptive | None,
     biases: Biases | None,
     loss: Loss | None,
@@ -143,20 +150,20 @@ def sgd_update(
     Chin, Zhuang, Juan and Lin, "A learning-rate schedule for stochastic gradient methods to matrix
     factorization", PAKDD 2015.
     """
-    P, Q, token = model.P, model.Q, model.token
-    one, lr = P.dtype.type(1), w * model.lr
+    P, Q, token = factors.P, factors.Q, factors.token
+    one, lr = P.dtype.type(1), w * rates.lr
     pq = dot(P, u, Q, i, token)
     e = residual(loss, r, score(biases, u, i, pq))
     g = negative_gradient(loss, e)
     if biases is not None:  # the compiler knows each of these conditions, and drops the other branches
         bias_step(biases, adaptive, u, i, g, w)
     if adaptive is not None:
-        adaptive_step(model, adaptive, lr, u, i, g, pq)
+        adaptive_step(factors, rates, adaptive, lr, u, i, g, pq)
     elif prox is not None:
-        prox_step(model, prox, lr, u, i, g)
+        prox_step(factors, rates, prox, lr, u, i, g)
     else:
         lr_g = lr * g
-        step(P, u, Q, i, one - lr * model.reg_p, lr_g, one - lr * model.reg_q, lr_g, token)
+        step(P, u, Q, i, one - lr * rates.reg_p, lr_g, one - lr * rates.reg_q, lr_g, token)
     return e
 
 
@@ -179,16 +186,18 @@ def bias_step(biases: Biases, adaptive: Adaptive | None, u: int, i: int, g: Any,
 
 
 @inlined
-def adaptive_step(model: Model, adaptive: Adaptive, lr: Any, u: int, i: int, g: Any, pq: Any) -> None:
+def adaptive_step(
+    factors: FactorRows, rates: Rates, adaptive: Adaptive, lr: Any, u: int, i: int, g: Any, pq: Any
+) -> None:
     """Update p and q with a step size per row; update their norms and G."""
-    reg_p, reg_q = model.reg_p, model.reg_q
-    one, two = model.P.dtype.type(1), model.P.dtype.type(2)
+    reg_p, reg_q = rates.reg_p, rates.reg_q
+    one, two = factors.P.dtype.type(1), factors.P.dtype.type(2)
     users, items, scale = adaptive.users, adaptive.items, adaptive.scale
     pp, qq = users[u, 0], items[i, 0]
     lr_p, lr_q = lr / np.sqrt(users[u, 1]), lr / np.sqrt(items[i, 1])
     # The steps are p ← a p + b q and then q ← c q + d p; the gradients are λp - gq and λq - gp.
     a, b, c, d = one - lr_p * reg_p, lr_p * g, one - lr_q * reg_q, lr_q * g
-    step(model.P, u, model.Q, i, a, b, c, d, model.token)
+    step(factors.P, u, factors.Q, i, a, b, c, d, factors.token)
     users[u, 1] += scale * (reg_p * reg_p * pp - two * reg_p * g * pq + g * g * qq)
     pp, pq = a * a * pp + two * a * b * pq + b * b * qq, a * pq + b * qq
     items[i, 1] += scale * (reg_q * reg_q * qq - two * reg_q * g * pq + g * g * pp)
@@ -197,19 +206,19 @@ def adaptive_step(model: Model, adaptive: Adaptive, lr: Any, u: int, i: int, g: 
 
 
 @inlined
-def prox_step(model: Model, prox: Prox, lr: Any, u: int, i: int, g: Any) -> None:
+def prox_step(factors: FactorRows, rates: Rates, prox: Prox, lr: Any, u: int, i: int, g: Any) -> None:
     """Update p and q; then move each coordinate by γλ₁ towards zero, but not past it.
 
     Duchi and Singer, "Efficient online and batch learning using forward backward splitting", JMLR 2009.
     """
-    one, lr_g = model.P.dtype.type(1), lr * g
-    a, c = one - lr * model.reg_p, one - lr * model.reg_q
+    one, lr_g = factors.P.dtype.type(1), lr * g
+    a, c = one - lr * rates.reg_p, one - lr * rates.reg_q
     upper_p, upper_q = lr * prox.l1_p, lr * prox.l1_q  # bounds of what is subtracted from a coordinate
     lower_p, lower_q = -upper_p, -upper_q
     if prox.nonnegative:  # a negative x minus itself is zero
-        lower_p = lower_q = model.P.dtype.type(-np.inf)
-    k = model.P.shape[1] // ROW_MULTIPLE * ROW_MULTIPLE  # LLVM drops the remainder loop
-    p, q = model.P[u], model.Q[i]
+        lower_p = lower_q = factors.P.dtype.type(-np.inf)
+    k = factors.P.shape[1] // ROW_MULTIPLE * ROW_MULTIPLE  # LLVM drops the remainder loop
+    p, q = factors.P[u], factors.Q[i]
     for f in range(k):
         x = a * p[f] + lr_g * q[f]
         p[f] = x - max(lower_p, min(x, upper_p))
@@ -223,14 +232,15 @@ def sgd_span(
     cursor: NDArray[np.int64],
     budget: int,
     rows: Rows,
-    model: Model,
+    factors: FactorRows,
+    rates: Rates,
     adaptive: Adaptive | None = None,
     biases: Biases | None = None,
     loss: Loss | None = None,
     prox: Prox | None = None,
     weights: NDArray[Any] | None = None,
 ) -> float:
-    """Update the model for each rating of the rows ``order``.
+    """Update the factors for each rating of the rows ``order``.
 
     Parameters
     ----------
@@ -256,21 +266,21 @@ def sgd_span(
     float
         Σ e² over the visited ratings, each before its own update.
     """
-    total, one = 0.0, model.P.dtype.type(1)
+    total, one = 0.0, factors.P.dtype.type(1)
     done = cursor[1]
     for t in range(cursor[0], order.size):
         u = order[t]
         start = rows.starts[u] + done
         stop = min(rows.stops[u], start + budget)
         for first in range(start, stop, RATINGS_PER_SUM):
-            part = model.P.dtype.type(0)
+            part = factors.P.dtype.type(0)
             for n in range(first, min(first + RATINGS_PER_SUM, stop)):
                 if n + PREFETCH_DISTANCE < stop:
-                    prefetch(model.Q, rows.indices[n + PREFETCH_DISTANCE], model.token)
+                    prefetch(factors.Q, rows.indices[n + PREFETCH_DISTANCE], factors.token)
                 # Numba would check whether a signed index counts from the end
                 at = np.uint64(n)
                 i, r, w = rows.indices[at], rows.values[at], weight(weights, at, one)
-                e = sgd_update(model, adaptive, biases, loss, prox, u, i, r, w)
+                e = sgd_update(factors, rates, adaptive, biases, loss, prox, u, i, r, w)
                 part += e * e
             total += np.float64(part)
         if stop < rows.stops[u]:
@@ -294,14 +304,15 @@ def sgd_tiles(
     last: int,
     budget: int,
     tiles: Tiles,
-    model: Model,
+    factors: FactorRows,
+    rates: Rates,
     adaptive: Adaptive | None = None,
     biases: Biases | None = None,
     loss: Loss | None = None,
     prox: Prox | None = None,
     weights: NDArray[Any] | None = None,
 ) -> float:
-    """Update the model for each rating of the tiles from ``cursor[0]`` to ``last``.
+    """Update the factors for each rating of the tiles from ``cursor[0]`` to ``last``.
 
     Parameters
     ----------
@@ -320,22 +331,22 @@ def sgd_tiles(
     float
         Σ e² over the visited ratings, each before its own update.
     """
-    total, one = 0.0, model.P.dtype.type(1)
+    total, one = 0.0, factors.P.dtype.type(1)
     tile = cursor[0]
     end = tiles.starts[tile] + budget
     while tile < last and tiles.starts[tile] < end:
         user, item = tiles.first_users[tile], tiles.first_items[tile]
         stop = tiles.starts[tile + 1]
         for first in range(tiles.starts[tile], stop, RATINGS_PER_SUM):
-            part = model.P.dtype.type(0)
+            part = factors.P.dtype.type(0)
             for n in range(first, min(first + RATINGS_PER_SUM, stop)):
-                if model.P.shape[1] >= MIN_PREFETCH_RANK and n + PREFETCH_DISTANCE < stop:
-                    prefetch(model.P, user + tiles.users[n + PREFETCH_DISTANCE], model.token)
-                    prefetch(model.Q, item + tiles.items[n + PREFETCH_DISTANCE], model.token)
+                if factors.P.shape[1] >= MIN_PREFETCH_RANK and n + PREFETCH_DISTANCE < stop:
+                    prefetch(factors.P, user + tiles.users[n + PREFETCH_DISTANCE], factors.token)
+                    prefetch(factors.Q, item + tiles.items[n + PREFETCH_DISTANCE], factors.token)
                 at = np.uint64(n)  # see sgd_span
                 u, i = user + tiles.users[at], item + tiles.items[at]
                 r, w = tiles.values[at], weight(weights, at, one)
-                e = sgd_update(model, adaptive, biases, loss, prox, u, i, r, w)
+                e = sgd_update(factors, rates, adaptive, biases, loss, prox, u, i, r, w)
                 part += e * e
             total += np.float64(part)
         tile += 1
@@ -348,7 +359,7 @@ def squared_errors(
     users: NDArray[Any],
     items: NDArray[Any],
     values: NDArray[Any],
-    model: Model,
+    factors: FactorRows,
     biases: Biases | None,
     loss: Loss | None,
 ) -> float:
@@ -356,9 +367,9 @@ def squared_errors(
     total = 0.0
     for n in range(values.size):
         if n + PREFETCH_DISTANCE < values.size:
-            prefetch(model.P, users[n + PREFETCH_DISTANCE], model.token)
-            prefetch(model.Q, items[n + PREFETCH_DISTANCE], model.token)
+            prefetch(factors.P, users[n + PREFETCH_DISTANCE], factors.token)
+            prefetch(factors.Q, items[n + PREFETCH_DISTANCE], factors.token)
         u, i = users[n], items[n]
-        e = residual(loss, values[n], score(biases, u, i, dot(model.P, u, model.Q, i, model.token)))
+        e = residual(loss, values[n], score(biases, u, i, dot(factors.P, u, factors.Q, i, factors.token)))
         total += np.float64(e) * np.float64(e)
     return total

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.engines.threads import Task, ThreadEngine
 from mfkernel.linalg.rows import pad_rows, padded_rank
 
@@ -45,7 +45,7 @@ class Implicit(NamedTuple):
     """The weights of implicit feedback.
 
     A stored entry of strength r is a 1 with the weight 1 + αr, any other cell a 0 with the weight w₀. All
-    weights may be divided by a common unit; then ``observed`` is one over it.
+    weights may be divided by a common unit; then ``observed_weight`` is one over it.
 
     Attributes
     ----------
@@ -54,8 +54,8 @@ class Implicit(NamedTuple):
     """
 
     alpha: float = 1.0
-    unobserved: float = 1.0
-    observed: float = 1.0
+    unobserved_weight: float = 1.0
+    observed_weight: float = 1.0
 
 
 def solve_rows(
@@ -124,14 +124,14 @@ def solve_rows(
     k, rows, dtype = Y.shape[1], pad_rows(Y), np.dtype(np.float64)
     X, bias = np.zeros((indptr.size - 1, k), Y.dtype), np.zeros(indptr.size - 1, Y.dtype)
     problem = RowProblem(
-        frozen(indptr),
-        frozen(indices),
-        frozen(values),
-        None if weights is None else frozen(weights),
-        frozen(rows),
-        None if base is None else frozen(np.ascontiguousarray(base, dtype)),
-        frozen(np.ascontiguousarray(scale, dtype)),
-        None if implicit is None else frozen(implicit.unobserved * gram(rows, engine, dtype)),
+        readonly(indptr),
+        readonly(indices),
+        readonly(values),
+        None if weights is None else readonly(weights),
+        readonly(rows),
+        None if base is None else readonly(np.ascontiguousarray(base, dtype)),
+        readonly(np.ascontiguousarray(scale, dtype)),
+        None if implicit is None else readonly(implicit.unobserved_weight * gram(rows, engine, dtype)),
     )
     objective = make_objective(k, penalty, biased, loss, huber_delta, implicit, MIN_RIDGE)
     solve_all_rows(problem, objective, make_solver("cholesky", k), X, bias if biased else None, engine)
@@ -169,8 +169,8 @@ def make_objective(
         bool(penalty.nonnegative),
         min_ridge,
         float(weights.alpha),
-        float(weights.unobserved),
-        float(weights.observed),
+        float(weights.unobserved_weight),
+        float(weights.observed_weight),
         float(bias_unit),
     )
 
@@ -281,7 +281,7 @@ def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray
     K = Y.shape[1]
 
     def part(rows: tuple[int, int], cancelled: Callable[[], bool]) -> NDArray[Any]:
-        return gram_span(*rows, frozen(Y), dtype.type(1))
+        return gram_span(*rows, readonly(Y), dtype.type(1))
 
     starts = range(0, len(Y), GRAM_ROWS_PER_TASK)
     total = np.zeros((K, K))

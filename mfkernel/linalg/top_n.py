@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.engines.threads import Task, ThreadEngine
 
 ITEMS_PER_PANEL = 128  # items: 32 KiB of float32 per panel at k = 64
@@ -126,7 +126,7 @@ def rank_held_out(
     arguments = _arguments(X, Y, excluded, allowed)
 
     def search(rows: tuple[int, int], cancelled: Callable[[], bool]) -> None:
-        ranks_span(rows[0], rows[1], *arguments, frozen(bounds), frozen(indices), *result)
+        ranks_span(rows[0], rows[1], *arguments, readonly(bounds), readonly(indices), *result)
 
     engine.run(search, _tasks(len(X), Y))
     return result
@@ -166,9 +166,16 @@ def _arguments(
     """Return the common arguments of both kernels, in few types, as each is compiled."""
     if excluded is None:
         excluded = np.zeros(len(X) + 1, np.int64), np.empty(0, np.int32)
-    mask = None if allowed is None else frozen(allowed)
+    mask = None if allowed is None else readonly(allowed)
     bounds, indices = excluded
-    return frozen(np.ascontiguousarray(X)), frozen(Y.panels), Y.n_items, frozen(bounds), frozen(indices), mask
+    return (
+        readonly(np.ascontiguousarray(X)),
+        readonly(Y.panels),
+        Y.n_items,
+        readonly(bounds),
+        readonly(indices),
+        mask,
+    )
 
 
 def _tasks(n_rows: int, Y: Panels) -> list[Task]:

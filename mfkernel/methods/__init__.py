@@ -28,7 +28,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def trainer_of(options: Settings) -> type[Trainer[Any]]:
+def trainer_for(options: Settings) -> type[Trainer[Any]]:
     """Return the trainer that the options are for."""
     return METHODS[options.method].trainer
 

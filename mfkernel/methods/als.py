@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import ThreadEngine
@@ -27,7 +27,7 @@ from mfkernel.options import ALS, ImplicitALS, both
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
     from mfkernel.kernels.row_problem import Objective, RowProblem, Solver
-    from mfkernel.kernels.sgd import Biases, Model
+    from mfkernel.kernels.sgd import Biases, FactorRows
 
 Options = ALS | ImplicitALS
 RowProblems = tuple["RowProblem", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
@@ -36,11 +36,11 @@ EPOCHS = 15
 IMPLICIT_REGULARIZATION = 0.01  # per rating
 BIAS_REGULARIZATION = 0.02  # per rating
 START_NOISE = 0.3  # of the products of start values, in standard deviations of the ratings
-FAR_MEAN = 1e3  # standard deviations
-LITTLE_NOISE = 0.5  # standard deviations, below which λ falls; residuals of real ratings have more
-LEAST_PART = 1e-5  # of λ that is left in any case, as equations of few ratings need some
-LEAST_SHARE = 0.05  # of noise, which residuals show in any case
-LARGEST_CHOLESKY = 32  # rank; beyond, conjugate gradients are sooner at the same objective
+MAX_FLOAT32_MEAN = 1e3  # standard deviations
+SMALL_NOISE = 0.5  # standard deviations, below which λ falls; residuals of real ratings have more
+MIN_REGULARIZATION_SHARE = 1e-5  # of λ that is left in any case, as equations of few ratings need some
+MIN_NOISE_SHARE = 0.05  # of noise, which residuals show in any case
+MAX_CHOLESKY_RANK = 32  # rank; beyond, conjugate gradients are sooner at the same objective
 
 
 class ALSTrainer(Trainer[Options]):
@@ -71,9 +71,11 @@ class ALSTrainer(Trainer[Options]):
         self.regularization = both(settings.regularization)
         self._sides = ratings, ratings.T
         # beside a mean this far off, float32 would round what varies: the equations then need float64
-        far = abs(ratings.mean) > FAR_MEAN * ratings.std and not (settings.biases or settings.implicit)
+        far = abs(ratings.mean) > MAX_FLOAT32_MEAN * ratings.std and not (
+            settings.biases or settings.implicit
+        )
         dtype = np.dtype(np.float64) if far else ratings.dtype
-        self._scales = tuple(frozen(penalty_scale(settings, side).astype(dtype)) for side in self._sides)
+        self._scales = tuple(readonly(penalty_scale(settings, side).astype(dtype)) for side in self._sides)
         self._implicit = None
         self._total_weight = float(ratings.nnz if ratings.weights is None else ratings.weights.sum())
         self._unit = 1.0  # of the objective of implicit feedback: its sums of weights must fit in float32
@@ -84,11 +86,11 @@ class ALSTrainer(Trainer[Options]):
             self._unit = 4.0 ** round(math.log(strength / ratings.nnz, 4))
             weights = settings.alpha / self._unit, settings.unobserved_weight / self._unit
             self._implicit = Implicit(*weights, 1 / self._unit)
-        exact = settings.nonnegative or problem.k <= LARGEST_CHOLESKY
+        exact = settings.nonnegative or problem.k <= MAX_CHOLESKY_RANK
         name = settings.solver or ("cholesky" if exact else "cg")
         self.settings = settings.changed(solver=name)
         self._solver = make_solver(name, problem.k)
-        self._quiet = 1.0  # what λ is multiplied by where there is little noise
+        self._noise_scale = 1.0  # what λ is multiplied by where there is little noise
 
     @classmethod
     def create(cls, problem: Problem[Options], engine: ThreadEngine) -> "ALSTrainer":
@@ -137,9 +139,9 @@ class ALSTrainer(Trainer[Options]):
         return START_NOISE / math.sqrt(k) * (1.0 if options.implicit else math.sqrt(spread))
 
     @classmethod
-    def threads(cls, options: Options, asked: int | None, nnz: int) -> int:
+    def threads(cls, options: Options, requested: int | None, nnz: int) -> int:
         """Return how many threads run, by default one per core."""
-        return available_cores() if asked is None else asked
+        return available_cores() if requested is None else requested
 
     def compile(self) -> None:
         """Compile the kernel of the solver for these options."""
@@ -149,11 +151,11 @@ class ALSTrainer(Trainer[Options]):
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Let λ fall with the noise that the residuals, at ``rmse``, show, if it is for us to choose."""
-        given, little = both(self.settings.regularization), LITTLE_NOISE * (self.ratings.std or 1.0)
-        if self._adapts and not self.settings.implicit and rmse < little:
+        given, little = both(self.settings.regularization), SMALL_NOISE * (self.ratings.std or 1.0)
+        if self._adaptive_regularization and not self.settings.implicit and rmse < little:
             noise = rmse / math.sqrt(self._free_share())
-            self._quiet = max(LEAST_PART, min(self._quiet, (noise / little) ** 2))
-        self.regularization = given[0] * self._quiet, given[1] * self._quiet
+            self._noise_scale = max(MIN_REGULARIZATION_SHARE, min(self._noise_scale, (noise / little) ** 2))
+        self.regularization = given[0] * self._noise_scale, given[1] * self._noise_scale
 
     def _free_share(self) -> float:
         """Estimate the share of noise that the residuals still have, as what is fitted takes up some of it.
@@ -166,13 +168,13 @@ class ALSTrainer(Trainer[Options]):
             for side, rows in enumerate(self._sides):
                 known, objective, _, X, bias = self._problem(side, engine)
                 signs = (2 * random.integers(0, 2, rows.nnz) - 1).astype(rows.dtype)
-                known = known._replace(values=frozen(signs), base=None)
+                known = known._replace(values=readonly(signs), base=None)
                 free = np.zeros_like(X), None if bias is None else np.zeros_like(bias)
                 _, left = solve_all_rows(
                     known, objective, make_solver("cholesky", self._k), *free, engine, True
                 )
                 share -= 1 - left / self._total_weight
-        return max(share, LEAST_SHARE)
+        return max(share, MIN_NOISE_SHARE)
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Solve all users, and then all items."""
@@ -181,7 +183,7 @@ class ALSTrainer(Trainer[Options]):
         P, Q = self.parameters.P, self.parameters.Q
         if self._implicit is not None:
             squares = [gram(X, engine, np.dtype(np.float64)) for X in (P, Q)]
-            loss = self._unit * (loss + self._implicit.unobserved * _dot(*squares))
+            loss = self._unit * (loss + self._implicit.unobserved_weight * _dot(*squares))
         rmse = math.sqrt(max(loss, 0.0) / self._total_weight)
         for X, bias, scale, reg in zip((P, Q), self._biases, self._scales, self.regularization, strict=True):
             lengths = np.einsum("uk,uk->u", X, X, dtype=np.float64)
@@ -191,17 +193,17 @@ class ALSTrainer(Trainer[Options]):
         return EpochResult(rmse, loss)
 
     @property
-    def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
+    def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings by the present parameters."""
-        from mfkernel.kernels.sgd import Biases, Model
+        from mfkernel.kernels.sgd import Biases, FactorRows
         from mfkernel.kernels.vectors import rank_token
 
         P, Q, user_bias, item_bias = self.parameters
         number = P.dtype.type
-        model = Model(P, Q, number(0), number(0), number(0), rank_token(P.shape[1]))
+        factors = FactorRows(P, Q, rank_token(P.shape[1]))
         if not self.settings.biases:
-            return model, None, None
-        return model, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
+            return factors, None, None
+        return factors, Biases(number(self.ratings.mean), user_bias, item_bias, number(0), number(0)), None
 
     @property
     def _biases(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
@@ -225,7 +227,7 @@ class ALSTrainer(Trainer[Options]):
             if known.scale.dtype == np.float64:
                 less = ", or a smaller alpha" if self._implicit is not None else ""
                 raise self._singular(side, int(failed.argmax()), f"pass a larger regularization{less}")
-            self._scales = tuple(frozen(scale.astype(np.float64)) for scale in self._scales)
+            self._scales = tuple(readonly(scale.astype(np.float64)) for scale in self._scales)
             X[failed] = 0
             return self._solve(side, engine, measure)  # with all arithmetic in float64, from here on
         return loss
@@ -239,16 +241,16 @@ class ALSTrainer(Trainer[Options]):
         bias, other = self._biases[:: -1 if side else 1]
         squares = None
         if self._implicit is not None:
-            squares = self._implicit.unobserved * gram(Y, engine, Y.dtype)
+            squares = self._implicit.unobserved_weight * gram(Y, engine, Y.dtype)
         known = RowProblem(
             rows.indptr,
             rows.indices,
             rows.values,
             rows.weights,
-            frozen(Y),
-            None if other is None else frozen((self.ratings.mean + other).astype(Y.dtype)),
+            readonly(Y),
+            None if other is None else readonly((self.ratings.mean + other).astype(Y.dtype)),
             scale,
-            None if squares is None else frozen(squares.astype(scale.dtype)),
+            None if squares is None else readonly(squares.astype(scale.dtype)),
         )
         reg = self.regularization[side] / self._unit
         penalty = Penalty(reg, self._bias_reg, nonnegative=settings.nonnegative)
@@ -263,7 +265,7 @@ class ALSTrainer(Trainer[Options]):
 
     def _check_counts(self, side: int, reg: float) -> None:
         """Refuse rows that have less ratings than coordinates, if nothing else holds these."""
-        if reg > 0 or (self._implicit is not None and self._implicit.unobserved > 0):
+        if reg > 0 or (self._implicit is not None and self._implicit.unobserved_weight > 0):
             return
         counts = self._sides[side].user_counts()
         free = self._k + (self.settings.biases and self._bias_reg == 0)

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine
-from mfkernel.methods.schedules.rows import Places
+from mfkernel.methods.schedules.rows import RowMap
 from mfkernel.options import Settings
 
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
-    from mfkernel.kernels.sgd import Biases, Model
+    from mfkernel.kernels.sgd import Biases, FactorRows
 
 S = TypeVar("S", bound=Settings)
 
-CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
+ROWS_PER_CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
 
 
 class Parameters(NamedTuple):
@@ -65,8 +65,8 @@ class Problem(NamedTuple, Generic[S]):
     k: int
     dtype: np.dtype[Any]
     settings: S
-    adapts: bool
-    start: Callable[[Places, Places], Parameters]
+    adaptive_regularization: bool
+    start: Callable[[RowMap, RowMap], Parameters]
     seed: int
     n_threads: int
 
@@ -76,7 +76,7 @@ class Trainer(Generic[S]):
 
     Class methods answer what has to be known before there is a trainer. A method overrides those whose answer
     differs, and :meth:`create`, :meth:`resolve`, :meth:`bytes_needed`, :meth:`epoch_choices`,
-    :meth:`start_noise`, :meth:`run_epoch` and :attr:`scoring` in any case.
+    :meth:`start_noise`, :meth:`run_epoch` and :attr:`scorer_arguments` in any case.
 
     Parameters
     ----------
@@ -92,10 +92,10 @@ class Trainer(Generic[S]):
     zeros_unrated: ClassVar[bool] = True  # whether rows without ratings start at zero in any case
 
     def __init__(
-        self, problem: Problem[S], row_of_user: Places = slice(None), row_of_item: Places = slice(None)
+        self, problem: Problem[S], row_of_user: RowMap = slice(None), row_of_item: RowMap = slice(None)
     ) -> None:
         self.ratings, self.settings, self._k = problem.ratings, problem.settings, problem.k
-        self._adapts = problem.adapts
+        self._adaptive_regularization = problem.adaptive_regularization
         self.row_of_user, self.row_of_item = row_of_user, row_of_item
         self._start = problem.start
         self.parameters = self.restart()
@@ -130,13 +130,13 @@ class Trainer(Generic[S]):
         raise NotImplementedError
 
     @classmethod
-    def scaled(cls, ratings: Ratings) -> Ratings:
+    def normalize_weights(cls, ratings: Ratings) -> Ratings:
         """Return the ratings with weights of a size that suits the method."""
         return ratings
 
     @classmethod
-    def threads(cls, options: S, asked: int | None, nnz: int) -> int:
-        """Return how many threads run; ``asked`` is what the user has passed."""
+    def threads(cls, options: S, requested: int | None, nnz: int) -> int:
+        """Return how many threads run; ``requested`` is what the user has passed."""
         raise NotImplementedError
 
     # during training
@@ -159,7 +159,7 @@ class Trainer(Generic[S]):
         raise NotImplementedError
 
     @property
-    def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
+    def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings by the present parameters."""
         raise NotImplementedError
 
@@ -195,8 +195,10 @@ def predict_mean_for_unrated(ratings: Ratings, P: NDArray[Any], Q: NDArray[Any],
         if not rated.all():
             k = other.shape[1]
             gram, total = np.zeros((k, k)), np.zeros(k)
-            for start in range(0, other.shape[0], CHUNK):
-                part = other[start : start + CHUNK][rows[start : start + CHUNK]].astype(np.float64)
+            for start in range(0, other.shape[0], ROWS_PER_CHUNK):
+                part = other[start : start + ROWS_PER_CHUNK][rows[start : start + ROWS_PER_CHUNK]].astype(
+                    np.float64
+                )
                 gram += part.T @ part
                 total += part.sum(axis=0)
             this[~rated] = np.linalg.lstsq(gram, total * mean, rcond=None)[0]

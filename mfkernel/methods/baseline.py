@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mfkernel.data.ratings import Ratings
 
 DAMPING = 10.0  # ratings of the mean that each row and column is taken to have besides its own
-SWEEPS = 3
+BASELINE_SWEEPS = 3
 
 
 class Biases(NamedTuple):
@@ -35,10 +35,10 @@ def bias_baseline(ratings: Ratings) -> Biases:
 
     users, items = np.zeros(ratings.n_users), np.zeros(ratings.n_items)
     counts = ratings.item_counts()
-    for sweep in range(SWEEPS):
+    for sweep in range(BASELINE_SWEEPS):
         sums = np.zeros(ratings.n_items)
         # the first sweep only finds the items' means
-        known = np.inf if sweep == 0 else DAMPING
-        bias_sweep(ratings.indptr, ratings.indices, ratings.values, ratings.mean, known, items, users, sums)
+        damping = np.inf if sweep == 0 else DAMPING
+        bias_sweep(ratings.indptr, ratings.indices, ratings.values, ratings.mean, damping, items, users, sums)
         items = sums / (counts + DAMPING)
     return Biases(ratings.mean, users, items)

@@ -42,12 +42,12 @@ def penalty_scale(settings: Settings, rows: Ratings) -> NDArray[np.float64]:
     return np.bincount(rows.users, rows.weights, rows.n_users).astype(np.float64)
 
 
-def responses(ratings: Ratings, settings: Settings) -> NDArray[Any]:
+def expected_scores(ratings: Ratings, settings: Settings) -> NDArray[Any]:
     """Return what the scores of ratings are compared with: themselves, or a 1 for each implicit feedback."""
     return np.ones_like(ratings.values) if settings.implicit else ratings.values
 
 
-def targets(ratings: Ratings, settings: Settings) -> Ratings:
+def encode_targets(ratings: Ratings, settings: Settings) -> Ratings:
     """Return the ratings as they are fitted: 0 and 1 for the logistic loss, of which -1 becomes 0.
 
     Strengths of implicit feedback stay as they are, but must not be negative, nor have other weights.

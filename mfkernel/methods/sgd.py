@@ -22,17 +22,17 @@ from mfkernel.linalg.rows import padded_rank
 from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
 from mfkernel.methods.objective import link
 from mfkernel.methods.schedules.blocks import BlockSchedule, block_bytes
-from mfkernel.methods.schedules.rows import MAX_BANDS, RowSchedule, Schedule
+from mfkernel.methods.schedules.rows import MAX_COLUMN_BANDS, RowSchedule, Schedule
 from mfkernel.options import SGD, both
 
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
-    from mfkernel.kernels.sgd import Adaptive, Biases, Model, Prox
+    from mfkernel.kernels.sgd import Adaptive, Biases, FactorRows, Prox
 
-BUDGET = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
+COORDINATES_PER_CALL = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
 SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
 RATINGS_PER_THREAD = 300_000  # with fewer, an epoch takes less than handing its blocks out
-FEW_RATINGS = 50  # of which a tenth would show nothing
+MIN_TRIAL_RATINGS = 50  # of which a tenth would show nothing
 BIAS_RATE = 0.15  # share of the factors' learning rate, in units of the ratings
 BIAS_REGULARIZATION = 0.02  # per rating
 
@@ -62,7 +62,7 @@ class SGDTrainer(Trainer[SGD]):
 
     def __init__(self, problem: Problem[SGD], schedule: Schedule) -> None:
         self.schedule = schedule
-        super().__init__(problem, schedule.user_places, schedule.item_places)
+        super().__init__(problem, schedule.row_of_user, schedule.row_of_item)
         self.learning_rate = self._first_rate
         self._steps: tuple[NDArray[Any], NDArray[Any]] | None = None
 
@@ -114,7 +114,7 @@ class SGDTrainer(Trainer[SGD]):
         if options.schedule == "blocks":
             order = {"blocks": block_bytes(ratings.shape, ratings.nnz, dtype)}
         else:
-            bounds = 0 if n_threads == 1 else min(n_threads, MAX_BANDS) + 1
+            bounds = 0 if n_threads == 1 else min(n_threads, MAX_COLUMN_BANDS) + 1
             order = {"order of the rows": m * 8 * (6 + bounds)}
         return {"factors": padded, "a copy of them": padded, **order}
 
@@ -123,7 +123,7 @@ class SGDTrainer(Trainer[SGD]):
         """Return the default epochs, and for a small table those that would fit it closely."""
         epochs, closely = default_epochs(ratings, options), epochs_to_fit_small_table(ratings)
         nothing_to_predict = ratings.nnz == ratings.n_users * ratings.n_items
-        if closely <= epochs or ratings.nnz < FEW_RATINGS or nothing_to_predict:
+        if closely <= epochs or ratings.nnz < MIN_TRIAL_RATINGS or nothing_to_predict:
             return (max(epochs, closely),)
         return epochs, closely
 
@@ -134,26 +134,26 @@ class SGDTrainer(Trainer[SGD]):
         return noise * math.sqrt(1.0 if options.loss == "logistic" else spread)
 
     @classmethod
-    def scaled(cls, ratings: Ratings) -> Ratings:
+    def normalize_weights(cls, ratings: Ratings) -> Ratings:
         """Bring weights to a mean of one, so that they do not change the size of the steps."""
         if ratings.weights is None:
             return ratings
         return ratings.with_values(ratings.values, ratings.weights / ratings.weights.mean(dtype=np.float64))
 
     @classmethod
-    def threads(cls, options: SGD, asked: int | None, nnz: int) -> int:
+    def threads(cls, options: SGD, requested: int | None, nnz: int) -> int:
         """Return how many threads the schedule uses, by default fewer for few ratings."""
         schedule = options.schedule
         if schedule == "sequential":
-            if asked is not None and asked > 1:
+            if requested is not None and requested > 1:
                 warnings.warn(
-                    f"n_threads={asked} is not used: schedule='sequential' runs on one thread, "
+                    f"n_threads={requested} is not used: schedule='sequential' runs on one thread, "
                     "schedule='blocks' and 'hogwild' on several",
                     stacklevel=4,
                 )
             return 1
-        if asked is not None:
-            return asked
+        if requested is not None:
+            return requested
         cores = available_cores()
         return max(1, min(cores, nnz // RATINGS_PER_THREAD)) if schedule == "blocks" else cores
 
@@ -168,7 +168,7 @@ class SGDTrainer(Trainer[SGD]):
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Set learning rate and λ for an epoch, after one that left the residuals at ``rmse``."""
-        from mfkernel.kernels.sgd import Model
+        from mfkernel.kernels.sgd import FactorRows, Rates
         from mfkernel.kernels.vectors import rank_token
 
         P, Q = self.parameters.P, self.parameters.Q
@@ -176,17 +176,17 @@ class SGDTrainer(Trainer[SGD]):
         decay = DECAYS[settings.decay or "constant"]((epoch - 1) / epochs, epoch - 1)
         self.learning_rate = self._first_rate * decay
         small = 1.0
-        if self._adapts and settings.loss == "squared":
+        if self._adaptive_regularization and settings.loss == "squared":
             small = min(1.0, rmse / (SMALL_RESIDUAL * self.ratings.std or 1.0))
         reg_p, reg_q = both(settings.regularization)
         self.regularization = reg_p, reg_q = reg_p * small, reg_q * small
-        vectors = rank_token(P.shape[1]) if self.schedule.unrolls else ()
-        model = Model(P, Q, number(self.learning_rate), number(reg_p), number(reg_q), vectors)
-        self.update = model, self._adaptive(), self._biases(decay), self._loss(), self._prox()
+        factors = FactorRows(P, Q, rank_token(P.shape[1]) if self.schedule.uses_known_rank else ())
+        rates = Rates(number(self.learning_rate), number(reg_p), number(reg_q))
+        self.update = factors, rates, self._adaptive(), self._biases(decay), self._loss(), self._prox()
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Visit all ratings once."""
-        budget = max(1, BUDGET // self.parameters.P.shape[1])
+        budget = max(1, COORDINATES_PER_CALL // self.parameters.P.shape[1])
         run_task = partial(self.schedule.run_task, budget=budget, update=self.update)
         loss = sum(engine.run(run_task, self.schedule.tasks(epoch)))
         return EpochResult(math.sqrt(loss / self.ratings.nnz))
@@ -196,10 +196,10 @@ class SGDTrainer(Trainer[SGD]):
         self._steps = None
 
     @property
-    def scoring(self) -> "tuple[Model, Biases | None, Loss | None]":
+    def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings by the present parameters."""
-        model, _, biases, loss, _ = self.update
-        return model, biases, loss
+        factors, _, _, biases, loss, _ = self.update
+        return factors, biases, loss
 
     def _adaptive(self) -> "Adaptive | None":
         """Return the state of adaptive steps, with G in units that the ratings' scale does not change."""

@@ -27,9 +27,9 @@ if sys.platform != "win32":
 Path_ = str | os.PathLike[str]
 Arrays = dict[str, NDArray[Any]]
 
-KINDS = "biufU"  # of numpy's dtypes: what a model is made of
-NO_LOCKS_AGE = 86_400  # seconds; where files cannot be locked, a draft so old has no process any more
-SPECIAL = (
+DTYPE_KINDS = "biufU"  # of numpy's dtypes: what a model is made of
+MAX_DRAFT_AGE = 86_400  # seconds; where files cannot be locked, a draft so old has no process any more
+SPECIAL_FILES = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
@@ -115,7 +115,7 @@ def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
 
 
 def _refuse_special(path: Path_, status: os.stat_result) -> None:
-    for is_special, kind in SPECIAL:
+    for is_special, kind in SPECIAL_FILES:
         if is_special(status.st_mode):
             raise ValueError(f"path must name a regular file, got {os.fspath(path)}, {kind}")
 
@@ -294,7 +294,7 @@ def _remove_abandoned_drafts(target: Path) -> None:
 
 def _remove_if_abandoned(draft: Path) -> None:
     if sys.platform == "win32":
-        if time.time() > draft.stat().st_mtime + NO_LOCKS_AGE:
+        if time.time() > draft.stat().st_mtime + MAX_DRAFT_AGE:
             draft.unlink()  # which fails while it is open
         return
     number = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -347,7 +347,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> NDAr
             raise _NotAModelError(f"{member.filename} is an array of version {version}")
         shape, _, dtype = headers[version](file)
         rest = member.file_size - file.tell()
-    if dtype.kind not in KINDS or dtype.itemsize == 0:
+    if dtype.kind not in DTYPE_KINDS or dtype.itemsize == 0:
         raise _NotAModelError(f"{member.filename} has dtype {dtype}")
     if math.prod(shape) * dtype.itemsize != rest or not all(0 <= length <= size for length in shape):
         raise _NotAModelError(f"{member.filename} has the shape {shape}, but {rest} bytes")

@@ -11,7 +11,7 @@ from mfkernel._support import checks
 from mfkernel.data.convert import MISSING
 from mfkernel.data.ids import Vocabulary
 from mfkernel.data.ratings import Ratings
-from mfkernel.methods.objective import targets
+from mfkernel.methods.objective import encode_targets
 from mfkernel.model.history import Epoch
 from mfkernel.model.state import State
 from mfkernel.options import Settings
@@ -73,7 +73,7 @@ def checked_state(
     if ratings is not None:
         if ratings.shape != (m, n):
             raise ValueError(f"ratings must have the model's shape {(m, n)}, got {ratings.shape}")
-        targets(ratings, settings)  # of the kind that the loss takes
+        encode_targets(ratings, settings)  # of the kind that the loss takes
         user_ids = ratings.users_by_id if user_ids is None else user_ids
         item_ids = ratings.items_by_id if item_ids is None else item_ids
     users, items = Vocabulary.of("user_ids", user_ids, m), Vocabulary.of("item_ids", item_ids, n)

@@ -9,13 +9,13 @@ from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import solve_rows
 from mfkernel.methods.objective import penalty_scale, prediction
-from mfkernel.model.foldin import fold_in, informative, penalty_of
+from mfkernel.model.foldin import fold_in, make_penalty, usable_ratings
 from mfkernel.model.state import State
 
 Vector = NDArray[np.float64]
 
-FEW = 10  # ratings, of which each has a say of its own
-STRONG = 0.2  # share of a rating in its own score, from which one step of Newton's method leads astray
+MAX_RATINGS_RESOLVED = 10  # ratings, of which each has a say of its own
+MAX_LEVERAGE = 0.2  # share of a rating in its own score, from which one step of Newton's method leads astray
 
 
 class Explanation(NamedTuple):
@@ -71,24 +71,24 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
     """Return what each rating adds to q·p of the least squares factors p, given the biases."""
     residuals = row.values.astype(np.float64)
     weights = _weights(row)
-    penalty = penalty_of(state, 0)
+    penalty = make_penalty(state, 0)
     A = penalty.reg * penalty_scale(state.settings, row)[0] * np.eye(state.k)
     if state.implicit is not None:
         confidence = 1 + state.implicit.alpha * residuals
-        weights, pulls = confidence - state.implicit.unobserved, confidence
-        A += state.implicit.unobserved * state.item_gram
+        weights, gradients = confidence - state.implicit.unobserved_weight, confidence
+        A += state.implicit.unobserved_weight * state.item_gram
     else:
         if state.user_bias is not None and state.item_bias is not None:
             residuals -= state.mean + float(state.user_bias[user]) + state.item_bias[row.indices]
-        pulls = weights * residuals
+        gradients = weights * residuals
     Y, q = state.Q.T[row.indices].astype(np.float64), state.Q[:, item].astype(np.float64)
     A += (Y.T * weights) @ Y
     if penalty.l1 or penalty.nonnegative:  # coordinates that are held at zero have no part in it
         free = state.P[user] != 0
         A, Y, q = A[np.ix_(free, free)], Y[:, free], q[free]
-    held = penalty.reg > 0 or state.implicit is not None
-    solution = np.linalg.solve(A, q) if held else np.linalg.lstsq(A, q, rcond=None)[0]
-    return np.asarray((Y @ solution) * pulls)
+    regularized = penalty.reg > 0 or state.implicit is not None
+    solution = np.linalg.solve(A, q) if regularized else np.linalg.lstsq(A, q, rcond=None)[0]
+    return np.asarray((Y @ solution) * gradients)
 
 
 def _effects(state: State, item: int, row: Ratings) -> Vector:
@@ -100,12 +100,13 @@ def _effects(state: State, item: int, row: Ratings) -> Vector:
     :math:`H_j` is the Hessian without this rating, and the last term belongs to penalties per rating. θ holds
     the factors and the bias; coordinates that an ℓ₁ penalty or a bound keeps at zero stay there.
     """
-    known = informative(state, row, state.known_items)
-    if known.nnz <= FEW or state.settings.loss == "absolute":  # which has no curvature to go by
+    known = usable_ratings(state, row, state.known_items)
+    # the absolute loss has no curvature to go by
+    if known.nnz <= MAX_RATINGS_RESOLVED or state.settings.loss == "absolute":
         effects, strong = np.zeros(known.nnz), np.arange(known.nnz)
     else:
         effects, leverage = _first_order(state, item, known)
-        strong = np.flatnonzero(leverage > STRONG)
+        strong = np.flatnonzero(leverage > MAX_LEVERAGE)
     if strong.size:
         others = np.ones((strong.size, known.nnz), np.bool_)
         others[np.arange(strong.size), strong] = False
@@ -128,7 +129,7 @@ def _first_order(state: State, item: int, known: Ratings) -> tuple[Vector, Vecto
     if state.item_bias is not None:
         base += state.mean + state.item_bias[known.indices].astype(np.float64)
     weights, r = _weights(known), known.values.astype(np.float64)
-    penalty, scale = penalty_of(state, 0), penalty_scale(settings, known)
+    penalty, scale = make_penalty(state, 0), penalty_scale(settings, known)
     delta = settings.huber_delta or 1.0
     with ThreadEngine(1) as engine:
         X, bias = solve_rows(
@@ -160,11 +161,11 @@ def _first_order(state: State, item: int, known: Ratings) -> tuple[Vector, Vecto
     slope = ridge * theta + np.append(penalty.l1 * np.sign(X[0]), 0.0)[free]
     hessian = (vectors.T * (weights * curvature)) @ vectors + scale[0] * np.diag(ridge)
     inverse = np.linalg.pinv(hessian, hermitian=True)
-    pulls = weights[:, None] * (gradient[:, None] * vectors - slope * settings.is_per_rating)
+    gradients = weights[:, None] * (gradient[:, None] * vectors - slope * settings.is_per_rating)
     to_item, to_ratings = inverse @ asked, vectors @ inverse
     leverage = weights * curvature * np.einsum("nf,nf->n", to_ratings, vectors)
-    again = weights * curvature * (vectors @ to_item) * np.einsum("nf,nf->n", to_ratings, pulls)
-    return pulls @ to_item + again / np.maximum(1 - leverage, 1e-9), leverage
+    again = weights * curvature * (vectors @ to_item) * np.einsum("nf,nf->n", to_ratings, gradients)
+    return gradients @ to_item + again / np.maximum(1 - leverage, 1e-9), leverage
 
 
 def _weights(row: Ratings) -> Vector:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mfkernel.data.ids import packed, unpacked
+from mfkernel.data.ids import pack_ids, unpack_ids
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods import read_settings
 from mfkernel.model import archive
@@ -29,7 +29,7 @@ def write_state(path: str | os.PathLike[str], state: State, *, ratings: bool) ->
     }
     history = np.array(state.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
     arrays = {name: getattr(state, name) for name in ARRAYS} | {"history": history}
-    arrays |= packed("user_ids", state.user_ids) | packed("item_ids", state.item_ids)
+    arrays |= pack_ids("user_ids", state.user_ids) | pack_ids("item_ids", state.item_ids)
     if ratings and state.ratings is not None:
         parts = {name: getattr(state.ratings, name) for name in RATINGS_ARRAYS}
         arrays |= {f"ratings_{name}": array for name, array in parts.items()}
@@ -42,7 +42,7 @@ def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         records = arrays.pop("history").astype(np.float64).tolist()
         parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
-        ids = {name: unpacked(name, arrays) for name in ("user_ids", "item_ids")}
+        ids = {name: unpack_ids(name, arrays) for name in ("user_ids", "item_ids")}
         if parts["indptr"] is not None:
             shape = arrays["P"].shape[0], arrays["Q"].shape[1]
             ids["ratings"] = Ratings.of_csr(**parts, shape=shape)

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import grown, merged, new_user_ratings
+from mfkernel.data.merge import add_zero_rows, merge_ratings, new_user_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine, default_engine
 from mfkernel.linalg.normal import Penalty, solve_rows
-from mfkernel.methods.objective import penalty_scale, targets
+from mfkernel.methods.objective import encode_targets, penalty_scale
 from mfkernel.model.state import State
 from mfkernel.options import both
 from mfkernel.typing import Duplicates, Missing
 
-SWEEPS = 2  # of solving users and then items, where both have new ratings
+PARTIAL_FIT_SWEEPS = 2  # of solving users and then items, where both have new ratings
 
 
 def new_users(
@@ -35,7 +35,9 @@ def new_users(
         ratings, state.shape[1], state.items, state.P.dtype, missing=missing, duplicates=duplicates
     )
     with default_engine(n_threads) as engine:
-        return fold_in(state, targets(new, state.settings), engine, regularization, bias_regularization)
+        return fold_in(
+            state, encode_targets(new, state.settings), engine, regularization, bias_regularization
+        )
 
 
 def fold_in(
@@ -46,8 +48,8 @@ def fold_in(
     bias_regularization: float | None = None,
 ) -> State:
     """Return a state of new users, with the items as they are."""
-    penalty = penalty_of(state, 0, regularization, bias_regularization)
-    rows = informative(state, ratings, state.known_items)
+    penalty = make_penalty(state, 0, regularization, bias_regularization)
+    rows = usable_ratings(state, ratings, state.known_items)
     P, bias = solve(state, rows, state.Q.T, state.item_bias, penalty, engine)
     return State(
         P=P,
@@ -65,28 +67,28 @@ def fold_in(
     )
 
 
-def updated(state: State, old: Ratings, new: Ratings, engine: ThreadEngine) -> State:
+def update_state(state: State, old: Ratings, new: Ratings, engine: ThreadEngine) -> State:
     """Return a state that has learned ``new`` ratings beside the ``old`` ones that it was made of.
 
     Rows and columns with new ratings, and only these, are solved again for all their ratings, first the users
     given the items and then the items given the users, twice.
     """
-    known, user_places, item_places = merged(old, new)
-    P, Y = grown(state.P, known.n_users), grown(state.Q.T, known.n_items)
-    has_user, has_item = grown(state.known_users, len(P)), grown(state.known_items, len(Y))
+    known, user_positions, item_positions = merge_ratings(old, new)
+    P, Y = add_zero_rows(state.P, known.n_users), add_zero_rows(state.Q.T, known.n_items)
+    has_user, has_item = add_zero_rows(state.known_users, len(P)), add_zero_rows(state.known_items, len(Y))
     user_bias = item_bias = None
     if state.user_bias is not None and state.item_bias is not None:
-        user_bias, item_bias = grown(state.user_bias, len(P)), grown(state.item_bias, len(Y))
-    users, items = (np.unique(x) for x in (user_places[new.users], item_places[new.items]))
+        user_bias, item_bias = add_zero_rows(state.user_bias, len(P)), add_zero_rows(state.item_bias, len(Y))
+    users, items = (np.unique(x) for x in (user_positions[new.users], item_positions[new.items]))
     by_user, by_item = known.take_rows(users), known.T.take_rows(items)
-    penalties = penalty_of(state, 0), penalty_of(state, 1)
-    for _ in range(SWEEPS):
-        rows = informative(state, by_user, has_item)
+    penalties = make_penalty(state, 0), make_penalty(state, 1)
+    for _ in range(PARTIAL_FIT_SWEEPS):
+        rows = usable_ratings(state, by_user, has_item)
         P[users], bias = solve(state, rows, Y, item_bias, penalties[0], engine)
         has_user[users] = rows.user_counts() > 0
         if user_bias is not None:
             user_bias[users] = bias
-        rows = informative(state, by_item, has_user)
+        rows = usable_ratings(state, by_item, has_user)
         Y[items], bias = solve(state, rows, P, user_bias, penalties[1], engine)
         has_item[items] = rows.user_counts() > 0
         if item_bias is not None:
@@ -110,7 +112,7 @@ def updated(state: State, old: Ratings, new: Ratings, engine: ThreadEngine) -> S
     )
 
 
-def penalty_of(
+def make_penalty(
     state: State, side: int, regularization: float | None = None, bias_regularization: float | None = None
 ) -> Penalty:
     """Return what holds the factors of the users, side 0, or of the items down."""
@@ -129,12 +131,12 @@ def penalty_of(
     return Penalty(reg, bias_reg, both(settings.l1)[side], settings.nonnegative)
 
 
-def informative(state: State, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
+def usable_ratings(state: State, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
     """Return the ratings from which something follows: of some weight, and for what has factors."""
-    informs = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
+    usable = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
     if state.user_bias is None and not state.settings.implicit:
-        informs &= known[rows.indices]
-    return rows if informs.all() else rows.select(informs)
+        usable &= known[rows.indices]
+    return rows if usable.all() else rows.select(usable)
 
 
 def solve(

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfkernel.data.merge import matched
+from mfkernel.data.merge import match_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_memory
-from mfkernel.methods.objective import prediction, responses, targets
+from mfkernel.methods.objective import encode_targets, expected_scores, prediction
 from mfkernel.model.state import State
 
 NUMBERS_PER_BLOCK = 2**20  # factors that are gathered at a time: they stay in the cache
@@ -35,7 +35,7 @@ def predict(state: State, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
 
 def expected(state: State, R: Ratings, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return ratings and their predictions; see :meth:`Factors.expected`."""
-    ratings = targets(matched(R, (state.users, state.items), state.shape, name), state.settings)
+    ratings = encode_targets(match_ratings(R, (state.users, state.items), state.shape, name), state.settings)
     if ratings.nnz == 0:
         raise ValueError(f"{name} has no ratings to compare with")
     if ratings.users.min() >= state.shape[0] or ratings.items.min() >= state.shape[1]:
@@ -46,7 +46,7 @@ def expected(state: State, R: Ratings, name: str) -> tuple[NDArray[Any], NDArray
         part = slice(start, start + step)
         scores = state.scores(ratings.users[part], ratings.items[part])
         predicted[part] = prediction(scores, state.settings.loss)
-    return responses(ratings, state.settings), predicted
+    return expected_scores(ratings, state.settings), predicted
 
 
 def reconstruct(state: State) -> NDArray[Any]:

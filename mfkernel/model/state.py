@@ -85,11 +85,11 @@ class State:
 
     def rows(self, users: ArrayLike, name: str = "users") -> NDArray[Any]:
         """Check row numbers."""
-        return checks.bounded(name, users, self.shape[0], "n_users", _lookup(self.users, "user_rows"))
+        return checks.copy_indices(name, users, self.shape[0], "n_users", _lookup(self.users, "user_rows"))
 
     def columns(self, items: ArrayLike, name: str = "items") -> NDArray[Any]:
         """Check column numbers."""
-        return checks.bounded(name, items, self.shape[1], "n_items", _lookup(self.items, "item_columns"))
+        return checks.copy_indices(name, items, self.shape[1], "n_items", _lookup(self.items, "item_columns"))
 
     def row(self, name: str, user: Any) -> int:
         """Check one row number."""

@@ -1,1 +1,1 @@
-"""Readers of ratings from files, within bounds of memory."""
+"""Read ratings from files within bounds of memory."""

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.data.files.layout import Layout
 from mfkernel.data.files.lines import SPACE
-from mfkernel.data.files.numbering import MAX_ID_LENGTH, MEASURED, Codes, IdColumn, integer_codes
-from mfkernel.data.tables import TIMES
+from mfkernel.data.files.numbering import MAX_ID_LENGTH, MEASUREMENT, Codes, IdColumn, integer_codes
+from mfkernel.data.tables import MIN_TIME
 
 FAULTY_COLUMN = re.compile(r"column #(\d+)")
 GUESSED = (3, 4)  # fields of a line without header: user, item, rating and perhaps a time
@@ -73,7 +73,7 @@ class BlockParser:
         """Return whether pyarrow reads the lines as the reader does that goes line by line."""
         from mfkernel.kernels.text import find_oddities, has_odd_integer
 
-        text, byte = frozen(text), np.uint8(ord(separator))
+        text, byte = readonly(text), np.uint8(ord(separator))
         nul, quote, mark, odd = find_oddities(text, byte)
         if (
             nul
@@ -122,7 +122,7 @@ class BlockParser:
         values = columns[2].to_numpy()
         if not np.isfinite(values).all():
             return None
-        if self._layout.guessed == 4 and columns[3].to_numpy().min() < TIMES:
+        if self._layout.guessed == 4 and columns[3].to_numpy().min() < MIN_TIME:
             return None
         users, items = (self._ids(column) for column in columns[:2])
         return None if users is None or items is None else Block(users, items, _narrow(values))
@@ -144,7 +144,7 @@ class BlockParser:
             return None
         if (
             self._layout.guessed
-            and pc.any(pc.match_substring_regex(texts, f"^(?:{MEASURED.pattern})$")).as_py()
+            and pc.any(pc.match_substring_regex(texts, f"^(?:{MEASUREMENT.pattern})$")).as_py()
         ):
             return None
         return TextIds(column.indices.to_numpy(), texts)

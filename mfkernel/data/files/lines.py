@@ -1,4 +1,4 @@
-"""Lines of text, of bounded length, from bytes in any encoding."""
+"""Decode bytes of any encoding into lines of bounded length."""
 
 import codecs
 import io
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mfkernel.data.files.streams import CHUNK, Stream
+from mfkernel.data.files.streams import BYTES_PER_READ, Stream
 
-LONGEST_LINE = 2**20  # characters
-SPACE = " \t\v\f"  # what separates fields, and is not part of them; a no-break space is
+MAX_LINE_LENGTH = 2**20  # characters
+SPACE = " \t\v\f"  # separates fields and is not part of them; a no-break space is part of a field
 
-PROBE = "user,item\n1\t2 -.5\n"  # what any encoding of texts can say
+PROBE = "user,item\n1\t2 -.5\n"  # characters that every text encoding can represent
 
-MARKS = {  # the longer first
+BYTE_ORDER_MARKS = {  # longer marks first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -24,14 +24,14 @@ MARKS = {  # the longer first
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Refuse what Python does not know, or does not turn bytes into text."""
+    """Refuse an encoding that Python does not know, or that does not decode to text."""
     if encoding is None:
         return
     if not isinstance(encoding, str):
         raise TypeError(f"encoding must be a name, such as 'latin-1', or None, got {encoding!r}")
     try:
         io.TextIOWrapper(io.BytesIO(), encoding)
-        # byte by byte, and with our errors: punycode, idna and the like take whole words, and no errors
+        # byte by byte and with our error handler: punycode, idna and others need whole words and no handler
         decoder = codecs.getincrementaldecoder(encoding)("mfkernel.bytes")
         if "".join(decoder.decode(bytes([byte])) for byte in PROBE.encode(encoding)) != PROBE:
             raise ValueError
@@ -42,19 +42,19 @@ def check_encoding(encoding: str | None) -> None:
 
 
 class Lines:
-    """The lines of a text, which come once and in order; LF, CR LF and CR end a line.
+    """The lines of a text, read once and in order; LF, CR LF and CR end a line.
 
     Attributes
     ----------
     path
-        what errors name.
+        Path named in errors.
     number
-        of the next line, from 1.
+        Number of the next line, from 1.
     """
 
     def __init__(self, path: Path, data: Stream, encoding: str | None) -> None:
         start = data.start(4)
-        marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+        marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
         name = codecs.lookup(encoding or marked or "utf-8").name
         self._is_utf8 = name == "utf-8"
         # wrong bytes must not stop us before their line can be named
@@ -74,7 +74,7 @@ class Lines:
         self.number = 1
 
     def peek(self) -> str | None:
-        """Return the next line, without its end, and do not take it; None after the last."""
+        """Return the next line without consuming it and without its end; None at the end."""
         while (end := self._text.find("\n", self._at)) < 0 and not self._ended:
             self._more()
         if end < 0:
@@ -82,13 +82,13 @@ class Lines:
         return self._text[self._at : end]
 
     def skip(self) -> None:
-        """Take the next line, which has been looked at."""
+        """Consume the next line, after :meth:`peek`."""
         end = self._text.find("\n", self._at)
         self._at = len(self._text) if end < 0 else end + 1
         self.number += 1
 
     def skip_all(self, few: re.Pattern[str]) -> None:
-        """Take lines as long as the pattern, of some whole lines, matches."""
+        """Consume lines while ``few`` matches; the pattern must match whole lines."""
         while self.peek() is not None:
             found = few.match(self._text, self._at)
             if found is None or found.end() == self._at:
@@ -97,7 +97,7 @@ class Lines:
             self._at = found.end()
 
     def blocks(self) -> Iterator[tuple[int, str]]:
-        """Take all other lines, many at a time; with each text the number of its first line."""
+        """Consume the other lines in blocks; yield each block's first line number and text."""
         while True:
             end = len(self._text) if self._ended else self._text.rfind("\n", self._at) + 1
             if end > self._at:
@@ -144,17 +144,17 @@ class Lines:
         return block.decode("utf-8", "surrogateescape" if self._is_utf8 else "surrogatepass")
 
     def _check_lengths(self, block: bytes) -> None:
-        """Refuse a line of more than ``LONGEST_LINE`` characters; it fills at least one window."""
-        window = LONGEST_LINE // 2
+        """Refuse a line of more than ``MAX_LINE_LENGTH`` characters; it fills at least one window."""
+        window = MAX_LINE_LENGTH // 2
         if all(block.find(b"\n", at, at + window) >= 0 for at in range(0, len(block) - window, window)):
             return
         for n, line in enumerate(self.text(block).split("\n")):
-            if len(line) > LONGEST_LINE:
-                expected = f"a line of at most {LONGEST_LINE:,} characters"
+            if len(line) > MAX_LINE_LENGTH:
+                expected = f"a line of at most {MAX_LINE_LENGTH:,} characters"
                 raise self.error(self.number + n, line[:300], expected)
 
     def error(self, number: int, line: str, expected: str, remedy: str = "") -> ValueError:
-        """Word the error for a line."""
+        """Return the error for a line."""
         if "\0" in line:
             remedy = "NUL is no text; if it is UTF-16 without a byte-order mark, pass encoding='utf-16-le'"
         elif any("\ud800" <= character <= "\udfff" for character in line):
@@ -165,8 +165,8 @@ class Lines:
         )
 
     def _more(self) -> None:
-        """Read on: lines that have not been taken stay."""
-        chunk = self._data.read(CHUNK)
+        """Read another chunk; keep the lines not yet consumed."""
+        chunk = self._data.read(BYTES_PER_READ)
         self._ended = not chunk
         try:
             text = self._decoder.decode(chunk, final=self._ended)
@@ -179,8 +179,8 @@ class Lines:
             text = text.removeprefix("\ufeff")
         self._text, self._at = self._text[self._at :] + text, 0
         end = self._text.find("\n")
-        if (len(self._text) if end < 0 else end) > LONGEST_LINE:
-            expected = f"a line of at most {LONGEST_LINE:,} characters"
+        if (len(self._text) if end < 0 else end) > MAX_LINE_LENGTH:
+            expected = f"a line of at most {MAX_LINE_LENGTH:,} characters"
             raise self.error(self.number, self._text[:300], expected)
 
 
@@ -191,7 +191,7 @@ def _count_lines(block: bytes) -> int:
 
 
 def _as_surrogates(error: UnicodeError) -> tuple[str, int]:
-    """Keep bytes that cannot be decoded as half surrogates, as ``surrogateescape`` does."""
+    """Keep undecodable bytes as half surrogates, as ``surrogateescape`` does."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end

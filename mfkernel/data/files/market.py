@@ -1,4 +1,7 @@
-"""MatrixMarket files; scipy's reader is not used as it crashes the process on some damaged ones."""
+"""Read MatrixMarket files.
+
+SciPy's reader is not used, because it crashes the process on some damaged files.
+"""
 
 import re
 from typing import Any, NamedTuple
@@ -9,18 +12,18 @@ from numpy.typing import NDArray
 from mfkernel.data.files.layout import splitter
 from mfkernel.data.files.lines import SPACE, Lines
 from mfkernel.data.files.streams import check_memory, check_shape
-from mfkernel.data.files.text import NotPlainError, finite, plain_block
+from mfkernel.data.files.text import NotPlainError, parse_rating, plain_block
 
 BANNER = "%%matrixmarket"
 LAYOUTS = ("coordinate", "array")
 FIELDS = ("real", "double", "integer", "unsigned-integer", "pattern")
 SYMMETRIES = ("general", "symmetric", "skew-symmetric")
 COMMENTS = re.compile(rf"(?:%[^\n]*+\n|[{SPACE}]*+\n)*+")
-EXPECTED = "the head of a real MatrixMarket file: general, symmetric or skew-symmetric"
+HEAD_RULE = "the head of a real MatrixMarket file: general, symmetric or skew-symmetric"
 
 
 class Head(NamedTuple):
-    """The head of a file: the form of its entries, m rows, n columns, and the number of entries."""
+    """The head of a file: layout of the entries, m rows, n columns, number of entries."""
 
     is_array: bool
     is_pattern: bool
@@ -31,7 +34,7 @@ class Head(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """The entries of the whole matrix, rows and columns from 0."""
+    """The entries of the whole matrix; rows and columns count from 0."""
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
@@ -40,17 +43,17 @@ class Entries(NamedTuple):
 
 
 def is_market(lines: Lines) -> bool:
-    """Whether the first line is MatrixMarket's."""
+    """Return whether the first line is that of a MatrixMarket file."""
     return (lines.peek() or "")[: len(BANNER)].lower() == BANNER
 
 
 def read_market(lines: Lines) -> Entries:
-    """Read a matrix; the zeros of an array are left out.
+    """Read a matrix; leave out the zeros of an array.
 
     Raises
     ------
     ValueError
-        For the first line that is wrong, with its number and content.
+        For the first wrong line. The message has its number and content.
     """
     head = _read_head(lines)
     check_shape(lines.path, (head.m, head.n), head.stored)
@@ -72,14 +75,14 @@ def read_market(lines: Lines) -> Entries:
 
 
 def _read_head(lines: Lines) -> Head:
-    """Take the first line, the comments and the line of sizes."""
+    """Consume the first line, the comments and the size line."""
     line = lines.peek() or ""
     _, matrix, layout, kind, symmetry, *rest = [*line.lower().split(), "", "", "", ""]
     if kind == "complex" or symmetry == "hermitian":
-        raise lines.error(lines.number, line, EXPECTED, "ratings are real numbers")
-    known = matrix == "matrix" and layout in LAYOUTS and kind in FIELDS and symmetry in SYMMETRIES
-    if not known or any(rest) or (layout == "array" and kind == "pattern"):
-        raise lines.error(lines.number, line, EXPECTED)
+        raise lines.error(lines.number, line, HEAD_RULE, "ratings are real numbers")
+    supported = matrix == "matrix" and layout in LAYOUTS and kind in FIELDS and symmetry in SYMMETRIES
+    if not supported or any(rest) or (layout == "array" and kind == "pattern"):
+        raise lines.error(lines.number, line, HEAD_RULE)
     lines.skip()
     lines.skip_all(COMMENTS)
     below = lines.peek() or ""
@@ -99,7 +102,7 @@ def _read_head(lines: Lines) -> Head:
 
 
 def _read_entries(lines: Lines, head: Head) -> NDArray[Any]:
-    """Read the lines below the head, each an entry."""
+    """Read the lines below the head, one entry per line."""
     names = ([] if head.is_array else ["row", "column"]) + ([] if head.is_pattern else ["value"])
     dtype = np.dtype([(name, np.float64 if name == "value" else np.int64) for name in names])
     blocks, count = [np.empty(0, dtype)], 0
@@ -110,7 +113,7 @@ def _read_entries(lines: Lines, head: Head) -> NDArray[Any]:
             block = plain_block(text, dtype)
         except NotPlainError:
             block = _read_block(lines, first, text, dtype)
-        if (wrong := _wrong(head, block)) is not None:
+        if (wrong := _find_fault(head, block)) is not None:
             entry, expected = wrong
             number, line = [(n, x) for n, x in enumerate(text.split("\n"), first) if x.strip(SPACE)][entry]
             raise lines.error(number, line, expected)
@@ -142,14 +145,14 @@ def _read_block(lines: Lines, first: int, text: str, dtype: np.dtype[Any]) -> ND
 
 def _number(field: str, name: str) -> float:
     if name == "value":
-        return finite(field)
+        return parse_rating(field)
     if not _is_count(field):
         raise ValueError
     return int(field)
 
 
-def _wrong(head: Head, block: NDArray[Any]) -> tuple[int, str] | None:
-    """Return the first entry that lies outside the matrix, and where it should be."""
+def _find_fault(head: Head, block: NDArray[Any]) -> tuple[int, str] | None:
+    """Return the first wrong entry and the expected position; None if all are right."""
     if head.is_array:
         return None
     for name, count in (("row", head.m), ("column", head.n)):
@@ -162,7 +165,10 @@ def _wrong(head: Head, block: NDArray[Any]) -> tuple[int, str] | None:
 
 
 def _cells(head: Head) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return row and column of each value of an array, column by column, from the diagonal if symmetric."""
+    """Return row and column of each value of an array, column by column.
+
+    If the matrix is symmetric, each column begins at the diagonal.
+    """
     if head.symmetry == "general":
         columns, rows = np.divmod(np.arange(head.stored), max(1, head.m))
     else:

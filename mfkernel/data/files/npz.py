@@ -1,4 +1,4 @@
-"""Sparse matrices that ``scipy.sparse.save_npz`` wrote; nothing in the file is trusted."""
+"""Read matrices that ``scipy.sparse.save_npz`` wrote, without trust in the file."""
 
 import math
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.data.files.streams import Archive, check_shape, damage
+from mfkernel.data.files.streams import Archive, check_shape, report_damage
 
-PARTS = {
+ARRAYS_OF_FORMAT = {
     "csr": ("data", "indices", "indptr"),
     "csc": ("data", "indices", "indptr"),
     "bsr": ("data", "indices", "indptr"),
     "coo": ("data", "row", "col"),
     "dia": ("data", "offsets"),
 }
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def is_matrix(archive: Archive) -> bool:
-    """Whether an archive was written by NumPy or SciPy."""
+    """Return whether NumPy or SciPy wrote an archive."""
     return any(name.endswith(".npy") for name in archive.members)
 
 
@@ -30,31 +30,31 @@ def read_matrix(path: Path, archive: Archive) -> Any:
     Raises
     ------
     ValueError
-        If there is none, or if it is damaged.
+        If the archive has no matrix, or if it is damaged.
     """
     from scipy import sparse
 
     message = f"{path} must be a matrix saved by scipy.sparse.save_npz, got other"
-    with damage(message):
+    with report_damage(message):
         kind = _array(archive, "format").astype(str).item()
-        if kind not in PARTS:
+        if kind not in ARRAYS_OF_FORMAT:
             raise ValueError(f"the format {kind!r}")
-        shape, data, *places = [_array(archive, name) for name in ("shape", *PARTS[kind])]
-        if any(x.dtype.kind not in "iu" for x in (shape, *places)):
+        shape, data, *index_arrays = [_array(archive, name) for name in ("shape", *ARRAYS_OF_FORMAT[kind])]
+        if any(x.dtype.kind not in "iu" for x in (shape, *index_arrays)):
             raise ValueError("places that are not integers")
         m, n = shape.tolist()
-    check_shape(path, (m, n), max(x.size for x in (data, *places)))
-    with damage(message):
-        stored = (data, tuple(places)) if kind == "coo" else (data, *places)
+    check_shape(path, (m, n), max(x.size for x in (data, *index_arrays)))
+    with report_damage(message):
+        stored = (data, tuple(index_arrays)) if kind == "coo" else (data, *index_arrays)
         return getattr(sparse, f"{kind}_array")(stored, shape=(m, n))
 
 
 def _array(archive: Archive, name: str) -> NDArray[Any]:
-    """Read an array; its header must say of what size it is."""
+    """Read an array whose header must state its true size."""
     if f"{name}.npy" not in archive.members:
         raise ValueError(f"no {name}.npy")
     with archive.open(f"{name}.npy") as file:
-        shape, by_columns, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+        shape, by_columns, dtype = HEADER_READERS[np.lib.format.read_magic(file)](file)
         size = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "biufcSU" or size != archive.members[f"{name}.npy"].file_size - file.tell():
             raise ValueError(f"{name}.npy has a wrong header")

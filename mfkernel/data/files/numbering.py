@@ -13,7 +13,7 @@ from mfkernel.data.ids import text_array
 MAX_ID_LENGTH = 1000  # characters
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as str(int) writes it
 INT64 = np.iinfo(np.int64)
-MEASURED = re.compile(  # a decimal or negative number
+MEASUREMENT = re.compile(  # a decimal or negative number
     r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-[0-9]+|[+-]?[0-9]+[eE][+-][0-9]+"
 )
 

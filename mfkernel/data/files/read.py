@@ -1,4 +1,4 @@
-"""Ratings from files, recognised by their content."""
+"""Read ratings from files and recognize their format by content."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,15 @@ from mfkernel.data.files.layout import Column, check_columns, find_layout
 from mfkernel.data.files.lines import Lines, check_encoding
 from mfkernel.data.files.market import is_market, read_market
 from mfkernel.data.files.npz import is_matrix, read_matrix
-from mfkernel.data.files.streams import GZIP, ZIP, Archive, Stream, gunzipped, opened, refuse_binary
+from mfkernel.data.files.streams import (
+    GZIP_SIGNATURE,
+    ZIP_SIGNATURES,
+    Archive,
+    Stream,
+    gunzip,
+    open_file,
+    refuse_binary,
+)
 from mfkernel.data.files.text import parse
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import interruptible
@@ -29,7 +37,9 @@ def read_ratings(
     duplicates: str = "raise",
     encoding: str | None = None,
 ) -> Ratings:
-    """Read ratings from a file or a pipe, plain, gzipped or zipped, whose format is known by its content.
+    """Read ratings from a file or a pipe, plain, gzipped or zipped.
+
+    The content of the file determines the format:
 
     ======================  ==============================================================================
     MovieLens ``u.data``    tabs: user, item, rating, time
@@ -41,25 +51,29 @@ def read_ratings(
     scipy ``.npz``          what ``scipy.sparse.save_npz`` wrote; rows and columns keep their numbers
     ======================  ==============================================================================
 
-    In text, the users' ids are integers if all of them are, else strings, and so are the items'; sorted, they
-    become the ``user_ids`` and ``item_ids`` of the result, and the row of user ``user_ids[u]`` is u.
+    In text, user ids are integers if all of them are integers, else strings. The same holds for item ids.
+    The sorted ids become ``user_ids`` and ``item_ids`` of the result, and user ``user_ids[u]`` has row u.
 
     Fields may be quoted, except between ``::``. Only ASCII white space separates or surrounds fields; a
-    no-break space is part of an id. Blank lines, lines whose fields are all empty, and lines that begin with
-    ``#`` or ``%`` and a space are left out; a header may follow a ``#`` or ``%``. A first line ``sep=;``
-    names the separator. Without a header and ``columns``, lines of more than four fields, with a fourth that
-    is no time (seconds since 1970, later than 1973, or a date such as 2005-09-06), or with a decimal or
-    negative number as an id, are refused: they look like rows of a table.
+    no-break space is part of an id. A first line ``sep=;`` names the separator.
+
+    These lines are skipped: blank lines, lines whose fields are all empty, and lines that begin with ``#`` or
+    ``%`` and a space. A header may follow a ``#`` or ``%``.
+
+    Without a header and ``columns``, lines that look like rows of a table are refused. Such a line has more
+    than four fields, a fourth field that is not a time, or a decimal or negative number as an id. A time is
+    a number of seconds since 1970, later than 1973, or a date such as 2005-09-06.
 
     Parameters
     ----------
     path
-        The file, or a pipe, such as ``/dev/stdin``; it is read once, from start to end.
+        A file, or a pipe such as ``/dev/stdin``. It is read once, from start to end.
     columns
-        Which columns of a text hold user, item and rating: three names in the header, or positions from 0.
-        Default: known names, such as userId, movieId and rating; without a header the first three.
+        Columns of user, item and rating in a text: three names in the header, or positions from 0. Default:
+        known names, such as userId, movieId and rating; without a header, the first three columns.
     duplicates
-        How to merge several ratings of one user for one item: ``"raise"``, ``"sum"``, ``"mean"``, ``"last"``.
+        How to merge several ratings of one user for one item: ``"raise"``, ``"sum"``, ``"mean"`` or
+        ``"last"``. Default: ``"raise"``.
     encoding
         Encoding of a text, such as ``"latin-1"``. Default: UTF-8, or UTF-16 or UTF-32 if a byte-order mark
         says so.
@@ -67,22 +81,23 @@ def read_ratings(
     Returns
     -------
     Ratings
-        float32 where that holds all values exactly, else float64.
+        float32 if it holds all values exactly, else float64.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it cannot be understood; the message names file, line and content. Also if it is beyond the bounds
-        below.
+        If the file cannot be parsed; the message names file, line and content. Also if the file exceeds the
+        bounds below.
     MemoryError
         If the ratings do not fit in memory.
 
     Notes
     -----
-    Time and memory grow in proportion to the ratings: about 150 bytes per rating, and for each distinct text
-    id 300 bytes and up to 40 bytes per character. To keep a small file from costing more, these are refused:
+    Time and memory are proportional to the ratings: about 150 bytes per rating, and per distinct text id
+    300 bytes plus up to 40 bytes per character. With pyarrow (the extra ``files``), all cores read texts of
+    more than a megabyte, with the same result and the same errors. To prevent a small file from costing more, these are refused:
 
     - devices, such as ``/dev/zero``;
     - a line of more than 1,048,576 characters, or an id of more than 1000;
@@ -100,11 +115,11 @@ def read_ratings(
     names = check_columns(columns)
     source = Path(path)
     with ExitStack() as stack:
-        file = stack.enter_context(opened(source))
+        file = stack.enter_context(open_file(source))
         raw = data = Stream(file.read)
-        if raw.start(2) == GZIP:
-            data = gunzipped(source, raw)
-        if data.start(4) in ZIP:
+        if raw.start(2) == GZIP_SIGNATURE:
+            data = gunzip(source, raw)
+        if data.start(4) in ZIP_SIGNATURES:
             seekable = file if data is raw and file.seekable() else None
             archive = stack.enter_context(Archive(source, seekable, data))
             if is_matrix(archive):
@@ -134,7 +149,7 @@ def _read_text(path: Path, lines: Lines, columns: tuple[Column, ...] | None, dup
     try:
         return Ratings(triplets, duplicates=duplicates, dtype=dtype, user_ids=user_ids, item_ids=item_ids)
     except ValueError as error:
-        raise _named(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
+        raise _add_path(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
 
 
 def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
@@ -142,11 +157,11 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
     try:
         return Ratings((rows, columns, values, (m, n)), duplicates=duplicates, dtype=_exact_dtype(values))
     except ValueError as error:
-        raise _named(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
+        raise _add_path(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
 
 
 def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
-    """Return float32 if that loses nothing, else float64."""
+    """Return float32 if it holds all values exactly, else float64."""
     if values.dtype.kind not in "iuf":
         return np.float64
     with np.errstate(over="ignore"):
@@ -154,7 +169,7 @@ def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
     return np.float32 if exact else np.float64
 
 
-def _named(
+def _add_path(
     path: Path,
     error: ValueError,
     duplicates: str,
@@ -163,17 +178,17 @@ def _named(
     user_ids: Sequence[Any] | NDArray[Any],
     item_ids: Sequence[Any] | NDArray[Any],
 ) -> ValueError:
-    """Word an error about ratings with the file's name, and one about duplicates with the file's ids."""
+    """Return an error about ratings with the file's name and, for duplicates, its ids."""
     if duplicates == "raise":
         order = interruptible(lambda: np.lexsort((items, users)))
         ordered_users, ordered_items = users[order], items[order]
-        again = np.flatnonzero(
+        repeated = np.flatnonzero(
             (ordered_users[1:] == ordered_users[:-1]) & (ordered_items[1:] == ordered_items[:-1])
         )
-        if again.size:
-            first = order[again + 1].min()
+        if repeated.size:
+            first = order[repeated + 1].min()
             return ValueError(
-                f"{path}: {again.size} duplicate ratings, the first of user {user_ids[users[first]]} for "
+                f"{path}: {repeated.size} duplicate ratings, the first of user {user_ids[users[first]]} for "
                 f"item {item_ids[items[first]]}; pass duplicates='sum', 'mean' or 'last'"
             )
     return ValueError(f"{path}: {error}")

@@ -1,4 +1,4 @@
-"""Bytes of files: plain, gzipped or in a zip archive, and no more of them than a file may hold."""
+"""Read bytes of plain, gzipped or zipped files, up to a bound on their size."""
 
 import errno
 import gzip
@@ -13,22 +13,22 @@ from typing import BinaryIO, cast
 
 from mfkernel.engines.resources import available_memory
 
-GZIP = b"\x1f\x8b"
-ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second begins an archive without members
-CHUNK = 2**20  # bytes read by one call
+GZIP_SIGNATURE = b"\x1f\x8b"
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins an archive without members
+BYTES_PER_READ = 2**20  # bytes per read
 
-FREE = 2**24  # bytes that any packed file may hold
-EXPANSION = 100  # bytes that it may hold for each of its own: long constant columns of text reach 90
-SPOOL = 2**30  # bytes of a zip archive that comes through a pipe or gzipped
+FREE_BYTES = 2**24  # unpacked bytes that any packed file may have
+MAX_EXPANSION = 100  # further unpacked bytes per packed byte: long constant columns of text reach 90
+MAX_SPOOLED_BYTES = 2**30  # largest zip archive in bytes that is gzipped or comes from a pipe
 
-PER_ENTRY = 100  # bytes to turn a rating that has been read into one of Ratings
+BYTES_PER_ENTRY = 100  # bytes needed per rating to convert what was read to Ratings
 
-FREE_SHAPE = 10**7  # rows and columns that any file may name, and as many again
-SHAPE_PER_ENTRY = 100  # for each of its entries
+FREE_ROWS_AND_COLUMNS = 10**7  # rows plus columns that any file may name
+ROWS_AND_COLUMNS_PER_ENTRY = 100  # further rows plus columns per entry
 
-# how files begin that hold no text; bzip2 has a digit in its fourth byte
-BINARY = {
-    GZIP: "gzip within gzip or zip",
+# first bytes of files that are not text; the fourth byte of bzip2 is a digit
+BINARY_SIGNATURES = {
+    GZIP_SIGNATURE: "gzip within gzip or zip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -43,12 +43,12 @@ BINARY = {
 
 
 class Stream:
-    """Bytes that come once and in order; the first can be looked at before they are read.
+    """Bytes that are read once and in order; the next ones can be inspected first.
 
     Attributes
     ----------
     count
-        how many bytes have been read.
+        Number of bytes read.
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
@@ -57,13 +57,13 @@ class Stream:
         self.count = 0
 
     def start(self, size: int) -> bytes:
-        """Return the next bytes, fewer than ``size`` only at the end, without taking them."""
+        """Return the next bytes without consuming them; fewer than ``size`` at the end."""
         while len(self._ahead) < size and (more := self._read(size - len(self._ahead))):
             self._ahead += more
         return self._ahead[:size]
 
     def read(self, size: int) -> bytes:
-        """Take at most ``size`` bytes; none at the end."""
+        """Consume and return at most ``size`` bytes; none at the end."""
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         data = data or self._read(size)
         self.count += len(data)
@@ -71,27 +71,27 @@ class Stream:
 
 
 @contextmanager
-def damage(message: str) -> Iterator[None]:
-    """Turn what a parser meets into a ``ValueError`` with this message; errors of the system stay."""
+def report_damage(message: str) -> Iterator[None]:
+    """Turn errors of a parser into a ``ValueError``, except those of the system."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        # EINVAL: a wrong number in the file is a place before its start
+        # EINVAL: a wrong number in the file points before its start
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = " ".join(str(error).split())
         raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + '…'}") from error
 
 
-def opened(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
     """Open a file, a pipe or a terminal.
 
     Raises
     ------
     ValueError
-        For a device, which may never end.
+        If the path is a device, which may never end.
     """
     mode = path.stat().st_mode
     if not stat.S_ISBLK(mode):
@@ -103,14 +103,14 @@ def opened(path: Path) -> BinaryIO:
     raise ValueError(f"{path} must be a file or a pipe, got a device")
 
 
-def gunzipped(path: Path, packed: Stream) -> Stream:
-    """Unpack gzip."""
+def gunzip(path: Path, packed: Stream) -> Stream:
+    """Return a stream of the unpacked bytes of gzip data."""
     unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb")
     total = 0
 
     def read(size: int) -> bytes:
         nonlocal total
-        with damage(f"{path} is damaged"):
+        with report_damage(f"{path} is damaged"):
             data = unpacked.read(size)
         total += len(data)
         _check_expansion(path, total, packed.count)
@@ -120,15 +120,15 @@ def gunzipped(path: Path, packed: Stream) -> Stream:
 
 
 def refuse_binary(path: Path, data: Stream) -> None:
-    """Refuse what is known not to be text.
+    """Refuse files of known binary formats.
 
     Raises
     ------
     ValueError
-        With the name of what it is.
+        If the file has such a format. The message names the format.
     """
     start = data.start(16)
-    kind = next((name for magic, name in BINARY.items() if start.startswith(magic)), None)
+    kind = next((name for magic, name in BINARY_SIGNATURES.items() if start.startswith(magic)), None)
     if kind == "bzip2" and start[4:10] not in (b"1AY&SY", b"\x17rE8P\x90"):
         kind = None
     if kind is not None:
@@ -139,12 +139,12 @@ def refuse_binary(path: Path, data: Stream) -> None:
 
 
 class Archive:
-    """A zip archive, open for reading: from the file, or where that cannot be read in any order, from data.
+    """A zip archive in a file, or in a copy if the file is not seekable.
 
     Raises
     ------
     ValueError
-        If it is damaged or holds far more than its bytes can.
+        If the archive is damaged or declares far more content than its size allows.
     """
 
     def __init__(self, path: Path, file: BinaryIO | None, data: Stream) -> None:
@@ -152,7 +152,8 @@ class Archive:
         with ExitStack() as stack:
             source = file or stack.enter_context(self._spooled(data))
             self._size = source.seek(0, os.SEEK_END)
-            with damage(f"{path} begins as a zip archive but is damaged; unzip it first, or get it again"):
+            message = f"{path} begins as a zip archive but is damaged; unzip it first, or get it again"
+            with report_damage(message):
                 self._zip = stack.enter_context(zipfile.ZipFile(source))
                 infos = [x for x in self._zip.infolist() if not x.is_dir()]  # fails for an empty name
             self.members = {x.filename: x for x in infos if not x.filename.startswith("__MACOSX/")}
@@ -167,45 +168,45 @@ class Archive:
 
     @contextmanager
     def _spooled(self, data: Stream) -> Iterator[BinaryIO]:
-        """Copy what cannot be read in any order to a temporary file."""
+        """Copy a stream that is not seekable to a temporary file."""
         with tempfile.TemporaryFile() as file:
-            while chunk := data.read(CHUNK):
+            while chunk := data.read(BYTES_PER_READ):
                 file.write(chunk)
-                if file.tell() > SPOOL:
+                if file.tell() > MAX_SPOOLED_BYTES:
                     raise ValueError(
-                        f"{self._path} must be at most {SPOOL >> 30} GiB, as a zip archive in gzip or from a "
-                        "pipe; save it as a plain file first"
+                        f"{self._path} must be at most {MAX_SPOOLED_BYTES >> 30} GiB, as a zip archive "
+                        "in gzip or from a pipe; save it as a plain file first"
                     )
             yield cast(BinaryIO, file)
 
     def open(self, name: str) -> BinaryIO:
-        """Open a member; it ends at the latest where its declared size ends."""
+        """Open a member, which ends at its declared size at the latest."""
         info = self.members[name]
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
             raise ValueError(
                 f"{self._path} must be stored or deflated and not encrypted, got {name!r} otherwise; "
                 "unzip it first"
             )
-        with damage(f"{self._path} is damaged at {name!r}"):
+        with report_damage(f"{self._path} is damaged at {name!r}"):
             return cast(BinaryIO, self._zip.open(info))
 
     def stream(self, name: str) -> Stream:
-        """Open a member to be read from start to end."""
+        """Open a member for reading from start to end."""
         member = self.open(name)
 
         def read(size: int) -> bytes:
-            with damage(f"{self._path} is damaged at {name!r}"):
+            with report_damage(f"{self._path} is damaged at {name!r}"):
                 return member.read(size)
 
         return Stream(read)
 
     def only_member(self) -> str:
-        """Return the name of the one file in it.
+        """Return the name of the only file in the archive.
 
         Raises
         ------
         ValueError
-            If there is none, or another.
+            If the archive does not have exactly one file.
         """
         names = list(self.members)
         if len(names) != 1:
@@ -220,14 +221,14 @@ class Archive:
 
 
 def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
-    """Refuse rows and columns far beyond the entries: each takes memory, even if it is empty.
+    """Refuse far more rows and columns than entries; empty ones also take memory.
 
     Raises
     ------
     ValueError
-        If there are more than ``FREE_SHAPE + SHAPE_PER_ENTRY * entries`` of them.
+        If rows plus columns exceed ``FREE_ROWS_AND_COLUMNS + ROWS_AND_COLUMNS_PER_ENTRY * entries``.
     """
-    most = FREE_SHAPE + SHAPE_PER_ENTRY * entries
+    most = FREE_ROWS_AND_COLUMNS + ROWS_AND_COLUMNS_PER_ENTRY * entries
     if sum(shape) > most:
         raise ValueError(
             f"{path} must have at most {most:,} rows and columns for {entries:,} entries, got "
@@ -236,24 +237,26 @@ def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
 
 
 def check_memory(path: Path, entries: int) -> None:
-    """Refuse to read on where the entries so far can only just be made ratings, as of a pipe without end.
+    """Refuse to read more if the entries so far hardly fit in memory as ratings.
+
+    A pipe may never end.
 
     Raises
     ------
     MemoryError
-        Before memory runs out, which would end the process.
+        Before memory runs out, which would kill the process.
     """
     free = available_memory()
-    if free is not None and PER_ENTRY * entries > free:
+    if free is not None and BYTES_PER_ENTRY * entries > free:
         raise MemoryError(
             f"{path} must hold fewer ratings: the {entries:,} read so far take "
-            f"{PER_ENTRY * entries / 2**30:,.1f} GiB more, but only {free / 2**30:,.1f} GiB is free"
+            f"{BYTES_PER_ENTRY * entries / 2**30:,.1f} GiB more, but only {free / 2**30:,.1f} GiB is free"
         )
 
 
 def _check_expansion(path: Path, unpacked: int, packed: int) -> None:
-    if unpacked > FREE + EXPANSION * packed:
+    if unpacked > FREE_BYTES + MAX_EXPANSION * packed:
         raise ValueError(
-            f"{path} must unpack to at most {FREE >> 20} MiB plus {EXPANSION} times its size, got "
+            f"{path} must unpack to at most {FREE_BYTES >> 20} MiB plus {MAX_EXPANSION} times its size, got "
             f"{unpacked:,} bytes from {packed:,}; unpack it first"
         )

@@ -1,4 +1,4 @@
-"""Lines of text, each a user, an item and a rating: how they are written, and what they say."""
+"""Parse lines of text with a user, an item and a rating each."""
 
 import io
 import math
@@ -13,11 +13,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mfkernel.data.files import arrow
-from mfkernel.data.files.layout import AS_ARRAY, BY_POSITION, COMMENT, MARKS, Layout, rating_fault, splitter
+from mfkernel.data.files.layout import (
+    AS_ARRAY,
+    BY_POSITION,
+    COMMENT,
+    COMMENT_MARKS,
+    Layout,
+    rating_fault,
+    splitter,
+)
 from mfkernel.data.files.lines import SPACE, Lines
-from mfkernel.data.files.numbering import MEASURED, IdColumn, integer_codes, text_codes
+from mfkernel.data.files.numbering import MEASUREMENT, IdColumn, integer_codes, text_codes
 from mfkernel.data.files.streams import check_memory
-from mfkernel.data.tables import TIMES
+from mfkernel.data.tables import MIN_TIME
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import Task, default_engine, interruptible
 
@@ -25,18 +33,20 @@ BLOCK_BYTES = 2**22  # that one thread reads at a time: a call of pyarrow takes 
 SHORT_FILE = 2**20  # bytes that are read before pyarrow could be imported
 
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9].*)?")
-RATING = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
-TIMED = np.dtype([*((name, RATING[name]) for name in RATING.names or ()), ("time", np.float64)])
-GUESSED = {3: RATING, 4: TIMED}  # by the number of fields
+RATING_DTYPE = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
+TIMED_DTYPE = np.dtype(
+    [*((name, RATING_DTYPE[name]) for name in RATING_DTYPE.names or ()), ("time", np.float64)]
+)
+GUESSED_DTYPES = {3: RATING_DTYPE, 4: TIMED_DTYPE}  # by number of fields
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
 
-# loadtxt takes some control characters for space, and NUL for an end
-CONTROL = bytes({*range(32)} - {*b"\t\n\v\f"})
-PLAIN = bytes.maketrans(b"\v\f" + CONTROL, b"  " + b"?" * len(CONTROL))
+# loadtxt treats some control characters as space, and NUL as an end
+CONTROL_BYTES = bytes({*range(32)} - {*b"\t\n\v\f"})
+PLAIN_BYTES = bytes.maketrans(b"\v\f" + CONTROL_BYTES, b"  " + b"?" * len(CONTROL_BYTES))
 
 
 class Table(NamedTuple):
-    """The ratings in the lines: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
+    """The ratings of a text: ``user_ids[users[n]]`` rates ``item_ids[items[n]]`` with ``values[n]``."""
 
     user_ids: NDArray[Any]
     users: NDArray[Any]
@@ -46,23 +56,26 @@ class Table(NamedTuple):
 
 
 class NotPlainError(ValueError):
-    """Some line is not plain integers and a finite rating, so that the lines must be read one by one."""
+    """A block is not plain, so its lines must be read one by one.
+
+    A plain line has integers and a finite rating.
+    """
 
 
 class _TableError(ValueError):
-    """The line looks like the row of a table; the message is what it should have been."""
+    """A line looks like the row of a table; the message says what is expected."""
 
 
 def parse(lines: Lines, layout: Layout) -> Table:
-    """Read all lines; the ids of users, and of items, are int64 if all of them are integers, else text.
+    """Read all lines.
 
-    Blank lines, lines whose fields are all empty, and lines that begin with ``#`` or ``%`` and a space are
-    left out.
+    User ids are int64 if all of them are integers, else text; the same holds for item ids. Blank lines, lines
+    whose fields are all empty, and lines that begin with ``#`` or ``%`` and a space are skipped.
 
     Raises
     ------
     ValueError
-        For the first line that is wrong, with its number and content.
+        For the first wrong line. The message has its number and content.
     """
     reader = _Reader(lines, layout)
     n_threads = available_cores() if reader.parser else 1
@@ -157,19 +170,19 @@ def _can_parse() -> bool:
 def plain_block(
     text: str, dtype: DTypeLike, separator: str | None = None, columns: tuple[int, ...] | None = None
 ) -> NDArray[Any]:
-    """Parse lines of plain integers and finite ratings all at once.
+    """Parse a block of lines with plain integers and finite ratings in one call.
 
     Raises
     ------
     NotPlainError
-        If there may be others, or comments: the lines must be read one by one.
+        If the block may have other lines or comments. The lines must then be read one by one.
     """
-    # loadtxt mistakes some characters beyond ASCII for digits, some for space
-    plain = text.encode("ascii", "replace").translate(PLAIN).decode()
-    count = _filled(plain)
+    # loadtxt takes some non-ASCII characters for digits, and others for space
+    plain = text.encode("ascii", "replace").translate(PLAIN_BYTES).decode()
+    count = _count_filled(plain)
     if count == 0:
         return np.empty(0, dtype)
-    if OTHER_NUMBER.search(plain) or any(plain.startswith(x) or f"\n{x}" in plain for x in MARKS):
+    if OTHER_NUMBER.search(plain) or any(plain.startswith(x) or f"\n{x}" in plain for x in COMMENT_MARKS):
         raise NotPlainError
     if separator == "::":
         if "\t" in plain:
@@ -177,7 +190,7 @@ def plain_block(
         plain = plain.replace("::", "\t")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # before NumPy 2.4 a float is cut to an integer with a warning
+            warnings.simplefilter("error")  # before NumPy 2.4, loadtxt truncates floats with a warning
             table = np.loadtxt(
                 io.StringIO(plain),
                 dtype,
@@ -195,8 +208,8 @@ def plain_block(
     return table
 
 
-def finite(field: str) -> float:
-    """Read a rating, without what only Python takes for a number, such as ``1_0``."""
+def parse_rating(field: str) -> float:
+    """Parse a finite rating; refuse forms that only Python accepts, such as ``1_0``."""
     value = float(field)
     if not math.isfinite(value) or "_" in field or not (field.isascii() and field.isprintable()):
         raise ValueError
@@ -212,14 +225,14 @@ def _read_lines(
     guessed = layout.guessed > 0
     user_codes, item_codes, values = array("q"), array("q"), array("d")
     for number, line in enumerate(text.split("\n"), first):
-        if line[:1] in MARKS and COMMENT.match(line):
+        if line[:1] in COMMENT_MARKS and COMMENT.match(line):
             continue
         fields = split(line)
         try:
             if guessed:
                 _check_guessed(fields)
             user, item = _number(users, fields[u], guessed), _number(items, fields[i], guessed)
-            value = finite(fields[v])
+            value = parse_rating(fields[v])
         except _TableError as error:
             raise lines.error(number, line, str(error), f"{BY_POSITION}; {AS_ARRAY}") from None
         except (IndexError, ValueError):
@@ -228,8 +241,8 @@ def _read_lines(
             if len(fields) > max(layout.columns) and (fault := rating_fault(fields[v])) is not None:
                 expected, remedy = fault
                 raise lines.error(number, line, f"{expected} in column {v + 1}", remedy) from None
-            places = zip(("user", "item", "rating"), layout.columns, strict=True)
-            expected = ", ".join(f"{name} in column {place + 1}" for name, place in places)
+            positions = zip(("user", "item", "rating"), layout.columns, strict=True)
+            expected = ", ".join(f"{name} in column {position + 1}" for name, position in positions)
             raise lines.error(number, line, expected) from None
         user_codes.append(user)
         item_codes.append(item)
@@ -239,21 +252,21 @@ def _read_lines(
 
 def _number(ids: IdColumn, text: str, guessed: bool) -> int:
     """Return the number of an id; refuse a measured number if only its position makes it an id."""
-    if guessed and not ids.has(text) and MEASURED.fullmatch(text):
+    if guessed and not ids.has(text) and MEASUREMENT.fullmatch(text):
         raise _TableError("a user and an item that are not decimal or negative numbers")
     return ids.number(text)
 
 
 def _plain_ratings(text: str, layout: Layout) -> NDArray[Any]:
-    """Parse lines of plain ids, ratings and, where fields have been guessed, times."""
+    """Parse lines of plain ids and ratings; if columns were guessed, also of times."""
     if not layout.guessed:
-        return plain_block(text, RATING, layout.separator, layout.columns)
-    if layout.guessed not in GUESSED:
+        return plain_block(text, RATING_DTYPE, layout.separator, layout.columns)
+    if layout.guessed not in GUESSED_DTYPES:
         raise NotPlainError
-    block = plain_block(text, GUESSED[layout.guessed], layout.separator)
+    block = plain_block(text, GUESSED_DTYPES[layout.guessed], layout.separator)
     if min(block["user"].min(initial=0), block["item"].min(initial=0)) < 0:
         raise NotPlainError
-    if "time" in (block.dtype.names or ()) and block["time"].min(initial=TIMES) < TIMES:
+    if "time" in (block.dtype.names or ()) and block["time"].min(initial=MIN_TIME) < MIN_TIME:
         raise NotPlainError
     return block
 
@@ -264,7 +277,7 @@ def _check_guessed(fields: list[str]) -> None:
     Raises
     ------
     _TableError
-        With what the line should have been.
+        If the line has such fields. The message says what is expected.
     """
     more = fields[3:]
     while more and not more[-1]:
@@ -280,12 +293,12 @@ def _is_time(field: str) -> bool:
     if DATE.fullmatch(field):
         return True
     try:
-        return finite(field) >= TIMES
+        return parse_rating(field) >= MIN_TIME
     except ValueError:
         return False
 
 
-def _filled(text: str) -> int:
+def _count_filled(text: str) -> int:
     """Count the lines that are not blank."""
     if text[:1] not in SPACE + "\n" and not any(x in text for x in ("\n\n", "\n ", "\n\t")):
         return text.count("\n") + (not text.endswith("\n"))

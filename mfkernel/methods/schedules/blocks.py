@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import Task, ThreadEngine
-from mfkernel.methods.schedules.rows import Places, balanced_cuts, generator
+from mfkernel.methods.schedules.rows import RowMap, balanced_cuts, epoch_rng
 
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Tiles, Update
 
-COORDINATES = (
+TILE_COORDINATES = (
     2**15
 )  # of P and Q that a tile touches: 128 KiB of float32, half of the smallest L2 cache in use
-RATINGS_A_BLOCK = 2**16  # on average; a block is a task for one thread, of about a quarter of a millisecond
-MOST_BANDS = 64
-RATINGS_A_TILE = 2**6  # on average, where P and Q are so small that smaller tiles would gain nothing
-MOST_PLACES = 2**16  # rows and columns of a tile are numbered in 16 bits
+RATINGS_PER_BLOCK = 2**16  # on average; a block is a task for one thread, of about a quarter of a millisecond
+MAX_BANDS_PER_SIDE = 64
+RATINGS_PER_TILE = 2**6  # on average, where P and Q are so small that smaller tiles would gain nothing
+MAX_ROWS_PER_TILE = 2**16  # rows and columns of a tile are numbered in 16 bits
 
 Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
@@ -64,30 +64,30 @@ class BlockSchedule:
     gradient descent", KDD 2011.
     """
 
-    unrolls = True
+    uses_known_rank = True
 
     def __init__(self, ratings: Ratings, k: int, shuffle: bool, seed: int, engine: ThreadEngine) -> None:
         self._shuffle, self._seed = shuffle, seed
         counts = ratings.user_counts(), ratings.item_counts()
         used = min(int(np.count_nonzero(count)) for count in counts)
-        bands = round(math.sqrt(ratings.nnz / RATINGS_A_BLOCK))
-        self.n_bands = max(1, min(bands, MOST_BANDS, used))
-        order = generator(seed, 0).permutation if shuffle else np.asarray
-        users, items = (_Side(count, self.n_bands, k, ratings.nnz, order) for count in counts)
-        self.user_places: Places = users.places
-        self.item_places: Places = items.places
+        bands = round(math.sqrt(ratings.nnz / RATINGS_PER_BLOCK))
+        self.n_bands = max(1, min(bands, MAX_BANDS_PER_SIDE, used))
+        order = epoch_rng(seed, 0).permutation if shuffle else np.asarray
+        users, items = (_GridSide(count, self.n_bands, k, ratings.nnz, order) for count in counts)
+        self.row_of_user: RowMap = users.positions
+        self.row_of_item: RowMap = items.positions
         self._stay_in_rows = users.order.size >= items.order.size  # the larger factor is loaded less often
         numbers, self._bounds = _tile_numbers(users.tiles_in_band, items.tiles_in_band)
-        lay_out = partial(_lay_out, ratings, users, items, numbers, seed if shuffle else None, engine)
-        self._tiles = lay_out(ratings.values)
-        self._weights = None if ratings.weights is None else lay_out(ratings.weights).values
+        build_tiles = partial(_build_tiles, ratings, users, items, numbers, seed if shuffle else None, engine)
+        self._tiles = build_tiles(ratings.values)
+        self._weights = None if ratings.weights is None else build_tiles(ratings.weights).values
 
     def tasks(self, epoch: int) -> list[Task]:
         """Return the blocks of one epoch, wave after wave."""
         B = self.n_bands
         rows, columns = list(range(B)), list(range(B))
         if self._shuffle:
-            rng = generator(self._seed, epoch)
+            rng = epoch_rng(self._seed, epoch)
             rows, columns = rng.permutation(B).tolist(), rng.permutation(B).tolist()
         tasks = []
         for wave, t in itertools.product(range(B), range(B)):
@@ -119,23 +119,23 @@ class BlockSchedule:
 
 def block_bytes(shape: tuple[int, int], nnz: int, dtype: np.dtype[Any]) -> int:
     """Return what a ``BlockSchedule`` takes beyond the ratings, in bytes."""
-    a_rating, a_row = 2 + 2 + dtype.itemsize, 5 * 8
-    return nnz * a_rating + sum(shape) * a_row
+    per_rating, per_row = 2 + 2 + dtype.itemsize, 5 * 8
+    return nnz * per_rating + sum(shape) * per_row
 
 
-class _Side:
+class _GridSide:
     """The rows, or the columns, in random order, cut into bands and these into tiles."""
 
     def __init__(self, counts: NDArray[np.int64], n_bands: int, k: int, nnz: int, order: Order) -> None:
         used = np.flatnonzero(counts)
         self.order = order(used)
-        self.places = np.empty(counts.size, np.int64)
-        self.places[self.order] = np.arange(used.size)
-        self.places[counts == 0] = np.arange(used.size, counts.size)
+        self.positions = np.empty(counts.size, np.int64)
+        self.positions[self.order] = np.arange(used.size)
+        self.positions[counts == 0] = np.arange(used.size, counts.size)
         bands = _capped_cuts(counts[self.order], n_bands)
-        # so many tiles on this side and the other that a tile has RATINGS_A_TILE, if they are alike
-        thin = math.ceil(used.size / max(1, math.isqrt(nnz // RATINGS_A_TILE)))
-        side = min(MOST_PLACES, max(COORDINATES // (2 * k), thin, 1))
+        # so many tiles on this side and the other that a tile has RATINGS_PER_TILE, if they are alike
+        sparse_side = math.ceil(used.size / max(1, math.isqrt(nnz // RATINGS_PER_TILE)))
+        side = min(MAX_ROWS_PER_TILE, max(TILE_COORDINATES // (2 * k), sparse_side, 1))
         sizes = np.diff(bands)
         self.tiles_in_band = -(-sizes // side)
         parts = [
@@ -144,11 +144,11 @@ class _Side:
         ]
         self.tile_starts = np.append(np.concatenate(parts), used.size)
         # of each row or column: its tile, and its place in there
-        tile_of_place = np.repeat(np.arange(self.tile_starts.size - 1), np.diff(self.tile_starts))
+        tile_of_position = np.repeat(np.arange(self.tile_starts.size - 1), np.diff(self.tile_starts))
         self.tiles = np.zeros(counts.size, np.int32)
-        self.tiles[self.order] = tile_of_place
-        self.places_in_tile = np.zeros(counts.size, np.uint16)
-        self.places_in_tile[self.order] = np.arange(used.size) - self.tile_starts[tile_of_place]
+        self.tiles[self.order] = tile_of_position
+        self.offsets_in_tile = np.zeros(counts.size, np.uint16)
+        self.offsets_in_tile[self.order] = np.arange(used.size) - self.tile_starts[tile_of_position]
 
 
 def _capped_cuts(counts: NDArray[np.int64], n_bands: int) -> NDArray[np.int64]:
@@ -193,10 +193,10 @@ def _tile_numbers(
     return numbers, [*starts.ravel().tolist(), numbers.size]
 
 
-def _lay_out(
+def _build_tiles(
     ratings: Ratings,
-    users: _Side,
-    items: _Side,
+    users: _GridSide,
+    items: _GridSide,
     numbers: NDArray[np.int64],
     seed: int | None,
     engine: ThreadEngine,
@@ -206,7 +206,7 @@ def _lay_out(
     from mfkernel.kernels.sgd import Tiles
     from mfkernel.kernels.tiling import Grid, count_tiles, fill_tiles
 
-    grid = Grid(users.order, users.tile_starts, items.tiles, items.places_in_tile, numbers)
+    grid = Grid(users.order, users.tile_starts, items.tiles, items.offsets_in_tile, numbers)
     ends = np.cumsum(users.tiles_in_band).tolist()
     bands = [Task(band) for band in itertools.pairwise([0, *ends])]
     counts = np.zeros(numbers.size, np.int64)

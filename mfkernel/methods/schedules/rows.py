@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.arrays import frozen
+from mfkernel._support.arrays import readonly
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import Task, interruptible
 
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Update
 
-Places = NDArray[np.int64] | slice
+RowMap = NDArray[np.int64] | slice
 
 
 class Schedule(Protocol):
     """The tasks of each epoch, and how the ratings of a task are visited."""
 
-    user_places: Places  # P[user_places] are the rows of P in the order of the users
-    item_places: Places
-    unrolls: bool  # whether the kernel is faster where the rank is known to the compiler
+    row_of_user: RowMap  # P[user_places] are the rows of P in the order of the users
+    row_of_item: RowMap
+    uses_known_rank: bool  # whether the kernel is faster where the rank is known to the compiler
 
     def tasks(self, epoch: int) -> list[Task]:
         """Return the tasks of an epoch; in the order given they may also run one after another."""
@@ -52,8 +52,8 @@ class Span(NamedTuple):
     stops: NDArray[np.int64]
 
 
-MAX_BANDS = 16  # a row is visited once per band, and a band takes 8 bytes per row
-MANY_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
+MAX_COLUMN_BANDS = 16  # a row is visited once per band, and a band takes 8 bytes per row
+MAX_UNINTERRUPTED_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
 
 
 class RowSchedule:
@@ -83,10 +83,10 @@ class RowSchedule:
     NIPS 2011.
     """
 
-    user_places: Places = slice(None)
-    item_places: Places = slice(None)
+    row_of_user: RowMap = slice(None)
+    row_of_item: RowMap = slice(None)
     # each update waits for the one before it, of the same row, and for that LLVM's loops are the faster
-    unrolls = False
+    uses_known_rank = False
 
     def __init__(self, ratings: Ratings, n_tasks: int, shuffle: bool, seed: int) -> None:
         self._ratings, self._shuffle, self._seed = ratings, shuffle, seed
@@ -94,7 +94,7 @@ class RowSchedule:
         rows = np.flatnonzero(counts)
         n_tasks = max(1, min(n_tasks, rows.size))
         self._ranges = np.split(rows, balanced_cuts(counts[rows], n_tasks)[1:-1])
-        n_bands = min(n_tasks, MAX_BANDS, 1 + ratings.nnz // max(1, rows.size))
+        n_bands = min(n_tasks, MAX_COLUMN_BANDS, 1 + ratings.nnz // max(1, rows.size))
         if n_bands == 1:
             self._bounds = [ratings.indptr[:-1], ratings.indptr[1:]]
         else:
@@ -105,7 +105,7 @@ class RowSchedule:
         n_bands = len(self._bounds) - 1
 
         def make() -> list[Task]:
-            rng = generator(self._seed, epoch)
+            rng = epoch_rng(self._seed, epoch)
             tasks = []
             for t, rows in enumerate(self._ranges):
                 order = rng.permutation(rows) if self._shuffle else rows
@@ -114,7 +114,7 @@ class RowSchedule:
                 tasks.append(Task([Span(order, self._bounds[b], self._bounds[b + 1]) for b in bands]))
             return tasks
 
-        return interruptible(make) if self._ratings.n_users > MANY_ROWS else make()
+        return interruptible(make) if self._ratings.n_users > MAX_UNINTERRUPTED_ROWS else make()
 
     def compile(self, update: "Update") -> None:
         """Call the kernel for no row at all."""
@@ -139,7 +139,7 @@ class RowSchedule:
         return sgd_span(span.order, cursor, budget, rows, *update, self._ratings.weights)
 
 
-def generator(seed: int, epoch: int) -> np.random.Generator:
+def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
     """Return the random numbers of an epoch, by their count alone: no epoch need be run to know the next."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, epoch]))
 
@@ -175,4 +175,4 @@ def _band_bounds(ratings: Ratings, n_bands: int) -> NDArray[np.int64]:
     bounds = np.empty((n_bands + 1, ratings.n_users), np.int64)
     cuts = balanced_cuts(ratings.item_counts(), n_bands)
     band_bounds(ratings.indptr, ratings.indices, cuts, bounds)
-    return frozen(bounds)
+    return readonly(bounds)

@@ -1,4 +1,4 @@
-"""Builders of cases that make a model with options, ask it, let it learn on, or search for settings."""
+"""Models: fits with options, questions to a model, new ratings, and searches for settings."""
 
 import copy
 from functools import cache, partial
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 import mfkernel as mf
-from benchmarks import probes
-from benchmarks.generated import Case, ratings, split, warm
+from benchmarks import data, probes
+from benchmarks.suites.base import MIB, SECONDS, SIZES, Case, Suite, run_once
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "biases": {"biases": True},
@@ -26,14 +26,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _fit(option: str, train: mf.Ratings, k: int = 32, **settings: Any) -> mf.Factors:
+def fit_option(option: str, train: mf.Ratings, k: int = 32, **settings: Any) -> mf.Factors:
+    """Fit with one of ``OPTIONS``."""
     settings |= OPTIONS[option]
     if option == "sample weights":
         settings["sample_weight"] = np.linspace(0.5, 1.5, train.nnz)
-    return mf.factorize(_labels(option, train), k, rng=0, **settings)
+    return mf.factorize(labels(option, train), k, rng=0, **settings)
 
 
-def _labels(option: str, R: mf.Ratings) -> mf.Ratings:
+def labels(option: str, R: mf.Ratings) -> mf.Ratings:
     """Return the ratings, or for the logistic loss whether each is high."""
     if option != "logistic loss":
         return R
@@ -41,48 +42,37 @@ def _labels(option: str, R: mf.Ratings) -> mf.Ratings:
 
 
 def fit_with(option: str, size: str) -> Case:
-    """Build a fit with something besides P and Q, or another objective."""
-    return warm(partial(_fit, option, ratings(size)))
-
-
-def error_with(option: str, size: str, k: str) -> Case:
-    """Build the held-out RMSE of such a fit."""
-    train, test = split(size)
-    return lambda: _fit(option, train, int(k)).rmse(_labels(option, test))
-
-
-def has_error(option: str, size: str, k: str) -> bool:
-    """Whether there is such a case: other ranks of fits with biases alone."""
-    return option != "implicit feedback" and (k == "32" or option == "biases")
+    """Build a fit with more than P and Q, or with another objective."""
+    return run_once(partial(fit_option, option, data.generated(size)))
 
 
 @cache
 def _model(size: str) -> mf.Factors:
     """Return a model of rank 32 that has seen nine tenths of the ratings."""
-    return mf.factorize(split(size)[0], 32, biases=True, epochs=5, rng=0)
+    return mf.factorize(data.generated_split(size)[0], 32, biases=True, epochs=5, rng=0)
 
 
 def prediction(call: str, size: str) -> Case:
     """Build a question to a model of rank 32."""
-    train, test = split(size)
+    train, test = data.generated_split(size)
     model = mf.factorize(train, 32, epochs=1, rng=0)
     calls: dict[str, Case] = {
         "pairs": lambda: model.predict(test.users, test.items),
         "rmse": lambda: model.rmse(test),
         "reconstruct": model.reconstruct,
     }
-    return warm(calls[call])
+    return run_once(calls[call])
 
 
-PREDICTION = ("pairs", "rmse", "reconstruct")
+PREDICTIONS = ("pairs", "rmse", "reconstruct")
 
 
 def question(call: str, size: str) -> Case:
-    """Build a question to a model of rank 32 with biases, or the learning of new ratings."""
-    train, test = split(size)
+    """Build a question to a model of rank 32 with biases, or an update by new ratings."""
+    train, test = data.generated_split(size)
     model = _model(size)
     everyone, items = np.arange(train.n_users), np.arange(train.n_items)
-    strangers = mf.Ratings((test.users, test.items, test.values, train.shape), dtype=train.dtype)
+    new_users = mf.Ratings((test.users, test.items, test.values, train.shape), dtype=train.dtype)
     one = {int(item): float(value) for item, value in zip(test.items[:20], test.values[:20], strict=True)}
     new = test.select(np.arange(test.nnz) % 10 == 0)
     user, item = int(test.users[0]), int(test.items[0])
@@ -92,11 +82,11 @@ def question(call: str, size: str) -> Case:
         "recommend to a new user": lambda: model.recommend(one, 10),
         "similar items": lambda: model.similar_items(items, 10),
         "explain": lambda: model.explain(user, item),
-        "fold in": lambda: model.fold_in(strangers),
+        "fold in": lambda: model.fold_in(new_users),
         "partial fit": lambda: copy.copy(model).partial_fit(new),
         "rankings": lambda: mf.metrics.ranking(model, test, 10),
     }
-    return warm(calls[call])
+    return run_once(calls[call])
 
 
 QUESTIONS = (
@@ -105,26 +95,26 @@ QUESTIONS = (
 )
 
 
-def search(what: str) -> Case:
+def search(kind: str) -> Case:
     """Build a search for settings."""
-    R = ratings("ml-100k-like")
+    R = data.generated("ml-100k-like")
     searches: dict[str, Case] = {
         "cross-validate": lambda: mf.cross_validate(R, k=32, biases=True, cv=5, rng=0),
         "select rank": lambda: mf.select_rank(R, [8, 32], cv=3, biases=True, rng=0),
     }
-    return warm(searches[what])
+    return run_once(searches[kind])
 
 
 SEARCHES = ("cross-validate", "select rank")
 
 
 def memory(call: str, size: str) -> Case:
-    """Build the peak of memory of a fit with an option, or a question, beyond what is held before it."""
+    """Build the peak of memory of a fit with an option, or a question, beyond the memory held before it."""
     if call in OPTIONS:
-        run: Case = partial(_fit, call, ratings(size), epochs=probes.EPOCHS)
+        run: Case = partial(fit_option, call, data.generated(size), epochs=probes.EPOCHS)
     else:
         run = question(call, size)
-    return warm(partial(probes.peak_of, run))
+    return run_once(partial(probes.peak_of, run))
 
 
 MEMORY = (
@@ -132,21 +122,10 @@ MEMORY = (
     *("recommend", "similar items", "fold in", "partial fit"),
 )
 
-
-def ranking_score(score: str, size: str) -> Case:
-    """Build how well a fit with biases, or of implicit feedback, finds held-out items for each user."""
-    train, test = split(size)
-    name, settings, n = SCORES[score]
-
-    def figure() -> float:
-        return mf.metrics.ranking(mf.factorize(train, 32, rng=0, **settings), test, n)[name]
-
-    return figure
-
-
-SCORES: dict[str, tuple[str, dict[str, Any], int]] = {
-    "ndcg": ("ndcg", {"biases": True}, 10),
-    "auc": ("auc", {"biases": True}, 10),
-    "implicit, recall of 20": ("recall", {"method": "implicit"}, 20),
-    "implicit, ndcg of 100": ("ndcg", {"method": "implicit"}, 100),
+SUITES = {
+    "prediction": Suite(SECONDS, {"call": PREDICTIONS, "size": SIZES}, prediction),
+    "question": Suite(SECONDS, {"call": QUESTIONS, "size": SIZES}, question),
+    "search": Suite(SECONDS, {"what": SEARCHES}, search),
+    "fit with": Suite(SECONDS, {"option": tuple(OPTIONS), "size": SIZES}, fit_with),
+    "memory": Suite(MIB, {"call": MEMORY, "size": SIZES}, memory, version="3"),
 }

@@ -1,0 +1,116 @@
+"""Helpers that several test files share."""
+
+import gzip
+import os
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from scipy import sparse
+
+import mfkernel as mf
+from mfkernel import reference
+
+ROOT = Path(__file__).parent.parent
+NO_LIMIT = 2**62  # ratings per call of a kernel
+DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes and fork of POSIX")
+FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+COMPILED = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+
+
+def quick(values, *chosen):
+    """Return parameters of which those that are not chosen are slow: what plain runs leave out."""
+    values = list(values)
+    assert all(value in values for value in chosen)
+    return [
+        value if value in chosen else pytest.param(*_parts(value), marks=pytest.mark.slow) for value in values
+    ]
+
+
+def _parts(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def examples(count):
+    """Return settings for so many examples with the profile "thorough", and a few without it."""
+    is_thorough = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+    return hypothesis.settings(max_examples=count if is_thorough else min(20, count))
+
+
+def fit(R, k=2, **options):
+    return mf.factorize(R, k, **{"epochs": 3, "rng": 0} | options)
+
+
+def assert_same(model, expected):
+    np.testing.assert_array_equal(model.P, expected.P)
+    np.testing.assert_array_equal(model.Q, expected.Q)
+
+
+def gradient(function, x, h=1e-6):
+    """Return central finite differences."""
+    return np.array([(function(x + h * d) - function(x - h * d)) / (2 * h) for d in np.eye(x.size)])
+
+
+def bits(model):
+    """Return all that training has found, as bytes, and the errors of each epoch."""
+    arrays = model.P, model.Q, model.user_bias, model.item_bias
+    records = tuple((e.epoch, e.rmse, e.loss, e.learning_rate, e.validation_error) for e in model.history)
+    return tuple(None if X is None else X.tobytes() for X in arrays), records
+
+
+def losses(model):
+    """Return the objective after each epoch."""
+    return np.array([record.loss for record in model.history])
+
+
+def assert_never_rises(model, tolerance):
+    found = losses(model)
+    assert (np.diff(found) <= tolerance * found[:-1]).all(), found
+
+
+def write_file(folder, content, name="ratings", zipped=False):
+    data, path = content.encode() if isinstance(content, str) else content, folder / name
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    return path
+
+
+def cells(ratings):
+    """Return the rating of each pair of ids."""
+    users, items = ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist()
+    return dict(zip(zip(users, items, strict=True), ratings.values.tolist(), strict=True))
+
+
+@st.composite
+def mutated(draw, valid, longest=4):
+    """Draw one of some valid files, with some bytes put in place of others, and perhaps cut."""
+    data = bytearray(draw(st.sampled_from(valid)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=longest))
+    return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
+
+
+def arrays_of(R):
+    """Return every array inside R, also those of Python objects."""
+    if isinstance(R, tuple):
+        return [np.asarray(part) for part in R]
+    if not sparse.issparse(R):
+        return [R]
+    if R.format == "dok":
+        return [np.array(list(R.keys())), np.array(list(R.values()))]
+    names = {"dia": ("data", "offsets"), "coo": ("row", "col", "data"), "lil": ("rows", "data")}
+    parts = [getattr(R, name) for name in names.get(R.format, ("indptr", "indices", "data"))]
+    return [np.array([x for row in part for x in row]) if part.dtype == object else part for part in parts]
+
+
+def snapshot(R):
+    return [(a.dtype, a.shape, a.strides, a.flags.writeable, a.tobytes()) for a in arrays_of(R)]
+
+
+def reference_epoch(ratings, order, P, Q, lr, reg):
+    """Run the reference over whole rows; return the sum of squared residuals."""
+    starts, stops = ratings.indptr[:-1], ratings.indptr[1:]
+    return reference.sgd_span(order, starts, stops, ratings.indices, ratings.values, P, Q, lr, reg)
