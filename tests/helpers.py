@@ -1,13 +1,11 @@
 """Helpers that several test files share."""
 
-import gzip
 import os
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
@@ -71,26 +69,10 @@ def assert_never_rises(model, tolerance):
     assert (np.diff(found) <= tolerance * found[:-1]).all(), found
 
 
-def write_file(folder, content, name="ratings", zipped=False):
-    data, path = content.encode() if isinstance(content, str) else content, folder / name
-    path.write_bytes(gzip.compress(data) if zipped else data)
-    return path
-
-
 def cells(ratings):
     """Return the rating of each pair of ids."""
     users, items = ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist()
     return dict(zip(zip(users, items, strict=True), ratings.values.tolist(), strict=True))
-
-
-@st.composite
-def mutated(draw, valid, longest=4):
-    """Draw one of some valid files, with some bytes put in place of others, and perhaps cut."""
-    data = bytearray(draw(st.sampled_from(valid)))
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(data)))
-        data[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=longest))
-    return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
 def arrays_of(R):

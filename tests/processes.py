@@ -13,29 +13,35 @@ from tests.helpers import ROOT
 LIMIT = 120  # seconds, after which a test has failed
 
 
+def make_environment(**changes):
+    """Return the variables of child processes, which import this package and write UTF-8."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"} | changes
+
+
 def run_command(*command, environment=None, **options):
     """Run a command in the root of the repository; return its status and its output as text.
 
-    The environment is this one with some variables changed. The other options are those of subprocess.run.
+    The other options are those of subprocess.run.
     """
     defaults = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"} | (environment or {})
-    return subprocess.run(command, env=variables, check=False, timeout=LIMIT, **defaults | options)
+    words = [word if isinstance(word, bytes) else str(word) for word in command]
+    variables = make_environment(**environment or {})
+    return subprocess.run(words, env=variables, check=False, timeout=LIMIT, **defaults | options)
 
 
-def run_python(code, *arguments, **environment):
+def run_python(code, *arguments, **options):
     """Run code in a new interpreter; return its status and its output."""
-    return run_command(sys.executable, "-c", code, *map(str, arguments), environment=environment)
+    return run_command(sys.executable, "-c", code, *arguments, **options)
 
 
-def run_program(*arguments, **environment):
-    """Run ``python -m mfkernel`` with these arguments; return its status and its output."""
-    return run_command(sys.executable, "-m", "mfkernel", *map(str, arguments), environment=environment)
+def run_program(*arguments, **options):
+    """Run ``python -m mfkernel``; return its status and its output."""
+    return run_command(sys.executable, "-m", "mfkernel", *arguments, **options)
 
 
-def output_of(code, *arguments, **environment):
+def output_of(code, **environment):
     """Run code in a new interpreter, where it must succeed; return its output, stripped."""
-    done = run_python(code, *arguments, **environment)
+    done = run_python(code, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -20,6 +20,7 @@ from mfkernel.cli import output as outputs
 from mfkernel.cli.ids import decodings
 from mfkernel.cli.parser import make_parser
 from tests.interrupts import AT_ONCE, interrupt
+from tests.processes import make_environment, run_program, run_python
 
 ORIGINAL = [[5, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 4]]
 RECONSTRUCTED = [
@@ -29,8 +30,6 @@ RECONSTRUCTED = [
     [4.64876186, 2.90807902, 5],
     [3.52188973, 2.4715342, 4],
 ]
-PROGRAM = [sys.executable, "-m", "mfkernel", "factorize"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(mf.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +88,13 @@ def test_factorize__takes_options_for_the_example(capsys, tmp_path, options):
 
 
 def test_python_m_mfkernel__is_the_program():
-    run = subprocess.run(PROGRAM, env=ENVIRONMENT, capture_output=True, encoding="utf-8", check=True)
+    run = run_program("factorize")
     np.testing.assert_allclose(matrices(run.stdout)[1], RECONSTRUCTED, rtol=0, atol=1e-8)
     assert run.stderr == ""
 
 
 def test_python_m_mfkernel__ends_with_one_line_and_a_code(tmp_path):
-    command = [*PROGRAM, str(tmp_path / "missing.csv")]
-    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, encoding="utf-8", check=False)
+    run = run_program("factorize", tmp_path / "missing.csv")
     assert run.returncode != 0
     assert re.fullmatch(r"mfkernel: .*missing\.csv.*\n", run.stderr)
     assert run.stdout == ""
@@ -288,7 +286,7 @@ def test_factorize__ends_at_once_on_ctrl_c(tmp_path, schedule):
     threads = [] if schedule == "sequential" else ["--threads", "2"]
     command = [sys.executable, "-c", INTERRUPTED, "factorize", "large.npz", *options, *threads]
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes) as run:
+    with subprocess.Popen(command, cwd=tmp_path, env=make_environment(), text=True, **pipes) as run:
         try:
             assert "epoch" in run.stderr.readline()
             sent = interrupt(run, 0.05)
@@ -369,17 +367,6 @@ def test_questions__end_with_a_line_if_they_cannot_be_answered(capsys, saved, ar
     command, *rest = arguments
     with pytest.raises(SystemExit, match=f"mfkernel: .*{message}"):
         main([command, str(saved), *rest])
-
-
-def program(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "mfkernel", *map(str, arguments)],
-        env=ENVIRONMENT | environment,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
 
 
 # numbers
@@ -477,9 +464,9 @@ def test_program__ends_with_one_line_whatever_goes_wrong(monkeypatch, tmp_path, 
 
 @pytest.mark.slow
 def test_program__has_the_usual_exit_status(monkeypatch, capsys, saved):
-    assert program("recommend", saved, "nobody").returncode == 1
-    assert program("recommend").returncode == 2
-    assert program("recommend", saved, "u3").returncode == 0
+    assert run_program("recommend", saved, "nobody").returncode == 1
+    assert run_program("recommend").returncode == 2
+    assert run_program("recommend", saved, "u3").returncode == 0
 
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -501,20 +488,18 @@ def test_program__has_the_usual_exit_status(monkeypatch, capsys, saved):
 def test_program__is_quiet_if_nobody_reads_on(saved, arguments, status):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "mfkernel", *(str(saved) if x == "MODEL" else x for x in arguments)]
     with open(writing, "wb") as pipe:  # noqa: PTH123 (a number)
-        run = subprocess.run(command, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.PIPE, check=False)
-    assert run.stderr == b""
+        run = run_program(*(saved if x == "MODEL" else x for x in arguments), stdout=pipe)
+    assert run.stderr == ""
     assert run.returncode in status
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.slow
 def test_program__says_that_its_output_cannot_be_written(saved):
-    command = [sys.executable, "-m", "mfkernel", "recommend", str(saved), "u3"]
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert re.fullmatch(rb"mfkernel: .*No space left on device\n", run.stderr)
+        run = run_program("recommend", saved, "u3", stdout=full)
+    assert re.fullmatch(r"mfkernel: .*No space left on device\n", run.stderr)
     assert run.returncode == 1
 
 
@@ -541,7 +526,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIO
 @pytest.mark.parametrize("name", ["José", "日本"])
 @pytest.mark.parametrize("environment", [{}, ASCII], ids=["utf-8", "ascii"])
 def test_program__reads_ids_in_any_locale(worldly, name, environment):
-    run = program("recommend", worldly, name, "-n", 1, "--include-seen", **environment)
+    run = run_program("recommend", worldly, name, "-n", 1, "--include-seen", environment=environment)
     assert run.stderr == ""
     shown = name.encode("ascii", "backslashreplace").decode() if environment else name
     assert run.stdout.splitlines()[1].split()[0] == shown
@@ -552,10 +537,7 @@ def test_program__reads_ids_in_any_locale(worldly, name, environment):
 @pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
 def test_program__reads_ids_of_a_latin_1_terminal(worldly):
     for name, shown in ((b"Jos\xe9", "José"), ("José".encode(), "José")):
-        command = [os.fsencode(sys.executable), b"-m", b"mfkernel", b"recommend", os.fsencode(worldly), name]
-        run = subprocess.run(
-            [*command, b"--include-seen"], env=ENVIRONMENT, capture_output=True, encoding="utf-8", check=False
-        )
+        run = run_program("recommend", worldly, name, "--include-seen")
         assert run.stdout.splitlines()[1].split()[0] == shown, run.stderr
 
 
@@ -572,9 +554,8 @@ def test_readings__prefer_what_the_locale_reads(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "shown"), [("latin-1", r"\u65e5\u672c"), ("utf-8", "日本")])
 def test_program__never_shows_a_question_mark_for_what_a_terminal_cannot(worldly, encoding, shown):
-    command = [sys.executable, "-m", "mfkernel", "recommend", str(worldly), "日本", "José", "--include-seen"]
-    environment = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
-    run = subprocess.run(command, env=environment, capture_output=True, encoding=encoding, check=False)
+    arguments = "recommend", worldly, "日本", "José", "--include-seen"
+    run = run_program(*arguments, environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
     _, *lines = run.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [shown] * 5 + ["José"] * 5
     assert "Ångström" in {line.split()[2] for line in lines}
@@ -813,9 +794,7 @@ def test_options__none_is_always_refused(tmp_path):
     lines = [f"{SGD} -o MODEL", *LINES]
     words = [[named.get(x, x) for x in line.split()] for line in lines]
     # without compilation, which would take longer than all of them
-    command = [sys.executable, "-c", RUN_LINES, json.dumps(words)]
-    environment = ENVIRONMENT | {"NUMBA_DISABLE_JIT": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    run = run_python(RUN_LINES, json.dumps(words), environment={"NUMBA_DISABLE_JIT": "1"})
     assert run.returncode == 0, run.stdout[-300:] + run.stderr[-300:]
     left = offered()
     for line in lines:

@@ -3,21 +3,18 @@
 import csv
 import gzip
 import io
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import sparse
-from scipy.io import mmwrite
 
 import mfkernel as mf
-from tests.helpers import cells, examples, mutated, write_file
+from tests.files import MARKET, matrix_file, mutated, write_file
+from tests.helpers import cells, examples
+from tests.processes import run_python
 
 RATED = {(196, 242): 3.0, (22, 302): 3.5, (196, 302): 1.0}
 
@@ -34,22 +31,6 @@ TEXTS = {
     "libmf": "196 242 3\n22 302 3.5\n196 302 1\n",
     "aligned": "  196   242  3.0\n   22   302  35e-1\n  196   302  1\n",
 }
-
-
-def apart(program: str, path: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a program in a process of its own, which alone would crash."""
-    environment = os.environ | {"PYTHONPATH": str(Path(mf.__file__).parents[1])}
-    command = [sys.executable, "-c", program, str(path)]
-    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
-
-
-def matrix_file(kind: str, matrix: sparse.coo_array) -> bytes:
-    file = io.BytesIO()
-    if kind == "MatrixMarket":
-        mmwrite(file, matrix)
-    else:
-        sparse.save_npz(file, matrix.asformat(kind))
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -88,7 +69,6 @@ def test_read_ratings__reads_every_kind_of_matrix_market(tmp_path, text, expecte
     np.testing.assert_array_equal(mf.read_ratings(path).to_scipy().toarray(), expected)
 
 
-MARKET = "%%MatrixMarket matrix coordinate real general\n"
 BAD_MARKETS = {
     "rest of a field": (f"{MARKET}3 3 1\n2 2 4oops\n", "line 3.*2 2 4oops"),
     "too many fields": (f"{MARKET}3 3 1\n2 2 4 1\n", "line 3.*2 2 4 1"),
@@ -102,7 +82,7 @@ BAD_MARKETS = {
 @pytest.mark.parametrize(("text", "message"), BAD_MARKETS.values(), ids=BAD_MARKETS)
 def test_read_ratings__survives_bad_matrix_market(tmp_path, text, message):
     path = write_file(tmp_path, text, "bad.mtx")
-    run = apart("import sys, mfkernel\nmfkernel.read_ratings(sys.argv[1])", path)
+    run = run_python("import sys, mfkernel\nmfkernel.read_ratings(sys.argv[1])", path)
     assert run.returncode == 1
     assert re.search(rf"^ValueError: .*bad\.mtx.*{message}", run.stderr, re.MULTILINE | re.IGNORECASE)
 
@@ -152,7 +132,7 @@ def test_read_ratings__takes_ids_of_any_script(tmp_path):
                 pathlib.Path(sys.argv[1]).write_text(f"{chr(code)} 2 3\\n", encoding="utf-8")
                 assert mfkernel.read_ratings(sys.argv[1]).user_ids.tolist() == [chr(code)], hex(code)
     """
-    run = apart(program, tmp_path / "ids.txt")
+    run = run_python(program, tmp_path / "ids.txt")
     assert (run.returncode, run.stderr) == (0, "")
 
 

@@ -6,11 +6,9 @@ import io
 import json
 import os
 import struct
-import subprocess
-import sys
 import threading
-import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,35 +23,11 @@ from mfkernel.data.files.layout import Layout, find_layout
 from mfkernel.data.files.lines import Lines
 from mfkernel.data.files.streams import Stream
 from mfkernel.data.files.text import NotPlainError, parse
-from tests.helpers import cells, examples, mutated, write_file
+from tests.files import MARKET, matrix_file, mutated, npy_of, write_file, zip_of
+from tests.helpers import cells, examples
+from tests.processes import TracedMemory, run_python
 
-ROOT = Path(mf.__file__).parents[1]
 RATINGS = "user,item,rating\n1,2,3\n"
-MARKET = "%%MatrixMarket matrix coordinate real general\n"
-
-
-def zipped(members: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def saved(matrix: sparse.sparray, compressed: bool = True) -> bytes:
-    file = io.BytesIO()
-    sparse.save_npz(file, matrix, compressed)
-    return file.getvalue()
-
-
-def npy(array: np.ndarray, shape: tuple[int, ...] | None = None) -> bytes:
-    """Return an array as numpy.save writes it, with another shape in its header."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        file,
-        {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape if shape is None else shape},
-    )
-    return file.getvalue() + array.tobytes()
 
 
 # what is in a text: content, options, ratings by user and item
@@ -154,13 +128,13 @@ TEXTS = {
         {"columns": (1, 2, 3)},
         {(int(f"7{n}"), 8): float(n) for n in range(12)},
     ),
-    "zip": (zipped({"ratings.csv": RATINGS}), {}, {(1, 2): 3.0}),
+    "zip": (zip_of({"ratings.csv": RATINGS}), {}, {(1, 2): 3.0}),
     "zip of a Mac": (
-        zipped({"a/": "", "a/b.csv": RATINGS, "__MACOSX/a/._b.csv": b"\0\5"}),
+        zip_of({"a/": "", "a/b.csv": RATINGS, "__MACOSX/a/._b.csv": b"\0\5"}),
         {},
         {(1, 2): 3.0},
     ),
-    "zip in gzip": (gzip.compress(zipped({"ratings.csv": RATINGS})), {}, {(1, 2): 3.0}),
+    "zip in gzip": (gzip.compress(zip_of({"ratings.csv": RATINGS})), {}, {(1, 2): 3.0}),
 }
 
 
@@ -283,21 +257,21 @@ REFUSED = {
     "digits of other scripts": ("1 2 3\n1 3 ٣\n", {}, ["line 2"]),
     "line without end": ("1 2 3\n" + "x" * 2_000_000, {}, ["line 2", "1,048,576"]),
     "long line": ("1 2 3\n" + "x" * 1_048_577 + "\n1 3 4\n", {}, ["line 2", "1,048,576"]),
-    "zip of two": (zipped({"a.csv": RATINGS, "b.csv": RATINGS}), {}, ["2 files", "a.csv", "unzip"]),
-    "zip of none": (zipped({}), {}, ["0 files"]),
+    "zip of two": (zip_of({"a.csv": RATINGS, "b.csv": RATINGS}), {}, ["2 files", "a.csv", "unzip"]),
+    "zip of none": (zip_of({}), {}, ["0 files"]),
     "zip, broken": (b"PK\x03\x04 and so on", {}, ["damaged", "unzip it first"]),
-    "zip, without a name": (zipped({"abc": RATINGS}).replace(b"abcPK", b"\0\0\0PK"), {}, ["damaged"]),
+    "zip, without a name": (zip_of({"abc": RATINGS}).replace(b"abcPK", b"\0\0\0PK"), {}, ["damaged"]),
     "zip with a password": (
-        zipped({"a": RATINGS}).replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+        zip_of({"a": RATINGS}).replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
         {},
         ["encrypted", "unzip"],
     ),
-    "zip, LZMA": (zipped({"a": RATINGS}, zipfile.ZIP_LZMA), {}, ["deflated", "unzip"]),
-    "zip of gzip": (zipped({"a.gz": gzip.compress(b"1 2 3\n")}), {}, ["gzip", "unpack"]),
-    "Excel": (zipped({"[Content_Types].xml": "", "xl/workbook.xml": ""}), {}, ["Office", "CSV"]),
+    "zip, LZMA": (zip_of({"a": RATINGS}, zipfile.ZIP_LZMA), {}, ["deflated", "unzip"]),
+    "zip of gzip": (zip_of({"a.gz": gzip.compress(b"1 2 3\n")}), {}, ["gzip", "unpack"]),
+    "Excel": (zip_of({"[Content_Types].xml": "", "xl/workbook.xml": ""}), {}, ["Office", "CSV"]),
     "bzip2": (b"BZh91AY&SY\0\0\0", {}, ["bzip2"]),
     "Parquet": (b"PAR1\x15\x04\x15", {}, ["Parquet"]),
-    "NumPy": (npy(np.ones((3, 3))), {}, ["NumPy"]),
+    "NumPy": (npy_of(np.ones((3, 3))), {}, ["NumPy"]),
     "complex": ("%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 1\n", {}, ["line 1", "real"]),
     "hermitian": (
         "%%MatrixMarket matrix coordinate complex hermitian\n1 1 1\n1 1 1 1\n",
@@ -376,7 +350,7 @@ def test_read_ratings__reads_what_scipy_writes(tmp_path, make, field, symmetry):
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
 def test_read_ratings__reads_each_format_of_npz(tmp_path, kind, dtype, compressed):
     matrix = sparse.coo_array(np.array([[0, 2, 0], [3, 0, 0], [0, 0, 4], [0, 5, 0]], dtype))
-    path = write_file(tmp_path, saved(matrix.asformat(kind), compressed))
+    path = write_file(tmp_path, matrix_file(kind, matrix, compressed))
     np.testing.assert_array_equal(mf.read_ratings(path).to_scipy().toarray(), matrix.toarray())
 
 
@@ -389,26 +363,26 @@ def test_read_ratings__reads_an_old_npz(tmp_path):
 
 
 COO = {
-    "format.npy": npy(np.array(b"coo")),
-    "shape.npy": npy(np.array([2, 3])),
-    "row.npy": npy(np.array([0, 1])),
-    "col.npy": npy(np.array([2, 0])),
-    "data.npy": npy(np.array([4.5, 2.0])),
+    "format.npy": npy_of(np.array(b"coo")),
+    "shape.npy": npy_of(np.array([2, 3])),
+    "row.npy": npy_of(np.array([0, 1])),
+    "col.npy": npy_of(np.array([2, 0])),
+    "data.npy": npy_of(np.array([4.5, 2.0])),
 }
 CSR = COO | {
-    "format.npy": npy(np.array(b"csr")),
-    "indices.npy": npy(np.array([2, 0])),
-    "indptr.npy": npy(np.array([0, 1, 2])),
+    "format.npy": npy_of(np.array(b"csr")),
+    "indices.npy": npy_of(np.array([2, 0])),
+    "indptr.npy": npy_of(np.array([0, 1, 2])),
 }
 
 
 def test_read_ratings__reads_an_npz_of_foreign_byte_order(tmp_path):
     foreign = {
-        "row.npy": npy(np.array([0, 1], ">i8")),
-        "col.npy": npy(np.array([2, 0], ">i4")),
-        "data.npy": npy(np.array([4.5, 2.0], ">f8")),
+        "row.npy": npy_of(np.array([0, 1], ">i8")),
+        "col.npy": npy_of(np.array([2, 0], ">i4")),
+        "data.npy": npy_of(np.array([4.5, 2.0], ">f8")),
     }
-    path = write_file(tmp_path, zipped(COO | foreign))
+    path = write_file(tmp_path, zip_of(COO | foreign))
     assert mf.read_ratings(path).to_scipy().toarray().tolist() == [[0, 0, 4.5], [2, 0, 0]]
 
 
@@ -430,32 +404,32 @@ def deep(depth: int) -> bytes:
 
 # archives that lie, or cost far more than their size
 BAD_ARCHIVES = {
-    "shape in the header": COO | {"data.npy": npy(np.array([4.5, 2.0]), (2 * 10**9,))},
-    "shape beyond any": COO | {"data.npy": npy(np.array([4.5, 2.0]), (2**62, 2**62))},
-    "no entries, endless": COO | {"data.npy": npy(np.empty(0), (0, 2**62))},
+    "shape in the header": COO | {"data.npy": npy_of(np.array([4.5, 2.0]), (2 * 10**9,))},
+    "shape beyond any": COO | {"data.npy": npy_of(np.array([4.5, 2.0]), (2**62, 2**62))},
+    "no entries, endless": COO | {"data.npy": npy_of(np.empty(0), (0, 2**62))},
     "header without end": COO | {"data.npy": b"\x93NUMPY\x02\x00\xff\xff\xff\xff{"},
     "deep header": COO | {"data.npy": deep(1000)},
-    "objects": COO | {"data.npy": npy(np.array([4.5, 2.0])).replace(b"<f8", b"|O8")},
-    "too few bytes": COO | {"data.npy": npy(np.array([4.5, 2.0]))[:-3]},
-    "bytes left over": COO | {"data.npy": npy(np.array([4.5, 2.0])) + b"abc"},
-    "rows": COO | {"shape.npy": npy(np.array([4 * 10**8, 3]))},
-    "columns": CSR | {"shape.npy": npy(np.array([2, 10**12]))},
-    "negative": COO | {"shape.npy": npy(np.array([-2, 3]))},
-    "three dimensions": COO | {"shape.npy": npy(np.array([2, 3, 4]))},
-    "decimal places": COO | {"row.npy": npy(np.array([0.0, 1.0]))},
-    "places outside": COO | {"row.npy": npy(np.array([0, 9]))},
-    "indptr beyond": CSR | {"indptr.npy": npy(np.array([0, 10**12, 2]))},
+    "objects": COO | {"data.npy": npy_of(np.array([4.5, 2.0])).replace(b"<f8", b"|O8")},
+    "too few bytes": COO | {"data.npy": npy_of(np.array([4.5, 2.0]))[:-3]},
+    "bytes left over": COO | {"data.npy": npy_of(np.array([4.5, 2.0])) + b"abc"},
+    "rows": COO | {"shape.npy": npy_of(np.array([4 * 10**8, 3]))},
+    "columns": CSR | {"shape.npy": npy_of(np.array([2, 10**12]))},
+    "negative": COO | {"shape.npy": npy_of(np.array([-2, 3]))},
+    "three dimensions": COO | {"shape.npy": npy_of(np.array([2, 3, 4]))},
+    "decimal places": COO | {"row.npy": npy_of(np.array([0.0, 1.0]))},
+    "places outside": COO | {"row.npy": npy_of(np.array([0, 9]))},
+    "indptr beyond": CSR | {"indptr.npy": npy_of(np.array([0, 10**12, 2]))},
     "indptr beyond, blocks": CSR
     | {
-        "format.npy": npy(np.array(b"bsr")),
-        "data.npy": npy(np.ones((2, 1, 1))),
-        "indptr.npy": npy(np.array([0, 10**10, 2])),
+        "format.npy": npy_of(np.array(b"bsr")),
+        "data.npy": npy_of(np.ones((2, 1, 1))),
+        "indptr.npy": npy_of(np.array([0, 10**10, 2])),
     },
-    "unknown format": COO | {"format.npy": npy(np.array(b"lil"))},
-    "complex": COO | {"data.npy": npy(np.array([4j, 2.0]))},
-    "text": COO | {"data.npy": npy(np.array(["a", "b"]))},
+    "unknown format": COO | {"format.npy": npy_of(np.array(b"lil"))},
+    "complex": COO | {"data.npy": npy_of(np.array([4j, 2.0]))},
+    "text": COO | {"data.npy": npy_of(np.array(["a", "b"]))},
     "no data": {name: content for name, content in COO.items() if name != "data.npy"},
-    "zeros": COO | {"data.npy": npy(np.zeros(2), (10**7,)) + bytes(8 * 10**7 - 16)},
+    "zeros": COO | {"data.npy": npy_of(np.zeros(2), (10**7,)) + bytes(8 * 10**7 - 16)},
     "zeros as text": {"ratings.csv": b"1 2 3\n" + bytes(3 * 10**7)},
     "a rating again and again": {"ratings.csv": b"1 2 3\n" * 5 * 10**6},
 }
@@ -528,17 +502,15 @@ def test_read_ratings__a_small_file_costs_little(tmp_path):
     """Memory grows by less than 100 MiB; without bounds, each of these takes gigabytes, or minutes."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system does not tell the peak of memory in the same way")
-    files: dict[str, str | bytes] = {f"npz: {name}": zipped(x) for name, x in BAD_ARCHIVES.items()}
+    files: dict[str, str | bytes] = {f"npz: {name}": zip_of(x) for name, x in BAD_ARCHIVES.items()}
     files |= {f"mtx: {name}": text for name, text in bad_markets().items()} | bombs()
-    content = zipped({"a": bytes(10**7)})
+    content = zip_of({"a": bytes(10**7)})
     files["zip: size declared less"] = with_sizes(content, bytes(10**7), 1000)
     files["zip: size declared more"] = with_sizes(content, bytes(10**7), 2**32 - 2)
     for name, content in files.items():
         write_file(tmp_path, content, name)
         assert len(content) < 4_000_000
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", COSTS, str(tmp_path)]
-    run = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    run = run_python(COSTS, tmp_path)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found.pop("first")[0].startswith("Ratings(1 ")
@@ -569,97 +541,85 @@ def test_read_ratings__keeps_a_large_empty_matrix(tmp_path):
     assert ratings.nnz == 2
     matrix = sparse.coo_array(([5.0], ([999], [7])), shape=(1_000_000, 30_000))
     for kind in ("coo", "csr", "csc"):
-        assert mf.read_ratings(write_file(tmp_path, saved(matrix.asformat(kind)))).shape == matrix.shape
+        assert mf.read_ratings(write_file(tmp_path, matrix_file(kind, matrix))).shape == matrix.shape
 
 
 PIPED = {
     "text": b"1 2 3\n4 5 6\n",
     "gzip": gzip.compress(b"1 2 3\n4 5 6\n"),
-    "zip": zipped({"a": b"1 2 3\n4 5 6\n"}),
+    "zip": zip_of({"a": b"1 2 3\n4 5 6\n"}),
     "UTF-16": "1 2 3\n4 5 6\n".encode("utf-16"),
 }
 
 
-def fed(path: Path, chunks: list[bytes]) -> threading.Thread:
-    """Write chunks to a pipe until all are read or nobody reads on."""
+PIPES = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+
+
+@contextlib.contextmanager
+def pipe_of(folder: Path, chunks: list[bytes]) -> Iterator[Path]:
+    """Make a pipe that yields chunks, for as long as somebody reads."""
+    path = folder / "pipe"
+    os.mkfifo(path)
 
     def feed() -> None:
-        try:
-            with path.open("wb", buffering=0) as pipe:
-                for chunk in chunks:
-                    pipe.write(chunk)
-        except BrokenPipeError:
-            pass
+        with contextlib.suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
+            for chunk in chunks:
+                pipe.write(chunk)
 
     thread = threading.Thread(target=feed, daemon=True)
     thread.start()
-    return thread
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-@pytest.mark.parametrize("size", [1, 3, 10**6])
-@pytest.mark.parametrize("kind", PIPED)
-def test_read_ratings__reads_a_pipe_once(tmp_path, kind, size):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    content = PIPED[kind]
-    thread = fed(pipe, [content[n : n + size] for n in range(0, len(content), size)])
-    assert cells(mf.read_ratings(pipe)) == {(1, 2): 3.0, (4, 5): 6.0}
-    thread.join(10)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-@pytest.mark.parametrize("kind", ["matrix", "MatrixMarket"])
-def test_read_ratings__reads_a_matrix_from_a_pipe(tmp_path, kind):
-    matrix = sparse.coo_array(([3, 3.5, 1], ([3, 0, 3], [1, 2, 2])), shape=(5, 4))
-    content = saved(matrix)
-    if kind == "MatrixMarket":
-        file = io.BytesIO()
-        mmwrite(file, matrix)
-        content = file.getvalue()
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    thread = fed(pipe, [content])
-    assert (mf.read_ratings(pipe).to_scipy() != matrix).nnz == 0
-    thread.join(10)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-@pytest.mark.parametrize("start", [b"", b"1 2 3\n", MARKET.encode(), MARKET.encode() + b"%"])
-def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    thread = fed(pipe, [start] + [b"\1" * 2**16] * 2**20)  # 64 GiB, if they were read
-    with pytest.raises(ValueError, match="1,048,576"):
-        mf.read_ratings(pipe)
+    yield path
     thread.join(10)
     assert not thread.is_alive()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@PIPES
+@pytest.mark.parametrize("size", [1, 3, 10**6])
+@pytest.mark.parametrize("kind", PIPED)
+def test_read_ratings__reads_a_pipe_once(tmp_path, kind, size):
+    content = PIPED[kind]
+    with pipe_of(tmp_path, [content[n : n + size] for n in range(0, len(content), size)]) as pipe:
+        assert cells(mf.read_ratings(pipe)) == {(1, 2): 3.0, (4, 5): 6.0}
+
+
+@PIPES
+@pytest.mark.parametrize("kind", ["coo", "MatrixMarket"])
+def test_read_ratings__reads_a_matrix_from_a_pipe(tmp_path, kind):
+    matrix = sparse.coo_array(([3, 3.5, 1], ([3, 0, 3], [1, 2, 2])), shape=(5, 4))
+    with pipe_of(tmp_path, [matrix_file(kind, matrix)]) as pipe:
+        assert (mf.read_ratings(pipe).to_scipy() != matrix).nnz == 0
+
+
+@PIPES
+@pytest.mark.parametrize("start", [b"", b"1 2 3\n", MARKET.encode(), MARKET.encode() + b"%"])
+def test_read_ratings__refuses_an_endless_line_of_a_pipe(tmp_path, start):
+    with (
+        pipe_of(tmp_path, [start] + [b"\1" * 2**16] * 2**20) as pipe,  # 64 GiB, if they were read
+        pytest.raises(ValueError, match="1,048,576"),
+    ):
+        mf.read_ratings(pipe)
+
+
+@PIPES
 @pytest.mark.parametrize("head", [b"", MARKET.encode() + b"9 9 %d\n" % 10**12])
 @pytest.mark.slow
 def test_read_ratings__stops_a_pipe_before_memory_runs_out(tmp_path, monkeypatch, head):
     monkeypatch.setattr("mfkernel.data.files.streams.available_memory", lambda: 10**8)
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    thread = fed(pipe, [head] + [b"1 2 3\n" * 10_000] * 10**6)
-    with pytest.raises(MemoryError, match=r"pipe must hold fewer ratings: the 1,\d+,\d+ read so far"):
+    with (
+        pipe_of(tmp_path, [head] + [b"1 2 3\n" * 10_000] * 10**6) as pipe,
+        pytest.raises(MemoryError, match=r"pipe must hold fewer ratings: the 1,\d+,\d+ read so far"),
+    ):
         mf.read_ratings(pipe)
-    thread.join(10)
-    assert not thread.is_alive()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@PIPES
 def test_read_ratings__bounds_an_archive_from_a_pipe(tmp_path, monkeypatch):
     monkeypatch.setattr("mfkernel.data.files.streams.MAX_SPOOLED_BYTES", 2**20)
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    thread = fed(pipe, [b"PK\x03\x04"] + [bytes(2**16)] * 2**20)
-    with pytest.raises(ValueError, match="plain file"):
+    with (
+        pipe_of(tmp_path, [b"PK\x03\x04"] + [bytes(2**16)] * 2**20) as pipe,
+        pytest.raises(ValueError, match="plain file"),
+    ):
         mf.read_ratings(pipe)
-    thread.join(10)
-    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "/dev/urandom", "/dev/full"])
@@ -847,11 +807,11 @@ VALID = [x if isinstance(x, bytes) else x.encode() for x, *_ in TEXTS.values() i
 VALID += [x if isinstance(x, bytes) else x.encode() for x, *_ in REFUSED.values() if len(x) < 1000]
 VALID += [x.encode() for x in bad_markets().values() if len(x) < 1000]
 VALID += [
-    zipped(BAD_ARCHIVES[name], zipfile.ZIP_STORED) for name in ("rows", "indptr beyond", "places outside")
+    zip_of(BAD_ARCHIVES[name], zipfile.ZIP_STORED) for name in ("rows", "indptr beyond", "places outside")
 ]
-VALID += [zipped(x, zipfile.ZIP_STORED) for x in (COO, CSR)]
+VALID += [zip_of(x, zipfile.ZIP_STORED) for x in (COO, CSR)]
 VALID += [
-    saved(sparse.coo_array(np.diag([1.0, 2.0])).asformat(kind), compressed)
+    matrix_file(kind, sparse.coo_array(np.diag([1.0, 2.0])), compressed)
     for kind in ("csr", "csc", "coo", "bsr", "dia")
     for compressed in (True, False)
 ]
@@ -863,15 +823,12 @@ VALID += [gzip.compress(x, mtime=0) for x in VALID]
 def test_read_ratings__yields_ratings_or_a_plain_error_at_little_cost(tmp_path_factory, data):
     path = write_file(tmp_path_factory.getbasetemp(), data, "any")
     message = str(path)
-    tracemalloc.start()
-    try:
-        ratings = mf.read_ratings(path, duplicates="last")
-        assert np.isfinite(ratings.values).all()
-    except ValueError as error:
-        message = str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+    with TracedMemory() as memory:
+        try:
+            ratings = mf.read_ratings(path, duplicates="last")
+            assert np.isfinite(ratings.values).all()
+        except ValueError as error:
+            message = str(error)
     assert str(path) in message
     assert len(message) < 3000
-    assert peak < 600 * 2**20  # a matrix of few entries may have ten million rows
+    assert memory.peak < 600 * 2**20  # a matrix of few entries may have ten million rows

@@ -9,10 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import tracemalloc
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,11 @@ import pytest
 
 import mfkernel as mf
 from mfkernel.model import archive
-from tests.helpers import ROOT
+from tests.files import npy, npy_of, zip_of
+from tests.helpers import POSIX, ROOT
+from tests.processes import TracedMemory, repeating, run_python
 
-POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, owners, pipes and signals as POSIX has them")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without a name are of Linux")
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 P, Q = np.arange(6.0).reshape(3, 2), np.arange(8.0).reshape(2, 4)
 
 
@@ -170,7 +169,7 @@ def test_save__says_that_its_output_is_a_pipe(call):
     if not Path("/dev/stdout").exists():
         pytest.skip("no /dev/stdout on this system")
     program = f"import numpy as np, mfkernel as mf\nfrom mfkernel.model import archive\n{call}('/dev/stdout')"
-    run = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True)
+    run = run_python(program)
     assert run.stderr.splitlines()[-1] == (
         "ValueError: path must name a regular file, got /dev/stdout, a pipe"
     )
@@ -190,8 +189,7 @@ def test_save_and_load__name_the_path_in_a_folder_that_is_gone(tmp_path, call):
         "import os, shutil, sys\nimport numpy as np, mfkernel as mf\nfrom mfkernel.model import archive\n"
     )
     program += f"os.chdir(sys.argv[1])\nshutil.rmtree(sys.argv[1])\n{calls[call]}('model.npz')"
-    command = [sys.executable, "-c", program, str(tmp_path / "gone")]
-    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    run = run_python(program, tmp_path / "gone")
     assert re.fullmatch(r"FileNotFoundError: .*'model\.npz'", run.stderr.splitlines()[-1])
 
 
@@ -234,8 +232,7 @@ def test_save__replaces_no_file_that_it_may_not_write(open_folder, bits, end):
     model().save(path)
     path.chmod(bits)
     os.chown(path, 0, 12)
-    run = [sys.executable, "-c", AS_NOBODY, str(path)]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_python(AS_NOBODY, path)
     assert done.stdout.strip() == end, done.stderr
     if end == "saved":  # by somebody who can keep neither owner nor group
         status = path.stat()
@@ -282,8 +279,7 @@ def test_save__leaves_the_old_file_where_there_is_no_room(tmp_path, way):
     path = tmp_path / "model.npz"
     model(mean=5.0).save(path)
     before = path.read_bytes()
-    run = [sys.executable, "-c", LIMITED, str(path), way]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_python(LIMITED, path, way)
     assert done.stdout.split() == [str(errno.EFBIG), "True"]
     assert done.stderr == ""
     assert path.read_bytes() == before
@@ -339,7 +335,7 @@ mf.Factors(np.ones((3, 2)), np.ones((2, 4)), mean=7.0).save(sys.argv[1])
 """
 
 
-def stopped(path, way="named"):
+def stop_halfway(path, way="named"):
     """Return a process that has written half of a draft."""
     run = [sys.executable, "-c", STOPS, str(path), way]
     process = subprocess.Popen(run, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -350,7 +346,7 @@ def stopped(path, way="named"):
 @LINUX
 @pytest.mark.parametrize("method", ["terminate", "kill"])
 def test_save__a_killed_process_leaves_nothing_behind(tmp_path, method):
-    with stopped(tmp_path / "model.npz", "nameless") as process:
+    with stop_halfway(tmp_path / "model.npz", "nameless") as process:
         assert names(tmp_path) == []
         getattr(process, method)()
     assert names(tmp_path) == []
@@ -360,9 +356,9 @@ def test_save__a_killed_process_leaves_nothing_behind(tmp_path, method):
 @POSIX
 def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, any_draft):
     path = tmp_path / "model.npz"
-    with stopped(path) as killed:
+    with stop_halfway(path) as killed:
         killed.kill()
-    with stopped(tmp_path / "other.npz") as killed:
+    with stop_halfway(tmp_path / "other.npz") as killed:
         killed.kill()
     abandoned, foreign = names(tmp_path)
     if abandoned.split("-")[1] != archive._draft_prefix(path).name.split("-")[1]:
@@ -370,7 +366,7 @@ def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, an
     kind, target, machine, token = abandoned.split("-")
     elsewhere = f"{kind}-{target}-{'0' * len(machine)}-{token}"  # written on another machine, perhaps now
     (tmp_path / elsewhere).write_bytes(b"half of it")
-    with stopped(path) as alive:
+    with stop_halfway(path) as alive:
         (draft,) = set(names(tmp_path)) - {abandoned, foreign, elsewhere}
         model().save(path)
         assert set(names(tmp_path)) == {draft, foreign, elsewhere, "model.npz"}
@@ -384,27 +380,12 @@ def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, an
 @pytest.mark.slow
 def test_save__from_several_threads_leaves_a_whole_file(tmp_path, any_draft):
     path, models = tmp_path / "model.npz", [model(mean=float(n), n=1000 * (n + 1)) for n in range(4)]
-    errors, stop = [], threading.Event()
-
-    def save(one):
-        try:
-            while not stop.is_set():
-                one.save(path)
-        except BaseException as error:
-            errors.append(error)
-
     models[0].save(path)
-    threads = [threading.Thread(target=save, args=(one,)) for one in models]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + 1
-    while time.monotonic() < end:
-        loaded = mf.load(path)
-        assert loaded.shape == models[int(loaded.mean)].shape
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with repeating(*(partial(one.save, path) for one in models)):
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            loaded = mf.load(path)
+            assert loaded.shape == models[int(loaded.mean)].shape
     assert names(tmp_path) == ["model.npz"]
 
 
@@ -418,18 +399,10 @@ def test_save__pickles_no_objects(tmp_path, objects):
 # what a file says of itself
 
 
-def npy(shape, dtype="<f8", data=b""):
-    """Return an array's header, with whatever data."""
-    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
-
-
-def zip_of(path, compression=zipfile.ZIP_STORED, **members):
-    with zipfile.ZipFile(path, "w", compression) as file:
-        header = np.array(json.dumps({"format": 1}))
-        file.writestr("header.npy", npy((), header.dtype.str, header.tobytes()))
-        for name, data in members.items():
-            file.writestr(f"{name}.npy", data)
+def write_model(path, data, method=zipfile.ZIP_STORED):
+    """Write a file of a model with this content as P; return the path."""
+    header = npy_of(np.array(json.dumps({"format": 1})))
+    path.write_bytes(zip_of({"header.npy": header, "P.npy": data}, method))
     return path
 
 
@@ -451,31 +424,24 @@ LYING = {
 
 @pytest.mark.parametrize("data", LYING.values(), ids=LYING)
 def test_load__believes_no_size_that_a_file_declares(tmp_path, data):
-    path = zip_of(tmp_path / "model.npz", P=data)
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match=r"model\.npz is not a model saved by mfkernel"):
-            archive.read(path, range(1, 2))
-        assert tracemalloc.get_traced_memory()[1] < 10**6
-    finally:
-        tracemalloc.stop()
+    path = write_model(tmp_path / "model.npz", data)
+    message = r"model\.npz is not a model saved by mfkernel"
+    with TracedMemory() as memory, pytest.raises(ValueError, match=message):
+        archive.read(path, range(1, 2))
+    assert memory.peak < 10**6
 
 
 def test_load__decompresses_nothing(tmp_path):
-    path = zip_of(tmp_path / "bomb.npz", zipfile.ZIP_DEFLATED, P=npy((2 * 10**6,), data=bytes(16 * 10**6)))
+    path = write_model(tmp_path / "bomb.npz", npy((2 * 10**6,), data=bytes(16 * 10**6)), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10**5
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match=r"bomb\.npz is not a model.*compressed"):
-            archive.read(path, range(1, 2))
-        assert tracemalloc.get_traced_memory()[1] < 10**6
-    finally:
-        tracemalloc.stop()
+    with TracedMemory() as memory, pytest.raises(ValueError, match=r"bomb\.npz is not a model.*compressed"):
+        archive.read(path, range(1, 2))
+    assert memory.peak < 10**6
 
 
 def test_load__counts_no_byte_twice(tmp_path):
     """Many entries of a zip file may share the same bytes of it."""
-    path = zip_of(tmp_path / "model.npz", P=npy((10**5,), data=bytes(8 * 10**5)))
+    path = write_model(tmp_path / "model.npz", npy((10**5,), data=bytes(8 * 10**5)))
     with zipfile.ZipFile(path, "a") as file:
         member = file.getinfo("P.npy")
         for n in range(50):
@@ -485,18 +451,14 @@ def test_load__counts_no_byte_twice(tmp_path):
             file.filelist.append(twin)
             file.NameToInfo[twin.filename] = twin
         file._didModify = True
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match=r"not a model.*larger than the file"):
-            archive.read(path, range(1, 2))
-        assert tracemalloc.get_traced_memory()[1] < 10**6
-    finally:
-        tracemalloc.stop()
+    with TracedMemory() as memory, pytest.raises(ValueError, match=r"not a model.*larger than the file"):
+        archive.read(path, range(1, 2))
+    assert memory.peak < 10**6
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_load__refuses_two_arrays_of_one_name(tmp_path):
-    path = zip_of(tmp_path / "model.npz", P=npy((1,), data=bytes(8)))
+    path = write_model(tmp_path / "model.npz", npy((1,), data=bytes(8)))
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("P.npy", npy((1,), data=bytes(8)))
     with pytest.raises(ValueError, match=r"not a model.*same name"):

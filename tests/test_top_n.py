@@ -1,7 +1,6 @@
 """The n greatest products of rows, and what a model is asked: against sorting all predictions."""
 
 import os
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.top_n import pack_items, rank_held_out, top_n
+from tests.processes import TracedMemory
 
 pytestmark = pytest.mark.kernel
 
@@ -73,11 +73,9 @@ def test_top_n__does_not_depend_on_threads_nor_on_other_rows(rng):
 def test_top_n__makes_no_table_of_all_products(rng):
     X, Y = (rng.standard_normal((rows, 16), dtype=np.float32) for rows in (4_000, 20_000))
     search(X[:1], Y, 10)
-    tracemalloc.start()
-    search(X, Y, 10, 2)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**24 < X.shape[0] * Y.shape[0]
+    with TracedMemory() as memory:
+        search(X, Y, 10, 2)
+    assert memory.peak < 2**24 < X.shape[0] * Y.shape[0]
 
 
 @given(seed=st.integers(0, 2**32 - 1), n_items=st.integers(1, 15) | st.integers(126, 131))
