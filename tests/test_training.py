@@ -184,7 +184,7 @@ def test_factorize__progress_of_many_epochs_is_short(capsys):
 
 
 def test_factorize__sequential_says_that_threads_are_not_used(ratings):
-    with pytest.warns(UserWarning, match="n_threads=4 is not used.*blocks"):
+    with pytest.warns(UserWarning, match="n_threads must be 1 .*got 4, which is not used.*blocks"):
         mf.factorize(ratings, 4, epochs=1, n_threads=4, schedule="sequential")
 
 

@@ -34,12 +34,12 @@ class ErrorValidation:
     Parameters
     ----------
     held_out
-        what is to be predicted; rows and columns beyond those of ``train`` are of new users and items.
-    known
-        the ratings that are trained with. Where a row or column has none of them, the mean is predicted
-        without biases, and with them the mean and the other one's bias.
+        Ratings to predict. Rows and columns beyond those of ``train`` are new users and items.
+    train
+        Training ratings. The prediction for a row or column without them is the mean, plus the other side's
+        bias if there are biases.
     trainer
-        has the rows of P and Q.
+        Trainer, which determines the rows of P and Q.
     """
 
     def __init__(self, held_out: Ratings, train: Ratings, trainer: Trainer[Any]) -> None:
@@ -102,8 +102,8 @@ class RankingValidation:
     ----------
     held_out
         Items that should rank first.
-    known
-        the ratings that are trained with, which are left out.
+    train
+        Training ratings, whose items are excluded from the rankings.
     """
 
     def __init__(self, held_out: Ratings, train: Ratings) -> None:
