@@ -58,3 +58,8 @@ def __getattr__(name: str) -> Any:
         except (ModuleNotFoundError, AttributeError):
             continue
     raise ImportError(f"this version of mfkernel has none of {', '.join(paths)}")
+
+
+def field(named_tuple: Any, *names: str) -> str:
+    """Return the name of a field: the first of its present and earlier names that a named tuple has."""
+    return next(name for name in names if name in named_tuple._fields)

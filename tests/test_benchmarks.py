@@ -109,6 +109,11 @@ def test_private_names__are_found_where_they_were(monkeypatch):
         _ = private.tij
 
 
+def test_private_names__of_fields_may_be_earlier_ones():
+    assert private.field(private.Problem, "no_such_field", "seed") == "seed"
+    assert private.field(private.Problem, "k", "seed") == "k"
+
+
 def test_private_names__are_imported_in_one_place():
     for path in (ROOT / "benchmarks").rglob("*.py"):
         assert not re.search(

@@ -39,7 +39,6 @@ ALLOWED: dict[str, int] = {
     "mfkernel.Factors.similar_users RT01": 1,
     "mfkernel.Factors.user_rows PR01": 1,
     "mfkernel.Factors.user_rows RT01": 1,
-    "mfkernel.Interrupted PR01": 2,
     "mfkernel.Settings PR01": 1,
     "mfkernel.Settings.changed PR01": 1,
     "mfkernel.load PR01": 1,

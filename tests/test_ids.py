@@ -111,7 +111,7 @@ def test_ids__of_nobody_in_common_are_said():
         model.rmse(others)
     with pytest.raises(ValueError, match="no rating of a user and an item that the model knows"):
         mf.metrics.ranking(model, others)
-    with pytest.raises(ValueError, match="init has no user in common with R"):
+    with pytest.raises(ValueError, match="init must have a user in common with R"):
         mf.factorize(others, 1, init=model)
 
 
@@ -372,7 +372,7 @@ def test_init__is_matched_by_id_whatever_order_and_shape(options, rng):
 
 def test_init__of_more_rows_needs_ids():
     first = mf.factorize([[1.0, 2], [3, 4], [5, 6]], 1, rng=0, epochs=1)
-    with pytest.raises(ValueError, match="init has 3 users, of which R, with 2, lacks number 2"):
+    with pytest.raises(ValueError, match="init must have at most R's 2 users, got 3"):
         mf.factorize([[1.0, 2], [3, 4]], 1, init=first)
 
 

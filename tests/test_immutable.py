@@ -262,7 +262,7 @@ def test_partial_fit__from_threads_loses_nothing(ids):
 def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatch):
     """A reader who is still laying out the old items must not leave them behind for the readers after him."""
     model = mf.factorize(mf.datasets.synthetic(60, 40, 600, rng=1), 4, biases=True, rng=0)
-    lay_out = factors.panels_of
+    lay_out = factors.pack_items
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(Y):
@@ -271,12 +271,12 @@ def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatc
         go_on.wait(30)
         return panels
 
-    monkeypatch.setattr("mfkernel.model.factors.panels_of", slowly)
+    monkeypatch.setattr("mfkernel.model.factors.pack_items", slowly)
     old = []
     reader = threading.Thread(target=lambda: old.append(model.recommend(0, 40)))
     reader.start()
     assert begun.wait(30)
-    monkeypatch.setattr("mfkernel.model.factors.panels_of", lay_out)
+    monkeypatch.setattr("mfkernel.model.factors.pack_items", lay_out)
     model.partial_fit((np.arange(50), np.full(50, 40), np.full(50, 50.0)))  # a new item that all love
     go_on.set()
     reader.join()

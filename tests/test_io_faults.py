@@ -483,8 +483,8 @@ COSTS = """if True:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
     folder = Path(sys.argv[1])
-    (folder / "first").write_text("1 2 3")
-    mf.read_ratings(folder / "first")  # what is loaded and compiled, once
+    (folder / "first").write_text("1 2 3\\n" * 2**18)
+    mf.read_ratings(folder / "first", duplicates="last")  # what is loaded and compiled, once
     found = {}
     for path in sorted(folder.iterdir()):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again

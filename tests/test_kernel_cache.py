@@ -119,7 +119,7 @@ def test_cache__that_is_damaged_costs_a_compilation(tmp_path, suffix, damage):
 
 @pytest.mark.slow
 def test_cache__that_cannot_be_written_is_said_once(tmp_path):
-    two = COUNT + "\nfrom mfkernel.kernels.csr import shift_back; shift_back(np.zeros(3, np.int64))"
+    two = COUNT + "\nfrom mfkernel.kernels.csr import is_sorted; is_sorted(np.zeros(3, np.int64))"
     done = run(two, tmp_path, before="ulimit -f 1;")
     assert (done.returncode, done.stdout) == (0, "[1, 0, 2]\n"), done.stderr
     assert done.stderr.count("cannot be written") == 1

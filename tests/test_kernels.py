@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel import reference
-from mfkernel.kernels.csr import band_bounds, count, group, transpose
+from mfkernel.data import grouping
+from mfkernel.engines.threads import ThreadEngine
+from mfkernel.kernels.csr import band_bounds, count, is_canonical, is_sorted, scatter, scatter_rows
 from mfkernel.kernels.sgd import Adaptive, FactorRows, Rates, Rows, Tiles, sgd_span, sgd_tiles
 from mfkernel.kernels.tiling import count_tiles, fill_tiles, random_below
 from mfkernel.kernels.vectors import rank_token
@@ -226,22 +228,27 @@ def test_random_below__matches_reference(bound, seed, counter):
 @given(
     cells=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=40),
     n_rows=st.integers(7, 9),
+    n_threads=st.integers(1, 3),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_group_and_transpose__match_reference(dtype, cells, n_rows, seed):
+def test_grouped_and_transposed__match_reference(dtype, cells, n_rows, n_threads, seed):
     rows, columns = np.array(cells, np.int32).reshape(-1, 2).T.copy()
     values = np.random.default_rng(seed).normal(size=rows.size).astype(dtype)
-    out = np.zeros(n_rows + 1, np.int64), np.empty_like(columns), np.empty_like(values)
-    group(rows, columns, values, *out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouping, "ENTRIES_PER_PART", 1)
+        patch.setattr(grouping, "default_engine", lambda _: ThreadEngine(n_threads))
+        out = grouping.grouped(rows, columns, values, n_rows)
+        back = grouping.transposed(*out, 5, np.int32)
     for array, expected in zip(out, reference.group(rows, columns, values, n_rows), strict=True):
         np.testing.assert_array_equal(array, expected)
-    transposed = np.zeros(6, np.int64), np.empty_like(rows), np.empty_like(values)
-    transpose(*out, *transposed)
-    for array, expected in zip(transposed, reference.transpose(*out, 5), strict=True):
+    for array, expected in zip(back, reference.transpose(*out, 5), strict=True):
         np.testing.assert_array_equal(array, expected)
     counts = np.zeros(n_rows, np.int64)
     count(rows, counts)
     np.testing.assert_array_equal(counts, np.diff(out[0]))
+    assert is_sorted(rows) == (np.diff(rows) >= 0).all()
+    in_rows = [columns[out[0][u] : out[0][u + 1]] for u in range(n_rows) for columns in [out[1]]]
+    assert is_canonical(*out[:2]) == all((np.diff(x) > 0).all() for x in in_rows)
 
 
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 12), max_size=5))
@@ -266,7 +273,7 @@ def test_kernels__compile_once_for_each_dtype():
             mf.factorize(given_R, 3, schedule=schedule, n_threads=1, epochs=1)
     triplets, transposed = ([0, 2], [1, 0], [3.0, 4.0]), mf.Ratings(frozen).T
     mf.factorize(triplets, 3, epochs=1)
-    kernels = sgd_span, sgd_tiles, count_tiles, fill_tiles, transpose, group
+    kernels = sgd_span, sgd_tiles, count_tiles, fill_tiles, scatter_rows, scatter
     before = {kernel: len(kernel.nopython_signatures) for kernel in kernels}
     for other_R in (frozen.copy(), [[5, 3, 0], [4, 0, 1]], triplets, transposed, mf.Ratings(frozen).T):
         mf.factorize(other_R, 3, epochs=1, schedule="sequential")

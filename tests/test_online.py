@@ -723,8 +723,8 @@ def test_factorize__keeps_what_only_the_model_has_known():
     [
         (DENSE, {"k": 3}, "init has 2 factors, but k = 3"),
         (DENSE, {"biases": True}, "no biases.*biases=False"),
-        (DENSE[:3], {}, "init has 4 users, of which R, with 3, lacks number 3"),
-        (DENSE[:, :2], {}, "init has 3 items, of which R, with 2, lacks number 2"),
+        (DENSE[:3], {}, "init must have at most R's 3 users, got 4"),
+        (DENSE[:, :2], {}, "init must have at most R's 2 items, got 3"),
     ],
 )
 def test_factorize__refuses_a_model_that_does_not_fit(R, options, message):

@@ -66,7 +66,7 @@ def strangers_of(ratings, split):
 
     Users without ratings are in training; each stranger's row is known by the first rating in it.
     """
-    strangers = ratings.users[split.known.values[split.known.indptr[:-1]].astype(int) - 1]
+    strangers = ratings.users[split.support.values[split.support.indptr[:-1]].astype(int) - 1]
     return np.setdiff1d(np.arange(ratings.n_users), strangers), strangers
 
 
@@ -98,16 +98,16 @@ def test_strong_generalization_split__parts_users_and_then_the_ratings_of_strang
     split = mf.strong_generalization_split(ratings, test_users, holdout, rng=seed)
     number = test_users if isinstance(test_users, int) else min(max(1, round(test_users * able)), most)
     others, strangers = strangers_of(ratings, split)
-    assert split.training.shape == (ratings.n_users - number, ratings.n_items)
-    assert split.known.shape == split.held_out.shape == (number, ratings.n_items)
+    assert split.train.shape == (ratings.n_users - number, ratings.n_items)
+    assert split.support.shape == split.held_out.shape == (number, ratings.n_items)
     assert (np.diff(strangers) > 0).all()
-    assert split.training.nnz > 0
+    assert split.train.nnz > 0
     for n, held_out, known in zip(
-        counts[strangers], split.held_out.user_counts(), split.known.user_counts(), strict=True
+        counts[strangers], split.held_out.user_counts(), split.support.user_counts(), strict=True
     ):
         assert held_out == min(max(1, round(holdout * n)), n - 1)
         assert known == n - held_out
-    owners = (split.training, others), (split.known, strangers), (split.held_out, strangers)
+    owners = (split.train, others), (split.support, strangers), (split.held_out, strangers)
     np.testing.assert_array_equal(rows(*owners), rows((ratings, np.arange(ratings.n_users))))
     for part, users in owners:
         assert part.dtype == ratings.dtype
@@ -161,16 +161,25 @@ def test_strong_generalization_split__makes_each_who_can_be_a_stranger_as_often(
     chosen = np.zeros(5, int)
     for seed in range(1200):
         split = mf.strong_generalization_split(R, 1, rng=seed)
-        chosen[5 - split.known.nnz - split.held_out.nnz] += 1
+        chosen[5 - split.support.nnz - split.held_out.nnz] += 1
     assert chosen[4] == 0
     assert_uniform(chosen[:4])
+
+
+def test_strong_generalization_split__former_names_warn():
+    split = mf.strong_generalization_split([[5, 3, 0], [4, 0, 2], [0, 0, 1]], 1, rng=0)
+    for old, new in (("training", "train"), ("known", "support")):
+        with pytest.warns(
+            DeprecationWarning, match=f"UserSplit.{old} is now UserSplit.{new}; .* version 0.2"
+        ):
+            assert getattr(split, old) is getattr(split, new)
 
 
 def test_strong_generalization_split__may_leave_training_a_user_with_one_rating():
     R = [[5, 3, 0], [4, 0, 2], [0, 0, 1]]
     split = mf.strong_generalization_split(R, 2)
-    assert split.training.to_scipy().toarray().tolist() == [[0, 0, 1]]
-    np.testing.assert_array_equal((split.known.to_scipy() + split.held_out.to_scipy()).toarray(), R[:2])
+    assert split.train.to_scipy().toarray().tolist() == [[0, 0, 1]]
+    np.testing.assert_array_equal((split.support.to_scipy() + split.held_out.to_scipy()).toarray(), R[:2])
     one, two = (mf.strong_generalization_split(R, users, rng=3) for users in (0.99, np.int8(2)))
     assert cells_per_part(one) == cells_per_part(two)
 
@@ -274,18 +283,18 @@ def test_strong_generalization_split__tests_what_is_folded_in(rng):
     R = np.where(camps[:, None] == halves, 5.0, 1.0) * (rng.random((80, 30)) < 0.5)
     ids = [f"user {u}" for u in range(80)]
     split = mf.strong_generalization_split(mf.Ratings(R, user_ids=ids), 0.25, 0.3, rng=0)
-    model = mf.factorize(split.training, 2, biases=True, rng=0, epochs=40)
-    strangers = model.fold_in(split.known)
+    model = mf.factorize(split.train, 2, biases=True, rng=0, epochs=40)
+    strangers = model.fold_in(split.support)
     assert strangers.user_ids.tolist() == split.held_out.user_ids.tolist()
     assert strangers.rmse(split.held_out) < 0.5 * split.held_out.std
     found = mf.metrics.ranking(strangers, split.held_out, 5, relevant=4)
     factors = rng.normal(size=(20, 2)), rng.normal(size=(2, 30))
-    chance = mf.metrics.ranking(mf.Factors(*factors, ratings=split.known), split.held_out, 5, relevant=4)
+    chance = mf.metrics.ranking(mf.Factors(*factors, ratings=split.support), split.held_out, 5, relevant=4)
     assert found["auc"] > chance["auc"] + 0.15
     assert found["recall"] > chance["recall"] + 0.1
     # what is known is left out of the lists, what is held out is not
     listed = strangers.recommend(np.arange(20), 30).items
     for u in range(20):
-        known, held_out = (set(x.items[x.users == u]) for x in (split.known, split.held_out))
+        known, held_out = (set(x.items[x.users == u]) for x in (split.support, split.held_out))
         assert not known & set(listed[u].compressed())
         assert held_out <= set(listed[u].compressed())

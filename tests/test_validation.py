@@ -453,7 +453,9 @@ def test_factorize__cannot_hold_out_the_only_rating():
 
 
 def test_factorize__names_validation_ratings_that_the_logistic_loss_cannot_take():
-    with pytest.raises(ValueError, match=r"validation: loss='logistic' needs .*R\[1, 2\] is 4"):
+    with pytest.raises(
+        ValueError, match=r"validation: R must hold .* with loss='logistic', got R\[1, 2\] = 4"
+    ):
         mf.factorize([[1, -1, 0], [1, 0, 1]], 2, validation=[[0, 0, 1], [0, 0, 4]], loss="logistic")
 
 

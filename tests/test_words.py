@@ -57,7 +57,7 @@ BULLET = re.compile(r"(?:[-*+>]|\d+\.|#+) +")
 ALLOWED: dict[str, int] = {
     "tests/test_als.py": 5,
     "tests/test_benchmarks.py": 2,
-    "tests/test_blocks.py": 4,
+    "tests/test_blocks.py": 3,
     "tests/test_cli.py": 2,
     "tests/test_factors.py": 1,
     "tests/test_gate.py": 2,

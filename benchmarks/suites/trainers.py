@@ -59,8 +59,14 @@ def _start(R: mf.Ratings, k: int, biases: bool) -> tuple[Any, ...]:
 
 
 def _problem(R: mf.Ratings, k: int, settings: Any, biases: bool, n_threads: int) -> Any:
-    def start(users: Any, items: Any) -> Any:
-        return private.Parameters(*_start(R, k, biases))
-
-    # by position, as names of the fields have changed
-    return private.Problem(R, k, R.dtype, settings, False, start, 0, n_threads)
+    adapts = private.field(private.Problem, "adaptive_regularization", "adapts")
+    return private.Problem(
+        ratings=R,
+        k=k,
+        dtype=R.dtype,
+        settings=settings,
+        start=lambda users, items: private.Parameters(*_start(R, k, biases)),
+        seed=0,
+        n_threads=n_threads,
+        **{adapts: False},
+    )

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from mfkernel._support import checks
 from mfkernel._support.arrays import readonly
+from mfkernel.data import grouping
+from mfkernel.data.grouping import grouped
 from mfkernel.data.tables import refuse_table_of_triplets
 from mfkernel.engines.resources import available_memory
 
@@ -17,7 +19,7 @@ MISSING = ("zero", "nan")
 
 NUMBERING_REMEDY = (
     "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
-    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
+    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them repeated"
 )
 
 
@@ -73,10 +75,10 @@ def from_triplets(
 ) -> Csr:
     """Convert triplets: user ``users[n]`` rates item ``items[n]`` with ``values[n]``.
 
-    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Two stable
-    counting sorts, by item and then by user, keep duplicates in their original order.
+    Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Duplicates
+    keep the order in which they came.
     """
-    from mfkernel.kernels.csr import group
+    from mfkernel.kernels.csr import count, is_sorted
 
     n_users, n_items = (None, None) if shape is None else check_shape(shape)
     masked = [np.ma.getmask(x) for x in (users, items, values)]
@@ -91,34 +93,20 @@ def from_triplets(
     items, n_items = _copy_indices(names[1], items, n_items, "n_items")
     values = _copy_values(values, dtype, label)
     _check_memory(n_users, n_items)
-    by_item = Csr(
-        np.zeros(n_items + 1, np.int64), np.empty_like(users), np.empty_like(values), (n_items, n_users)
-    )
-    group(readonly(items), readonly(users), readonly(values), by_item.indptr, by_item.indices, by_item.values)
-    del users, items, values  # they are a third of the peak memory
-    return _merge_duplicates(transpose_csr(by_item), duplicates)
+    if not is_sorted(readonly(users)):
+        by_item = Csr(*grouped(items, users, values, n_items), (n_items, n_users))
+        del users, items, values  # a third of the memory at the peak
+        return _merge_duplicates(transpose_csr(by_item), duplicates)
+    indptr = np.zeros(n_users + 1, np.int64)
+    count(readonly(users), indptr[1:])
+    np.cumsum(indptr, out=indptr)
+    return _canonical(Csr(indptr, items, values, (n_users, n_items)), duplicates)
 
 
 def transpose_csr(csr: Csr) -> Csr:
-    """Transpose in linear time; rows may be unsorted, the result is sorted."""
-    from mfkernel.kernels.csr import transpose
-
+    """Transpose in linear time; the rows need not be sorted, but those of the result are."""
     m, n = csr.shape
-    result = Csr(
-        np.zeros(n + 1, np.int64),
-        np.empty(csr.indices.size, index_dtype(m)),
-        np.empty_like(csr.values),
-        (n, m),
-    )
-    transpose(
-        readonly(csr.indptr),
-        readonly(csr.indices),
-        readonly(csr.values),
-        result.indptr,
-        result.indices,
-        result.values,
-    )
-    return result
+    return Csr(*grouping.transposed(*csr[:3], n, index_dtype(m)), (n, m))
 
 
 def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
@@ -181,10 +169,7 @@ def _from_sparse(R: Any, duplicates: str, dtype: np.dtype[Any] | None, copy: boo
     checks.numeric("R", R)
     if R.format == "csr":
         csr = _compressed(R, R.shape, ("n_users", "n_items"), _cell, dtype, copy)
-        if _is_canonical(csr.indptr, csr.indices):
-            return csr
-        by_row = transpose_csr(transpose_csr(csr))  # transposing twice sorts the rows
-        return _merge_duplicates(by_row, duplicates)
+        return _canonical(csr, duplicates)
     if R.format == "csc":
         by_item = _compressed(R, R.shape[::-1], ("n_items", "n_users"), _cell_of_transpose, dtype, copy)
         return _merge_duplicates(transpose_csr(by_item), duplicates)
@@ -247,24 +232,27 @@ def _compressed(
     return Csr(indptr, indices, values, shape)
 
 
-def _is_canonical(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
-    """Return whether every row is sorted by column and has no duplicates."""
-    rises = indices[1:] > indices[:-1]
-    starts = indptr[1:-1]
-    rises[starts[(starts > 0) & (starts < indices.size)] - 1] = True
-    return bool(rises.all())
+def _canonical(csr: Csr, duplicates: str) -> Csr:
+    """Sort the rows where they are not, and merge duplicates."""
+    from mfkernel.kernels.csr import is_canonical
+
+    if is_canonical(readonly(csr.indptr), readonly(csr.indices)):
+        return csr
+    return _merge_duplicates(transpose_csr(transpose_csr(csr)), duplicates)
 
 
 def _merge_duplicates(csr: Csr, duplicates: str) -> Csr:
-    """Apply the policy for duplicates, which are neighbours in sorted rows."""
+    """Apply the policy for a user who rated an item more than once; equal entries are neighbours here."""
+    from mfkernel.kernels.csr import is_canonical
+
+    if is_canonical(readonly(csr.indptr), readonly(csr.indices)):
+        return csr
     indptr, indices, values, shape = csr
     repeated = np.empty(indices.size, np.bool_)
     repeated[:1] = False
     np.equal(indices[1:], indices[:-1], out=repeated[1:])
     repeated[indptr[:-1][indptr[:-1] < indices.size]] = False
     count = int(np.count_nonzero(repeated))
-    if count == 0:
-        return csr
     if duplicates == "raise":
         entry = int(repeated.argmax())
         user = int(np.searchsorted(indptr, entry, side="right")) - 1

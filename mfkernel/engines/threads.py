@@ -54,6 +54,11 @@ class ThreadEngine:
         self._max_helpers, self._closed = n_threads - 1, False
         self._forget_helpers()
 
+    @property
+    def n_threads(self) -> int:
+        """Number of threads, this one included."""
+        return self._max_helpers + 1
+
     def _forget_helpers(self) -> None:
         self._process = os.getpid()
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()

@@ -1,5 +1,6 @@
 """Split ratings into training and test ratings: at random, per user, or by user."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,17 +103,36 @@ class UserSplit(NamedTuple):
 
     Attributes
     ----------
-    training
+    train
         (m - s, n) ratings of all other users.
-    known
+    support
         (s, n) one row per new user: the ratings given to ``fold_in``.
     held_out
         (s, n) the other ratings of the new users, to be predicted.
     """
 
-    training: Ratings
-    known: Ratings
+    train: Ratings
+    support: Ratings
     held_out: Ratings
+
+    @property
+    def training(self) -> Ratings:
+        """Former name of ``train``."""
+        return self._former("training", "train")
+
+    @property
+    def known(self) -> Ratings:
+        """Former name of ``support``."""
+        return self._former("known", "support")
+
+    def _former(self, old: str, new: str) -> Ratings:
+        warnings.warn(
+            f"UserSplit.{old} is now UserSplit.{new}; the old name will be removed in version 0.2",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        ratings: Ratings = getattr(self, new)
+        return ratings
 
 
 @checks.explains_names
@@ -127,7 +147,7 @@ def strong_generalization_split(
 ) -> UserSplit:
     """Make random users new users, and hold out a share of their ratings.
 
-    This split tests a model on new users. The model learns from ``training``, folds in the ``known`` ratings
+    This split tests a model on new users. The model learns from ``train``, folds in the ``support`` ratings
     of the new users, and predicts their ``held_out`` ratings.
 
     Parameters
@@ -139,7 +159,7 @@ def strong_generalization_split(
         one such user becomes a new user, and at least one user with ratings stays in training. Default: 0.1.
     holdout
         Share of a new user's ratings to hold out, between 0 and 1. At least one rating is held out and one
-        is known. Default: 0.2.
+        is in ``support``. Default: 0.2.
     rng
         Seed or generator, as for ``np.random.default_rng``. Default: random.
     missing, duplicates
@@ -148,8 +168,8 @@ def strong_generalization_split(
     Returns
     -------
     UserSplit
-        Training, known and held-out ratings. Users keep the order of R and their ids, if R has ids. All items
-        of R, their ids, and weights stay.
+        Training, support and held-out ratings. Users keep the order of R, and their ids if R has ids. All
+        items of R, their ids, and weights stay.
 
     Raises
     ------
@@ -167,11 +187,11 @@ def strong_generalization_split(
     --------
     >>> import mfkernel as mf
     >>> split = strong_generalization_split(mf.datasets.synthetic(200, 100, 3000), rng=0)
-    >>> split.training.shape, split.known.shape, split.held_out.shape
+    >>> split.train.shape, split.support.shape, split.held_out.shape
     ((180, 100), (20, 100), (20, 100))
-    >>> model = mf.factorize(split.training, 4, biases=True, rng=0)
-    >>> strangers = model.fold_in(split.known)
-    >>> mf.metrics.ranking(strangers, split.held_out, 20, relevant=4)["auc"] > 0.6
+    >>> model = mf.factorize(split.train, 4, biases=True, rng=0)
+    >>> new_users = model.fold_in(split.support)
+    >>> mf.metrics.ranking(new_users, split.held_out, 20, relevant=4)["auc"] > 0.6
     True
     """
     if isinstance(test_users, int | np.integer):
@@ -182,10 +202,10 @@ def strong_generalization_split(
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     random = np.random.default_rng(rng)
     is_new = _new_users(ratings.user_counts(), wanted, random)
-    training, new_users = (_users(ratings, np.flatnonzero(users)) for users in (~is_new, is_new))
+    train, new_users = (_users(ratings, np.flatnonzero(users)) for users in (~is_new, is_new))
     counts = new_users.user_counts()
     held_out = np.rint(share * counts).astype(np.int64).clip(1, counts - 1)
-    return UserSplit(training, *_hold_out_per_user(new_users, held_out, random))
+    return UserSplit(train, *_hold_out_per_user(new_users, held_out, random))
 
 
 def _share(name: str, value: float, hint: str = "") -> float:

@@ -16,81 +16,6 @@ def count(keys: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 
 @jit
-def row_bounds(keys: NDArray[Any], indptr: NDArray[np.int64]) -> None:
-    """Write the row pointers of entries grouped by key to ``indptr``, all zeros."""
-    count(keys, indptr[1:])
-    for row in range(1, indptr.size):
-        indptr[row] += indptr[row - 1]
-
-
-@jit
-def group(
-    keys: NDArray[Any],
-    columns: NDArray[Any],
-    values: NDArray[Any],
-    indptr: NDArray[np.int64],
-    out_columns: NDArray[Any],
-    out_values: NDArray[Any],
-) -> None:
-    """Group entries by key with a counting sort; entries of one key keep their order.
-
-    Parameters
-    ----------
-    keys, columns, values
-        (nnz,) the row, in ``range(n_rows)``, the column and the value of each entry.
-    indptr
-        (n_rows + 1,) zeros; overwritten with the row pointers.
-    out_columns, out_values
-        (nnz,) columns and values, row by row; overwritten.
-    """
-    row_bounds(keys, indptr)
-    for n in range(keys.size):
-        position = indptr[keys[n]]
-        indptr[keys[n]] = position + 1
-        out_columns[position] = columns[n]
-        out_values[position] = values[n]
-    shift_back(indptr)
-
-
-@jit
-def transpose(
-    indptr: NDArray[np.int64],
-    indices: NDArray[Any],
-    values: NDArray[Any],
-    out_indptr: NDArray[np.int64],
-    out_indices: NDArray[Any],
-    out_values: NDArray[Any],
-) -> None:
-    """Transpose a CSR matrix.
-
-    Its rows need not be sorted; those of the result are. Entries of one cell keep their order.
-
-    Parameters
-    ----------
-    out_indptr
-        (n_columns + 1,) zeros; overwritten with the row pointers.
-    out_indices, out_values
-        (nnz,) overwritten.
-    """
-    row_bounds(indices, out_indptr)
-    for row in range(indptr.size - 1):
-        for n in range(indptr[row], indptr[row + 1]):
-            position = out_indptr[indices[n]]
-            out_indptr[indices[n]] = position + 1
-            out_indices[position] = row
-            out_values[position] = values[n]
-    shift_back(out_indptr)
-
-
-@jit
-def shift_back(indptr: NDArray[np.int64]) -> None:
-    """Shift the row pointers back after their use as write cursors."""
-    for row in range(indptr.size - 1, 0, -1):
-        indptr[row] = indptr[row - 1]
-    indptr[0] = 0
-
-
-@jit
 def band_bounds(
     indptr: NDArray[np.int64], indices: NDArray[Any], cuts: NDArray[np.int64], bounds: NDArray[np.int64]
 ) -> None:
@@ -117,3 +42,83 @@ def band_bounds(
                 else:
                     last = middle
             bounds[b, u] = first
+
+
+@jit
+def is_sorted(keys: NDArray[Any]) -> bool:
+    """Return whether no key is less than the one before it."""
+    falls = False
+    before, after = keys[:-1], keys[1:]
+    for n in range(after.size):
+        falls |= after[n] < before[n]
+    return not falls
+
+
+@jit
+def scatter(
+    keys: NDArray[Any],
+    columns: NDArray[Any],
+    values: NDArray[Any],
+    cursors: NDArray[np.int64],
+    out_columns: NDArray[Any],
+    out_values: NDArray[Any],
+) -> None:
+    """Write columns and values where their keys' cursors point, in their order.
+
+    Parameters
+    ----------
+    keys, columns, values
+        (n,) the row, the column and the value of each entry.
+    cursors
+        (n_rows,) where the next entry of each row goes; moved on.
+    out_columns, out_values
+        (nnz,) written at these places.
+    """
+    for n in range(keys.size):
+        position = cursors[keys[n]]
+        cursors[keys[n]] = position + 1
+        out_columns[position] = columns[n]
+        out_values[position] = values[n]
+
+
+@jit
+def scatter_rows(
+    first: int,
+    indptr: NDArray[np.int64],
+    indices: NDArray[Any],
+    values: NDArray[Any],
+    cursors: NDArray[np.int64],
+    out_indices: NDArray[Any],
+    out_values: NDArray[Any],
+) -> None:
+    """Write some rows of a CSR matrix into its transpose.
+
+    Parameters
+    ----------
+    first, indptr
+        The number of the first row, and (n + 1,) bounds of the rows.
+    indices, values
+        (nnz,) of all rows.
+    cursors
+        (n_columns,) where the next entry of each column goes; moved on.
+    out_indices, out_values
+        (nnz,) of the transpose; written at these places.
+    """
+    for row in range(indptr.size - 1):
+        for n in range(indptr[row], indptr[row + 1]):
+            position = cursors[indices[n]]
+            cursors[indices[n]] = position + 1
+            out_indices[position] = first + row
+            out_values[position] = values[n]
+
+
+@jit
+def is_canonical(indptr: NDArray[np.int64], indices: NDArray[Any]) -> bool:
+    """Return whether each row is sorted by column, without duplicates."""
+    for row in range(indptr.size - 1):
+        falls = False
+        for n in range(indptr[row] + 1, indptr[row + 1]):
+            falls |= indices[n] <= indices[n - 1]
+        if falls:
+            return False
+    return True

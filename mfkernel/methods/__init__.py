@@ -1,4 +1,4 @@
-"""The training methods: the one registry, and how a method is found by name, by options or by a file.
+"""The registry of training methods, which are found by name, by options or from a saved model.
 
 To add a method, write its options and its trainer, and add one line to ``METHODS``.
 """
@@ -15,7 +15,7 @@ from mfkernel.options import ALS, SGD, Choice, ImplicitALS, Settings
 
 
 class Method(NamedTuple):
-    """The options of a method, and who trains with them."""
+    """The options of a method, and its trainer."""
 
     options: type[Settings]
     trainer: type[Trainer[Any]]
@@ -29,7 +29,7 @@ METHODS: dict[str, Method] = {
 
 
 def trainer_for(options: Settings) -> type[Trainer[Any]]:
-    """Return the trainer that the options are for."""
+    """Return the trainer for the options of a method."""
     return METHODS[options.method].trainer
 
 
@@ -38,15 +38,15 @@ def _options() -> list[type[Settings]]:
 
 
 def make_settings(method: Any, options: Mapping[str, Any], others: tuple[str, ...] = ()) -> Settings:
-    """Return the options of a method by its name, or those of an object, with ``options`` in their places.
+    """Return the options of a method, given by name or as an object, with ``options`` replaced.
 
     Raises
     ------
     TypeError
-        If the method has no such option, or ``method`` is neither a name nor options; the message names the
-        methods that have the option, or the nearest of its options and ``others``.
+        If the method does not have an option, or ``method`` is neither a name nor an options object. The
+        message names the methods that have the option, or the nearest name among its options and ``others``.
     ValueError
-        If there is no such method, or an option has a value that it may not have.
+        If the method is unknown, or an option has an invalid value.
     """
     if isinstance(method, Settings):
         kind = type(method)
@@ -75,7 +75,7 @@ def _called(kind: type[Settings]) -> str:
 
 # Headers of saved models
 
-# what earlier versions stored for every method: its name, and the value of a method without it
+# options that earlier versions stored for every method, with the value for methods without them
 _EARLIER: dict[str, Any] = {
     "biases": False,
     "loss": "squared",
@@ -92,12 +92,12 @@ _EARLIER: dict[str, Any] = {
 
 
 def read_settings(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` and ``missing`` from the header of a saved model, also of an earlier version.
+    """Return ``settings`` and ``missing`` from the header of a saved model of any version.
 
     Raises
     ------
     TypeError, ValueError
-        If an option has a value that it may not have.
+        If an option has an invalid value.
     """
     values = {name: tuple(x) if isinstance(x, list) else x for name, x in header.get("settings", {}).items()}
     missing = header.get("missing", values.pop("missing", "zero"))

@@ -1,4 +1,4 @@
-"""Alternating least squares: all users given the items, then all items given the users."""
+"""Alternating least squares: solve all users given the items, then all items."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -32,28 +32,30 @@ if TYPE_CHECKING:
 Options = ALS | ImplicitALS
 RowProblems = tuple["RowProblem", "Objective", "Solver", NDArray[Any], NDArray[Any] | None]
 
-EPOCHS = 15
+ALS_EPOCHS = 15
+# λ in standard deviations, per rating; times √(30/d) for d ratings per row or column
+ALS_REGULARIZATION, MAX_ALS_REGULARIZATION = 0.105, 0.13
+CONSTANT_SPREAD = 0.01  # |mean|: spread of equal ratings, which have no noise, but equations need some λ
 IMPLICIT_REGULARIZATION = 0.01  # per rating
 BIAS_REGULARIZATION = 0.02  # per rating
-START_NOISE = 0.3  # of the products of start values, in standard deviations of the ratings
-MAX_FLOAT32_MEAN = 1e3  # standard deviations
-SMALL_NOISE = 0.5  # standard deviations, below which λ falls; residuals of real ratings have more
-MIN_REGULARIZATION_SHARE = 1e-5  # of λ that is left in any case, as equations of few ratings need some
-MIN_NOISE_SHARE = 0.05  # of noise, which residuals show in any case
-MAX_CHOLESKY_RANK = 32  # rank; beyond, conjugate gradients are sooner at the same objective
+ALS_START_NOISE = 0.3  # standard deviations of the ratings: size of the products of start values
+MAX_FLOAT32_MEAN = 1e3  # standard deviations: next to a larger mean, float32 loses the variation
+SMALL_NOISE = 0.5  # standard deviations: below it, λ falls; residuals of real ratings have more noise
+MIN_REGULARIZATION_SHARE = 1e-5  # share of λ that remains, since equations of few ratings need some
+MIN_NOISE_SHARE = 0.05  # least share of noise in residuals
+MAX_CHOLESKY_RANK = 32  # rank: for larger ones, conjugate gradients reach the same objective sooner
 
 
 class ALSTrainer(Trainer[Options]):
     r"""Alternating least squares on the squared error of every known rating, or of all cells.
 
-    Each half of an epoch is one call, with ratings, factors and biases of both sides swapped. It minimizes,
-    over one side at a time,
+    Each half of an epoch minimizes over one side
 
     .. math::
         \sum w (r - p \cdot q)^2 + \lambda_P \sum c_u \|p_u\|^2 + \lambda_Q \sum c_i \|q_i\|^2
 
-    with c = 1, or the row's number of ratings if λ is per rating. For implicit feedback, the first sum is
-    over all cells.
+    where c is 1, or the row's number of ratings if λ is per rating. For implicit feedback, the first sum runs
+    over all cells. The second half is the first one with the two sides swapped.
 
     References
     ----------
@@ -70,7 +72,7 @@ class ALSTrainer(Trainer[Options]):
         ratings, settings = self.ratings, self.settings
         self.regularization = both(settings.regularization)
         self._sides = ratings, ratings.T
-        # beside a mean this far off, float32 would round what varies: the equations then need float64
+        # next to a large mean, float32 would round the variation away, so the equations need float64
         far = abs(ratings.mean) > MAX_FLOAT32_MEAN * ratings.std and not (
             settings.biases or settings.implicit
         )
@@ -78,7 +80,7 @@ class ALSTrainer(Trainer[Options]):
         self._scales = tuple(readonly(penalty_scale(settings, side).astype(dtype)) for side in self._sides)
         self._implicit = None
         self._total_weight = float(ratings.nnz if ratings.weights is None else ratings.weights.sum())
-        self._unit = 1.0  # of the objective of implicit feedback: its sums of weights must fit in float32
+        self._unit = 1.0  # unit of the implicit objective, whose sums of weights must fit in float32
         if settings.implicit:
             strength = ratings.nnz + settings.alpha * float(ratings.values.sum(dtype=np.float64))
             others = math.prod(ratings.shape) - ratings.nnz
@@ -90,7 +92,7 @@ class ALSTrainer(Trainer[Options]):
         name = settings.solver or ("cholesky" if exact else "cg")
         self.settings = settings.changed(solver=name)
         self._solver = make_solver(name, problem.k)
-        self._noise_scale = 1.0  # what λ is multiplied by where there is little noise
+        self._noise_scale = 1.0  # factor of λ, below 1 if there is little noise
 
     @classmethod
     def create(cls, problem: Problem[Options], engine: ThreadEngine) -> "ALSTrainer":
@@ -100,9 +102,9 @@ class ALSTrainer(Trainer[Options]):
     @classmethod
     def resolve(cls, options: Options, ratings: Ratings, *, warm_start: bool = False) -> Options:
         """Choose open options from the ratings; λ per row is λ per rating of an average row."""
-        # ratings that are all the same have no noise, but the equations need some λ
-        spread = ratings.std or 0.01 * abs(ratings.mean) or 1.0
-        reg, bias_reg = min(0.13, 0.105 * sparsity(ratings)) * spread, BIAS_REGULARIZATION
+        spread = ratings.std or CONSTANT_SPREAD * abs(ratings.mean) or 1.0
+        reg = min(MAX_ALS_REGULARIZATION, ALS_REGULARIZATION * sparsity(ratings)) * spread
+        bias_reg = BIAS_REGULARIZATION
         if options.implicit:
             reg = IMPLICIT_REGULARIZATION
         if not options.is_per_rating:
@@ -123,7 +125,7 @@ class ALSTrainer(Trainer[Options]):
     def bytes_needed(
         cls, ratings: Ratings, k: int, dtype: np.dtype[Any], options: Options, n_threads: int
     ) -> dict[str, int]:
-        """Return what training takes beyond the ratings, in bytes."""
+        """Return the memory of training beside the ratings, in bytes."""
         factors = sum(ratings.shape) * padded_rank(k) * dtype.itemsize
         transposed = ratings.nnz * (4 + dtype.itemsize)
         return {"factors": factors, "a copy of them": factors, "transposed ratings": transposed}
@@ -131,16 +133,16 @@ class ALSTrainer(Trainer[Options]):
     @classmethod
     def epoch_choices(cls, ratings: Ratings, options: Options) -> tuple[int, ...]:
         """Return the default number of epochs."""
-        return (EPOCHS,)
+        return (ALS_EPOCHS,)
 
     @classmethod
     def start_noise(cls, k: int, spread: float, options: Options) -> float:
         """Return the standard deviation of the start values."""
-        return START_NOISE / math.sqrt(k) * (1.0 if options.implicit else math.sqrt(spread))
+        return ALS_START_NOISE / math.sqrt(k) * (1.0 if options.implicit else math.sqrt(spread))
 
     @classmethod
     def threads(cls, options: Options, requested: int | None, nnz: int) -> int:
-        """Return how many threads run, by default one per core."""
+        """Return the number of threads, by default one per core."""
         return available_cores() if requested is None else requested
 
     def compile(self) -> None:
@@ -150,7 +152,7 @@ class ALSTrainer(Trainer[Options]):
                 compile_solver(*self._problem(side, engine), measure)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
-        """Let λ fall with the noise that the residuals, at ``rmse``, show, if it is for us to choose."""
+        """Reduce a default λ if the residuals, with root mean square ``rmse``, show little noise."""
         given, little = both(self.settings.regularization), SMALL_NOISE * (self.ratings.std or 1.0)
         if self._adaptive_regularization and not self.settings.implicit and rmse < little:
             noise = rmse / math.sqrt(self._free_share())
@@ -158,21 +160,20 @@ class ALSTrainer(Trainer[Options]):
         self.regularization = given[0] * self._noise_scale, given[1] * self._noise_scale
 
     def _free_share(self) -> float:
-        """Estimate the share of noise that the residuals still have, as what is fitted takes up some of it.
+        """Estimate the share of the noise that is left in the residuals, since the fit takes up the rest.
 
-        Solved for random signs instead of ratings, a side leaves of these what it leaves of noise: the trace
-        of a smoother by Hutchinson's estimator (Communications in Statistics, 1990).
+        A side that is solved for random signs instead of ratings leaves the same share of the signs. This is
+        Hutchinson's estimator of the trace of a smoother (Communications in Statistics, 1990).
         """
         share, random = 1.0, np.random.default_rng(0)
         with ThreadEngine(1) as engine:
             for side, rows in enumerate(self._sides):
-                known, objective, _, X, bias = self._problem(side, engine)
+                problem, objective, _, X, bias = self._problem(side, engine)
                 signs = (2 * random.integers(0, 2, rows.nnz) - 1).astype(rows.dtype)
-                known = known._replace(values=readonly(signs), base=None)
-                free = np.zeros_like(X), None if bias is None else np.zeros_like(bias)
-                _, left = solve_all_rows(
-                    known, objective, make_solver("cholesky", self._k), *free, engine, True
-                )
+                problem = problem._replace(values=readonly(signs), base=None)
+                solution = np.zeros_like(X), None if bias is None else np.zeros_like(bias)
+                solver = make_solver("cholesky", self._k)
+                _, left = solve_all_rows(problem, objective, solver, *solution, engine, True)
                 share -= 1 - left / self._total_weight
         return max(share, MIN_NOISE_SHARE)
 
@@ -194,7 +195,7 @@ class ALSTrainer(Trainer[Options]):
 
     @property
     def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
-        """Arguments of a kernel that predicts ratings by the present parameters."""
+        """Arguments of a kernel that predicts ratings with the current parameters."""
         from mfkernel.kernels.sgd import Biases, FactorRows
         from mfkernel.kernels.vectors import rank_token
 
@@ -216,24 +217,24 @@ class ALSTrainer(Trainer[Options]):
         return float(self.settings.bias_regularization or 0)
 
     def _solve(self, side: int, engine: ThreadEngine, measure: bool) -> float:
-        """Solve the users, side 0, or the items, given the other side; return the loss if it is measured."""
+        """Solve the users (side 0) or the items (side 1); if ``measure``, return the loss."""
         reg = self.regularization[side]
         self._check_counts(side, reg)
-        if self._implicit is not None:  # the minimum where all cells are zeros
+        if self._implicit is not None:  # zero is the minimum for rows without feedback
             self.parameters[side][self._sides[side].user_counts() == 0] = 0
-        known, objective, solver, X, bias = self._problem(side, engine)
-        failed, loss = solve_all_rows(known, objective, solver, X, bias, engine, measure)
+        problem, objective, solver, X, bias = self._problem(side, engine)
+        failed, loss = solve_all_rows(problem, objective, solver, X, bias, engine, measure)
         if failed.any():
-            if known.scale.dtype == np.float64:
+            if problem.scale.dtype == np.float64:
                 less = ", or a smaller alpha" if self._implicit is not None else ""
                 raise self._singular(side, int(failed.argmax()), f"pass a larger regularization{less}")
             self._scales = tuple(readonly(scale.astype(np.float64)) for scale in self._scales)
             X[failed] = 0
-            return self._solve(side, engine, measure)  # with all arithmetic in float64, from here on
+            return self._solve(side, engine, measure)  # in float64 from now on
         return loss
 
     def _problem(self, side: int, engine: ThreadEngine) -> "RowProblems":
-        """Return what the kernel takes to solve the users, side 0, or the items."""
+        """Return the kernel's arguments to solve the users (side 0) or the items (side 1)."""
         from mfkernel.kernels.row_problem import RowProblem
 
         rows, settings, scale = self._sides[side], self.settings, self._scales[side]
@@ -242,7 +243,7 @@ class ALSTrainer(Trainer[Options]):
         squares = None
         if self._implicit is not None:
             squares = self._implicit.unobserved_weight * gram(Y, engine, Y.dtype)
-        known = RowProblem(
+        problem = RowProblem(
             rows.indptr,
             rows.indices,
             rows.values,
@@ -261,10 +262,10 @@ class ALSTrainer(Trainer[Options]):
             implicit=self._implicit,
             bias_unit=math.sqrt(self.ratings.std or 1.0),
         )
-        return known, objective, self._solver, X, bias
+        return problem, objective, self._solver, X, bias
 
     def _check_counts(self, side: int, reg: float) -> None:
-        """Refuse rows that have less ratings than coordinates, if nothing else holds these."""
+        """Refuse rows with fewer ratings than coordinates if there is no penalty."""
         if reg > 0 or (self._implicit is not None and self._implicit.unobserved_weight > 0):
             return
         counts = self._sides[side].user_counts()
@@ -274,7 +275,7 @@ class ALSTrainer(Trainer[Options]):
             raise self._singular(side, int(few.argmax()), "pass a larger regularization")
 
     def _singular(self, side: int, row: int, remedy: str) -> np.linalg.LinAlgError:
-        """Word the error for a row whose equations have no single solution."""
+        """Return the error for a row whose equations have several solutions."""
         kind, rows = ("user", "item")[side], self._sides[side]
         return np.linalg.LinAlgError(
             f"the equations of {kind} {row} ({rows.user_counts()[row]} ratings, k = {self._k}) are not "
@@ -283,5 +284,5 @@ class ALSTrainer(Trainer[Options]):
 
 
 def _dot(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Return Σ x y without BLAS, whose threads stay busy on our cores for milliseconds after a long sum."""
+    """Return Σ x y without BLAS, whose threads stay busy for milliseconds after a long sum."""
     return float(np.sum(x * y, dtype=np.float64))

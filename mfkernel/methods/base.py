@@ -1,4 +1,4 @@
-"""The base class of trainers: the questions that fitting and the training loop ask of a method."""
+"""The base class of trainers, which fitting and the training loop use."""
 
 import math
 from collections.abc import Callable
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Settings)
 
-ROWS_PER_CHUNK = 2**14  # rows of factors handled at once where NumPy would copy them all
+ROWS_PER_CHUNK = 2**14  # rows of factors per NumPy call, which bounds its temporary copies
+TYPICAL_RATINGS = 30  # ratings per row or column: fewer count as sparse
 
 
 class Parameters(NamedTuple):
-    """The parameters in training: P (m, k) and Q (n, k), padded and aligned, and the biases, (m,) and (n,).
+    """The parameters in training: P (m, k) and Q (n, k), padded and aligned, and biases (m,), (n,).
 
-    Rows are in the order that the trainer has chosen. Without biases, the last two are empty.
+    The trainer determines the order of the rows. Without biases, the last two are empty.
     """
 
     P: NDArray[Any]
@@ -34,7 +35,7 @@ class Parameters(NamedTuple):
 
 
 class EpochResult(NamedTuple):
-    """The root mean square of the residuals of an epoch, and the objective if the method knows it."""
+    """The root mean square of an epoch's residuals, and the objective if the method computes it."""
 
     rmse: float
     loss: float | None = None
@@ -46,19 +47,19 @@ class Problem(NamedTuple, Generic[S]):
     Attributes
     ----------
     ratings
-        what is fitted, with values of the factors' dtype.
+        Ratings to fit, with values of the factors' dtype.
     k, dtype
-        the rank, without padding, and the type of the factors.
+        Rank without padding, and type of the factors.
     settings
-        what is minimized and by which steps, as :meth:`Trainer.resolve` returns them.
-    adapts
-        whether λ is ours to choose, so that it may fall with the residuals.
+        Options without None, from :meth:`Trainer.resolve`.
+    adaptive_regularization
+        Whether λ is a default, which may fall with the residuals.
     start
-        makes the start values, the same each time, for rows in the order of its arguments.
+        Function of the rows of users and items that returns start values, the same at each call.
     seed
-        of the order of the ratings.
+        Seed of the order of the ratings.
     n_threads
-        how many tasks are to run at once.
+        Number of tasks that run at once.
     """
 
     ratings: Ratings
@@ -72,24 +73,24 @@ class Problem(NamedTuple, Generic[S]):
 
 
 class Trainer(Generic[S]):
-    """How a method finds factors for some ratings, one epoch at a time.
+    """The algorithm of a method, which fits the factors epoch by epoch.
 
-    Class methods answer what has to be known before there is a trainer. A method overrides those whose answer
-    differs, and :meth:`create`, :meth:`resolve`, :meth:`bytes_needed`, :meth:`epoch_choices`,
-    :meth:`start_noise`, :meth:`run_epoch` and :attr:`scorer_arguments` in any case.
+    Class methods are called before a trainer exists. A method must override :meth:`create`, :meth:`resolve`,
+    :meth:`bytes_needed`, :meth:`epoch_choices`, :meth:`start_noise`, :meth:`threads`, :meth:`run_epoch` and
+    :attr:`scorer_arguments`. It may override the others.
 
     Parameters
     ----------
     problem
-        what is to be solved.
+        Problem to solve.
     row_of_user, row_of_item
-        rows of users and items in the parameters; ``slice(None)`` for the order of the ratings.
+        (m,), (n,) rows of users and items in the parameters. Default: the order of the ratings.
     """
 
-    learning_rate: float | None = None  # of the present epoch; None for a method without one
-    learning_rate_scale = 1.0  # of all steps; halved at each divergence
-    regularization = (0.0, 0.0)  # of the epoch at hand
-    zeros_unrated: ClassVar[bool] = True  # whether rows without ratings start at zero in any case
+    learning_rate: float | None = None  # learning rate of the current epoch; None for a method without one
+    learning_rate_scale = 1.0  # factor of all learning rates; halved at each divergence
+    regularization = (0.0, 0.0)  # λ of P and of Q in the current epoch
+    zeros_unrated: ClassVar[bool] = True  # whether rows without ratings always start at zero
 
     def __init__(
         self, problem: Problem[S], row_of_user: RowMap = slice(None), row_of_item: RowMap = slice(None)
@@ -104,24 +105,24 @@ class Trainer(Generic[S]):
 
     @classmethod
     def create(cls, problem: Problem[S], engine: ThreadEngine) -> "Trainer[S]":
-        """Lay the ratings out and make the trainer."""
+        """Prepare the ratings and make the trainer."""
         raise NotImplementedError
 
     @classmethod
     def resolve(cls, options: S, ratings: Ratings, *, warm_start: bool = False) -> S:
-        """Choose from the ratings what the options leave open; ``warm_start`` continues from a model."""
+        """Choose open options from the ratings; a warm start continues from a model."""
         raise NotImplementedError
 
     @classmethod
     def bytes_needed(
         cls, ratings: Ratings, k: int, dtype: np.dtype[Any], options: S, n_threads: int
     ) -> dict[str, int]:
-        """Return what training takes beyond the ratings, in bytes."""
+        """Return the memory of training beside the ratings, in bytes per part."""
         raise NotImplementedError
 
     @classmethod
     def epoch_choices(cls, ratings: Ratings, options: S) -> tuple[int, ...]:
-        """Return the default number of epochs; or several, of which a trial with held-out ratings decides."""
+        """Return the default number of epochs, or several to choose from by a trial."""
         raise NotImplementedError
 
     @classmethod
@@ -131,40 +132,40 @@ class Trainer(Generic[S]):
 
     @classmethod
     def normalize_weights(cls, ratings: Ratings) -> Ratings:
-        """Return the ratings with weights of a size that suits the method."""
+        """Scale the weights of the ratings as the method needs them."""
         return ratings
 
     @classmethod
     def threads(cls, options: S, requested: int | None, nnz: int) -> int:
-        """Return how many threads run; ``requested`` is what the user has passed."""
+        """Return the number of threads; ``requested`` is the user's argument."""
         raise NotImplementedError
 
     # during training
 
     def restart(self) -> Parameters:
-        """Return the start values, for training that begins again."""
+        """Return the start values."""
         return self._start(self.row_of_user, self.row_of_item)
 
     def forget_steps(self) -> None:
-        """Forget what steps have gathered over the epochs, as the parameters have been restored."""
+        """Reset the state of adaptive steps, after the parameters have been restored."""
 
     def compile(self) -> None:
-        """Compile all kernels that an epoch needs, without a change of the parameters."""
+        """Compile all kernels of an epoch without changing the parameters."""
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
-        """Prepare for epoch 1, …, ``epochs``, after one that left the residuals at ``rmse``."""
+        """Prepare an epoch of 1, …, ``epochs``; ``rmse`` is that of the epoch before."""
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
-        """Run the epoch that has begun."""
+        """Run the epoch that :meth:`begin_epoch` has prepared."""
         raise NotImplementedError
 
     @property
     def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
-        """Arguments of a kernel that predicts ratings by the present parameters."""
+        """Arguments of a kernel that predicts ratings with the current parameters."""
         raise NotImplementedError
 
     def is_finite(self) -> bool:
-        """Whether all parameters are numbers."""
+        """Return whether all parameters are finite."""
         return all(bool(np.isfinite(X).all()) for X in self.parameters)
 
     def results(self) -> Parameters:
@@ -181,13 +182,14 @@ class Trainer(Generic[S]):
 
 def sparsity(ratings: Ratings) -> float:
     """Return √(30/d) for d ratings per row or column: above 1 for sparse ratings."""
-    return math.sqrt(30 * sum(ratings.shape) / ratings.nnz)
+    return math.sqrt(TYPICAL_RATINGS * sum(ratings.shape) / ratings.nnz)
 
 
 def predict_mean_for_unrated(ratings: Ratings, P: NDArray[Any], Q: NDArray[Any], mean: float) -> None:
-    """Give rows and columns without ratings the factors whose products with all others are nearest the mean.
+    """Set the factors of rows and columns without ratings so that predictions are near the mean.
 
-    Least squares: minimizes Σ (x·q - mean)² over the rated items q, then Σ (x·p - mean)² over all users p.
+    Users minimize Σ (x·q - mean)² over the rated items q. Items then minimize Σ (x·p - mean)² over all
+    users p.
     """
     users, items = ratings.user_counts() > 0, ratings.item_counts() > 0
     everybody = np.ones_like(users)

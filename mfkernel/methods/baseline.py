@@ -1,4 +1,4 @@
-"""Predictions by biases alone, which factors must beat."""
+"""Predictions from biases alone, a baseline for factors."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from mfkernel.data.ratings import Ratings
 
-DAMPING = 10.0  # ratings of the mean that each row and column is taken to have besides its own
-BASELINE_SWEEPS = 3
+DAMPING = 10.0  # ratings equal to the mean that are added to each row and column
+BASELINE_SWEEPS = 3  # sweeps over users and items
 
 
 class Biases(NamedTuple):
-    """μ, b_u (m,) and b_i (n,), which predict μ + b_u + b_i."""
+    """μ, b_u (m,) and b_i (n,) of the prediction μ + b_u + b_i."""
 
     mean: float
     users: NDArray[np.float64]
     items: NDArray[np.float64]
 
     def rmse(self, ratings: Ratings) -> float:
-        """Return the root mean square error; rows and columns beyond these biases have none."""
+        """Return the root mean square error; new users and items have the bias 0."""
         residuals = ratings.values - self.mean
         for biases, rows in ((self.users, ratings.users), (self.items, ratings.items)):
             residuals = residuals - np.append(biases, 0.0)[np.minimum(rows, biases.size)]
@@ -37,7 +37,7 @@ def bias_baseline(ratings: Ratings) -> Biases:
     counts = ratings.item_counts()
     for sweep in range(BASELINE_SWEEPS):
         sums = np.zeros(ratings.n_items)
-        # the first sweep only finds the items' means
+        # infinite damping in the first sweep, which only computes the items' means
         damping = np.inf if sweep == 0 else DAMPING
         bias_sweep(ratings.indptr, ratings.indices, ratings.values, ratings.mean, damping, items, users, sums)
         items = sums / (counts + DAMPING)

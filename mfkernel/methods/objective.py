@@ -1,4 +1,4 @@
-"""Losses: the targets that are fitted, and the predictions of scores."""
+"""Losses: encode targets, and convert scores to predictions."""
 
 import math
 from typing import Any
@@ -9,28 +9,30 @@ from numpy.typing import NDArray
 from mfkernel.data.ratings import Ratings
 from mfkernel.options import Settings
 
+MIN_PROBABILITY = 1e-3  # least mean under the logistic loss: the log-odds of 0 would be infinite
+
 
 def link(mean: float, loss: str) -> float:
     """Return the score that predicts ``mean``: itself, or the log-odds of a probability."""
     if loss != "logistic":
         return mean
-    share = min(max(mean, 1e-3), 1 - 1e-3)  # all of one kind would ask for infinite odds
+    share = min(max(mean, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
     return math.log(share / (1 - share))
 
 
 def prediction(score: NDArray[Any], loss: str) -> NDArray[Any]:
-    """Return what a score predicts: itself, or under the logistic loss the probability of a 1."""
+    """Return the prediction of a score: itself, or for the logistic loss the probability of 1."""
     if loss != "logistic":
         return score
     return np.asarray(0.5 * (1 + np.tanh(0.5 * score)))  # 1 / (1 + exp(-z)) would overflow
 
 
 def penalty_scale(settings: Settings, rows: Ratings) -> NDArray[np.float64]:
-    """Return what the penalties of each row are multiplied by.
+    """Return the factor of the penalties of each row, (m,).
 
-    Σ w of its ratings if λ is per rating, as it is under SGD; else 1. For implicit feedback, every item
-    also counts as a rating of weight w₀: Rendle, Krichene, Zhang and Koren, "Revisiting the performance of
-    iALS on item recommendation benchmarks", 2021.
+    It is 1 if λ is per row. If λ is per rating, as always for SGD, it is the sum of the weights of the row's
+    ratings. For implicit feedback, every item also counts as a rating of weight w₀: Rendle, Krichene, Zhang
+    and Koren, "Revisiting the performance of iALS on item recommendation benchmarks", 2021.
     """
     counts = rows.user_counts().astype(np.float64)
     if not settings.is_per_rating:
@@ -43,23 +45,29 @@ def penalty_scale(settings: Settings, rows: Ratings) -> NDArray[np.float64]:
 
 
 def expected_scores(ratings: Ratings, settings: Settings) -> NDArray[Any]:
-    """Return what the scores of ratings are compared with: themselves, or a 1 for each implicit feedback."""
+    """Return the values that scores should equal: the ratings, or ones for implicit feedback."""
     return np.ones_like(ratings.values) if settings.implicit else ratings.values
 
 
 def encode_targets(ratings: Ratings, settings: Settings) -> Ratings:
-    """Return the ratings as they are fitted: 0 and 1 for the logistic loss, of which -1 becomes 0.
+    """Return the ratings as the loss needs them; for the logistic loss, -1 becomes 0.
 
-    Strengths of implicit feedback stay as they are, but must not be negative, nor have other weights.
+    Raises
+    ------
+    ValueError
+        If implicit feedback is negative or weighted, or if ratings for the logistic loss are not of two
+        kinds.
     """
     loss = settings.loss
     if settings.implicit and ratings.weights is not None:
-        raise ValueError("R must have no sample_weight with method='implicit'; its strengths are weights")
+        raise ValueError(
+            "sample_weight must be None with method='implicit', got weights; R has them, as strengths"
+        )
     if settings.implicit and (ratings.values < 0).any():
         bad = int((ratings.values < 0).argmax())
         raise ValueError(
-            f"method='implicit' needs strengths of feedback, zero or positive, but R[{ratings.users[bad]}, "
-            f"{ratings.indices[bad]}] is {ratings.values[bad]:g}; leave dislikes out, or take method='als'"
+            f"R must not be negative with method='implicit', got R[{ratings.users[bad]}, "
+            f"{ratings.indices[bad]}] = {ratings.values[bad]:g}; leave dislikes out, or pass method='als'"
         )
     if loss != "logistic":
         return ratings
@@ -69,6 +77,6 @@ def encode_targets(ratings: Ratings, settings: Settings) -> Ratings:
         return ratings.with_values((values > 0).astype(values.dtype), ratings.weights) if lowest else ratings
     bad = int(((values != lowest) & (values != 1)).argmax())
     raise ValueError(
-        f"loss='logistic' needs ratings of -1 and 1, or 0 and 1, but R[{ratings.users[bad]}, "
-        f"{ratings.indices[bad]}] is {values[bad]:g}"
+        f"R must hold -1 and 1, or 0 and 1, with loss='logistic', got R[{ratings.users[bad]}, "
+        f"{ratings.indices[bad]}] = {values[bad]:g}"
     )

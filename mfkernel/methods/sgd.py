@@ -1,9 +1,9 @@
 """Stochastic gradient descent, and the defaults that it chooses from the ratings.
 
-The defaults were chosen on ML-100K, ML-1M, ml-latest-small and generated sets of other scales and densities,
-as a compromise between them; docs/architecture.md has the table and its evidence. If R is multiplied by s,
-then P and Q grow by √s, the step size must fall by s and λ rise by s: so each default is a plain number times
-a scale of the ratings.
+The defaults are a compromise between ML-100K, ML-1M, ml-latest-small and generated sets of other scales and
+densities. docs/architecture.md has the table and its evidence. If R is multiplied by s, then P and Q grow by
+√s, the learning rate must fall by s, and λ must rise by s. Each default is therefore a number times a scale
+of the ratings. Below, σ is the standard deviation of the ratings, and d the ratings per row or column.
 """
 
 import math
@@ -19,7 +19,7 @@ from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.rows import padded_rank
-from mfkernel.methods.base import EpochResult, Problem, Trainer, sparsity
+from mfkernel.methods.base import TYPICAL_RATINGS, EpochResult, Problem, Trainer, sparsity
 from mfkernel.methods.objective import link
 from mfkernel.methods.schedules.blocks import BlockSchedule, block_bytes
 from mfkernel.methods.schedules.rows import MAX_COLUMN_BANDS, RowSchedule, Schedule
@@ -29,18 +29,43 @@ if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
     from mfkernel.kernels.sgd import Adaptive, Biases, FactorRows, Prox
 
-COORDINATES_PER_CALL = 2**22  # coordinates that one call of the kernel may visit: about 2 ms
-SMALL_RESIDUAL = 0.5  # standard deviations; on real ratings residuals stay above 0.6
-RATINGS_PER_THREAD = 300_000  # with fewer, an epoch takes less than handing its blocks out
-MIN_TRIAL_RATINGS = 50  # of which a tenth would show nothing
-BIAS_RATE = 0.15  # share of the factors' learning rate, in units of the ratings
-BIAS_REGULARIZATION = 0.02  # per rating
+COORDINATES_PER_CALL = 2**22  # coordinates per call of the kernel: about 2 ms
+SMALL_RESIDUAL = 0.5  # σ: below it, λ falls; residuals of real ratings stay above 0.6 σ
+RATINGS_PER_THREAD = 300_000  # ratings: with fewer, a thread costs more than it saves
+MIN_TRIAL_RATINGS = 50  # ratings: a tenth of fewer would show nothing
 
-# the learning rate of an epoch over that of the first, by the share of the epochs that are done and their
-# number
+# the first learning rate, in 1/σ
+ADAPTIVE_RATE = 0.1  # for decay="adaptive"
+RATE, MAX_RATE = 0.04, 0.06  # without biases: times √√(30/d)
+RATE_PER_RATING = 0.006  # without biases, times d: with few ratings per row, large steps overfit their noise
+BIASED_RATE, MAX_BIASED_RATE = 0.06, 0.08  # with biases: times √(30/d)
+MAX_SMALL_TABLE_RATE = 0.04  # with biases: noise of small dense tables grows within an epoch
+WARM_START_RATE = 0.3  # share of the rate: larger steps predicted worse than the model of the start
+ABSOLUTE_RATE = 0.5  # share of the rate: under the absolute loss, steps do not shrink with the residuals
+BIAS_RATE = 0.15  # σ² times the factors' rate
+# what else than σ limits steps, in σ
+MEAN_RATIO = 3  # |mean| / 3: without biases, the factors also carry the mean
+OUTLIER_RATIO = 10  # farthest rating / 10
+WEIGHT_RATIO = 10  # largest weight / 10, if more than the mean weight
+
+SGD_REGULARIZATION, SGD_BIASED_REGULARIZATION = 0.07, 0.08  # σ, per rating
+BIAS_REGULARIZATION = 0.02  # per rating
+SGD_START_NOISE, SGD_BIASED_START_NOISE = 0.015, 0.007  # √σ at rank 32: more noise overfits
+TUNED_RANK = 32  # rank for which the noise was chosen
+
+MIN_EPOCHS, EPOCHS_PER_RATING = 2.5, 1.5  # epochs for d = 0, and per unit of d: more overfit sparse ratings
+MAX_EPOCHS, MAX_BIASED_EPOCHS = 25.0, 20.0
+MAX_EPOCHS_FACTOR = 40.0  # times the epochs, for smaller steps because of a large mean
+# small dense tables, which may be free of noise
+SMALL_TABLE_VISITS, MAX_SMALL_TABLE_EPOCHS = 300_000, 1000  # visits of ratings in all, and epochs
+MAX_SMALL_TABLE_RATINGS = 10_000
+CELLS_PER_RATING = 10  # most cells per rating of a dense table
+
+INVERSE_TIME_EPOCHS = 5  # epochs after which the rate of decay="inverse-time" is half of the first
+# ratio of an epoch's learning rate to the first, given the share and the number of the epochs done
 DECAYS: dict[str, Callable[[float, int], float]] = {
     "constant": lambda share, done: 1.0,
-    "inverse-time": lambda share, done: 1 / (1 + done / 5),
+    "inverse-time": lambda share, done: 1 / (1 + done / INVERSE_TIME_EPOCHS),
     "linear": lambda share, done: 1 - share,
     "cosine": lambda share, done: (1 + math.cos(math.pi * share)) / 2,
     "adaptive": lambda share, done: 1.0,
@@ -48,14 +73,14 @@ DECAYS: dict[str, Callable[[float, int], float]] = {
 
 
 class SGDTrainer(Trainer[SGD]):
-    """Stochastic gradient descent on a loss of every known rating, with penalties on its factors.
+    """Stochastic gradient descent on the loss of every known rating and penalties on its factors.
 
     Parameters
     ----------
     problem
-        as for :class:`Trainer`; its settings are an ``SGD``.
+        Problem with settings of the type ``SGD``.
     schedule
-        the order in which the ratings are visited.
+        Order in which the ratings are visited.
     """
 
     zeros_unrated = False
@@ -68,7 +93,7 @@ class SGDTrainer(Trainer[SGD]):
 
     @classmethod
     def create(cls, problem: Problem[SGD], engine: ThreadEngine) -> "SGDTrainer":
-        """Lay the ratings out as the schedule visits them, and make the trainer."""
+        """Store the ratings in the order of the schedule, and make the trainer."""
         settings, ratings = problem.settings, problem.ratings
         schedule: Schedule
         if settings.schedule == "blocks":
@@ -80,9 +105,9 @@ class SGDTrainer(Trainer[SGD]):
 
     @classmethod
     def resolve(cls, options: SGD, ratings: Ratings, *, warm_start: bool = False) -> SGD:
-        """Choose from the ratings what the options leave open; a warm start takes smaller steps."""
+        """Choose open options from the ratings; a warm start takes smaller steps."""
         spread = ratings.std or abs(ratings.mean) or 1.0
-        # the gradient of a rating is about its residual under the squared loss, and about 1 under the others
+        # size of a rating's gradient, relative to its residual, on average
         gradient = {"absolute": spread, "logistic": 1.0}.get(options.loss, 1.0)
         reg: Any = options.regularization
         if reg is None:
@@ -90,10 +115,10 @@ class SGDTrainer(Trainer[SGD]):
         rate = options.learning_rate
         if rate is None:
             rate = default_learning_rate(ratings, options) * gradient
-            if options.loss == "absolute":  # the steps do not become smaller with the residuals
-                rate /= 2
+            if options.loss == "absolute":
+                rate *= ABSOLUTE_RATE
             if warm_start:
-                rate *= 0.3
+                rate *= WARM_START_RATE
         bias_rate, bias_reg = options.bias_learning_rate, options.bias_regularization
         return options.changed(
             decay=options.decay or ("cosine" if options.learning_rate is None else "constant"),
@@ -108,7 +133,7 @@ class SGDTrainer(Trainer[SGD]):
     def bytes_needed(
         cls, ratings: Ratings, k: int, dtype: np.dtype[Any], options: SGD, n_threads: int
     ) -> dict[str, int]:
-        """Return what training takes beyond the ratings, in bytes."""
+        """Return the memory of training beside the ratings, in bytes."""
         m, n = ratings.shape
         padded = (m + n) * padded_rank(k) * dtype.itemsize
         if options.schedule == "blocks":
@@ -120,7 +145,7 @@ class SGDTrainer(Trainer[SGD]):
 
     @classmethod
     def epoch_choices(cls, ratings: Ratings, options: SGD) -> tuple[int, ...]:
-        """Return the default epochs, and for a small table those that would fit it closely."""
+        """Return the default epochs, and for a small table also those of a close fit."""
         epochs, closely = default_epochs(ratings, options), epochs_to_fit_small_table(ratings)
         nothing_to_predict = ratings.nnz == ratings.n_users * ratings.n_items
         if closely <= epochs or ratings.nnz < MIN_TRIAL_RATINGS or nothing_to_predict:
@@ -130,25 +155,25 @@ class SGDTrainer(Trainer[SGD]):
     @classmethod
     def start_noise(cls, k: int, spread: float, options: SGD) -> float:
         """Return the standard deviation of the start values."""
-        noise = (0.007 if options.biases else 0.015) * math.sqrt(32 / k)
+        noise = (SGD_BIASED_START_NOISE if options.biases else SGD_START_NOISE) * math.sqrt(TUNED_RANK / k)
         return noise * math.sqrt(1.0 if options.loss == "logistic" else spread)
 
     @classmethod
     def normalize_weights(cls, ratings: Ratings) -> Ratings:
-        """Bring weights to a mean of one, so that they do not change the size of the steps."""
+        """Scale weights to a mean of 1, so that they do not change the size of steps."""
         if ratings.weights is None:
             return ratings
         return ratings.with_values(ratings.values, ratings.weights / ratings.weights.mean(dtype=np.float64))
 
     @classmethod
     def threads(cls, options: SGD, requested: int | None, nnz: int) -> int:
-        """Return how many threads the schedule uses, by default fewer for few ratings."""
+        """Return the number of threads; by default, few ratings use fewer."""
         schedule = options.schedule
         if schedule == "sequential":
             if requested is not None and requested > 1:
                 warnings.warn(
-                    f"n_threads={requested} is not used: schedule='sequential' runs on one thread, "
-                    "schedule='blocks' and 'hogwild' on several",
+                    f"n_threads must be 1 with schedule='sequential', got {requested}, which is not used; "
+                    "schedule='blocks' and 'hogwild' run on several threads",
                     stacklevel=4,
                 )
             return 1
@@ -167,7 +192,7 @@ class SGDTrainer(Trainer[SGD]):
         self.schedule.compile(self.update)
 
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
-        """Set learning rate and λ for an epoch, after one that left the residuals at ``rmse``."""
+        """Set learning rate and λ for an epoch; ``rmse`` is that of the epoch before."""
         from mfkernel.kernels.sgd import FactorRows, Rates
         from mfkernel.kernels.vectors import rank_token
 
@@ -185,24 +210,24 @@ class SGDTrainer(Trainer[SGD]):
         self.update = factors, rates, self._adaptive(), self._biases(decay), self._loss(), self._prox()
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
-        """Visit all ratings once."""
+        """Visit each rating once."""
         budget = max(1, COORDINATES_PER_CALL // self.parameters.P.shape[1])
         run_task = partial(self.schedule.run_task, budget=budget, update=self.update)
         loss = sum(engine.run(run_task, self.schedule.tasks(epoch)))
         return EpochResult(math.sqrt(loss / self.ratings.nnz))
 
     def forget_steps(self) -> None:
-        """Begin again with adaptive steps."""
+        """Reset the adaptive step sizes."""
         self._steps = None
 
     @property
     def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
-        """Arguments of a kernel that predicts ratings by the present parameters."""
+        """Arguments of a kernel that predicts ratings with the current parameters."""
         factors, _, _, biases, loss, _ = self.update
         return factors, biases, loss
 
     def _adaptive(self) -> "Adaptive | None":
-        """Return the state of adaptive steps, with G in units that the ratings' scale does not change."""
+        """Return the state of adaptive steps; G does not depend on the scale of the ratings."""
         from mfkernel.kernels.sgd import Adaptive
 
         if self.settings.decay != "adaptive":
@@ -211,7 +236,7 @@ class SGDTrainer(Trainer[SGD]):
         if self._steps is None:
             self._steps = np.ones((len(P), 2), P.dtype), np.ones((len(Q), 2), Q.dtype)
         for X, step in zip((P, Q), self._steps, strict=True):
-            np.einsum("uk,uk->u", X, X, out=step[:, 0])  # afresh, as the updates of the norms round
+            np.einsum("uk,uk->u", X, X, out=step[:, 0])  # recomputed, because updates of the norms round
         spread = self.ratings.std or abs(self.ratings.mean) or 1.0
         return Adaptive(*self._steps, P.dtype.type(1 / (self._k * spread**3)))
 
@@ -245,58 +270,60 @@ class SGDTrainer(Trainer[SGD]):
 
 
 def default_learning_rate(ratings: Ratings, options: SGD) -> float:
-    """Choose a first learning rate: 0.02 to 0.08 per size of a typical residual, 0.1 if steps are adaptive.
+    """Choose the first learning rate, in inverse units of a typical residual.
 
-    More ratings per row or column need smaller steps: while the factors grow out of the noise, each rating of
-    a row lengthens them, and large steps would lengthen them without bound. Small dense tables need smaller
-    steps for the same reason. Without biases, sparse ratings need them as well, since large steps overfit
-    their noise.
+    Rows with many ratings need small steps. While the factors grow out of the noise, each rating of a row
+    lengthens them, and large steps would lengthen them without bound. Small dense tables need small steps for
+    the same reason. Without biases, sparse ratings also need small steps, since large ones overfit.
 
-    A step moves the prediction by γe(‖p‖² + ‖q‖²). Without biases, the factors carry the mean as well: ‖p‖²
-    is at least about |mean|, so that a mean far from zero needs smaller steps. Outliers do so too, and so do
-    ratings whose weight is far above the average.
+    A step moves the prediction by γe(‖p‖² + ‖q‖²). Without biases, the factors also carry the mean: ‖p‖² is
+    at least about |mean|, so a mean far from zero needs small steps. Outliers and ratings of large weight
+    need them as well.
     """
     values = ratings.values
     farthest = max(float(values.max()) - ratings.mean, ratings.mean - float(values.min()))
     heaviest = 1.0 if ratings.weights is None else float(ratings.weights.max())
     sparse = sparsity(ratings)
     if options.decay == "adaptive":
-        first = 0.1
+        first = ADAPTIVE_RATE
     elif options.biases:
-        unbounded = options.loss in ("squared", "huber")  # the gradient of a rating, which lengthens factors
-        first = min(0.04 if unbounded and epochs_to_fit_small_table(ratings) else 0.08, 0.06 * sparse)
+        unbounded = options.loss in ("squared", "huber")  # whether large residuals have large gradients
+        small_table = unbounded and epochs_to_fit_small_table(ratings) > 0
+        first = min(MAX_SMALL_TABLE_RATE if small_table else MAX_BIASED_RATE, BIASED_RATE * sparse)
     else:
-        first = min(0.06, 0.04 * math.sqrt(sparse), 0.006 * 30 / sparse**2)
-    carried = 0.0 if options.biases else abs(ratings.mean) / 3
-    return first / (max(ratings.std, carried, farthest / 10) or 1.0) / max(1.0, heaviest / 10)
+        first = min(MAX_RATE, RATE * math.sqrt(sparse), RATE_PER_RATING * TYPICAL_RATINGS / sparse**2)
+    carried = 0.0 if options.biases else abs(ratings.mean) / MEAN_RATIO
+    size = max(ratings.std, carried, farthest / OUTLIER_RATIO) or 1.0
+    return first / size / max(1.0, heaviest / WEIGHT_RATIO)
 
 
 def default_regularization(ratings: Ratings, options: SGD) -> float:
-    """Choose λ: 0.07 standard deviations up to 30 ratings per row or column, 0.08 with biases; less for more.
+    """Choose λ, proportional to σ, and smaller for more than 30 ratings per row or column.
 
-    λ counts per rating, so the penalty of a row with n ratings is nλ; a row with more ratings needs a smaller
-    λ. This suits ratings with as much noise as people's. Residuals below half a standard deviation show less
-    noise, and λ falls with them.
+    λ applies per rating, so the penalty of a row with n ratings is nλ, and rows with more ratings need a
+    smaller λ. The choice suits the noise of people's ratings. Residuals below σ/2 show less noise, and λ
+    falls with them.
     """
-    most = 0.08 if options.biases else 0.07
+    most = SGD_BIASED_REGULARIZATION if options.biases else SGD_REGULARIZATION
     return most * ratings.std * min(1.0, sparsity(ratings))
 
 
 def default_epochs(ratings: Ratings, options: SGD) -> int:
-    """Choose the epochs: 25, fewer for sparse ratings, which overfit; more where steps are small."""
-    passes = 2.5 + 1.5 * ratings.nnz / sum(ratings.shape)
+    """Choose the epochs: fewer for sparse ratings, which overfit, and more for small steps."""
+    epochs = MIN_EPOCHS + EPOCHS_PER_RATING * ratings.nnz / sum(ratings.shape)
     if options.biases:
-        return round(min(20.0, passes))
-    passes = min(25.0, passes)
-    smaller_steps = abs(ratings.mean) / (3 * ratings.std) if ratings.std > 0 else 1.0
-    return round(passes * min(40.0, max(1.0, smaller_steps)))
+        return round(min(MAX_BIASED_EPOCHS, epochs))
+    epochs = min(MAX_EPOCHS, epochs)
+    smaller_steps = abs(ratings.mean) / (MEAN_RATIO * ratings.std) if ratings.std > 0 else 1.0
+    return round(epochs * min(MAX_EPOCHS_FACTOR, max(1.0, smaller_steps)))
 
 
 def epochs_to_fit_small_table(ratings: Ratings) -> int:
-    """Return how many epochs fit a small dense table closely; 0 if it is large or sparse.
+    """Return the epochs of a close fit to a small dense table; 0 if it is large or sparse.
 
-    Whether to fit it so closely depends on its noise, which only a trial shows.
+    Only a trial shows whether the table has little noise and needs such a fit.
     """
     m, n = ratings.shape
-    much_is_known = ratings.nnz >= m * n / 10
-    return min(1000, 300_000 // ratings.nnz) if much_is_known and ratings.nnz < 10_000 else 0
+    if ratings.nnz < m * n / CELLS_PER_RATING or ratings.nnz >= MAX_SMALL_TABLE_RATINGS:
+        return 0
+    return min(MAX_SMALL_TABLE_EPOCHS, SMALL_TABLE_VISITS // ratings.nnz)

@@ -12,8 +12,7 @@ from mfkernel.data.convert import MISSING
 from mfkernel.data.merge import are_rows, is_one_user
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
-from mfkernel.linalg.top_n import Recommendations
-from mfkernel.linalg.top_n import pack_items as panels_of
+from mfkernel.linalg.top_n import Recommendations, pack_items
 from mfkernel.methods.objective import encode_targets
 from mfkernel.model import files
 from mfkernel.model.construct import checked_state
@@ -216,10 +215,9 @@ class Factors(StateView):
         else:
             asked, one = new_users(state, users, n_threads, missing=missing), is_one_user(users)
             rows = np.arange(asked.shape[0])
-        with default_engine(n_threads) as engine:
-            return recommend(
-                *(state, asked, rows, n, engine, panels_of), exclude_seen=exclude_seen, items=items, one=one
-            )
+        return recommend(
+            *(state, asked, rows, n, n_threads, pack_items), exclude_seen=exclude_seen, items=items, one=one
+        )
 
     def similar_items(self, items: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n items whose factors have the greatest cosine to those of an item, or of several.
@@ -238,8 +236,7 @@ class Factors(StateView):
             itself and items without ratings are left out; items without ratings are similar to nothing.
         """
         state = self.state
-        with default_engine(None) as engine:
-            return similar(state.columns(items), "items", n, state.Q.T, state.known_items, engine, panels_of)
+        return similar(state.columns(items), "items", n, state.Q.T, state.known_items, pack_items)
 
     def similar_users(self, users: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n users whose factors have the greatest cosine to those of a user, or of several.
@@ -247,8 +244,7 @@ class Factors(StateView):
         As :meth:`similar_items`; ``items`` are row numbers of users.
         """
         state = self.state
-        with default_engine(None) as engine:
-            return similar(state.rows(users), "users", n, state.P, state.known_users, engine, panels_of)
+        return similar(state.rows(users), "users", n, state.P, state.known_users, pack_items)
 
     def explain(self, user: int, item: int, n: int = 10) -> Explanation:
         r"""Explain a prediction as a sum of contributions of the user's ratings.

@@ -1,4 +1,4 @@
-"""The items with the highest scores for users, and the most similar users or items."""
+"""Recommendations for users, and the most similar users or items."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.engines.threads import ThreadEngine
+from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import Panels, Recommendations, top_n
 from mfkernel.methods.objective import prediction
 from mfkernel.model.state import State
@@ -22,7 +22,7 @@ def recommend(
     asked: State,
     rows: NDArray[Any],
     n: int,
-    engine: ThreadEngine,
+    n_threads: int | None,
     pack: Pack,
     *,
     exclude_seen: bool,
@@ -34,13 +34,15 @@ def recommend(
     Parameters
     ----------
     asked, rows
-        the model of the users, ``state`` or one that was folded in, and their rows in it.
+        The model of the users, ``state`` or one that was folded in, and their rows in it.
+    n_threads
+        Number of threads. Default: one per core.
     pack
-        lays out the items' vectors.
+        Function that lays out the vectors of items, such as :func:`pack_items`.
     items
-        column numbers to choose from, or None for all.
+        Column numbers to choose from. Default: all.
     one
-        whether the answer is for a single user.
+        Whether the answer is for a single user.
     """
     X, only = state.queries(asked, rows)
     allowed = None
@@ -51,7 +53,9 @@ def recommend(
     if exclude_seen:
         seen = asked.seen(rows)
         excluded = seen.indptr, seen.indices
-    found = top_n(X, state.item_panels(pack), n, engine, excluded=excluded, allowed=allowed)
+    panels = state.item_panels(pack)
+    with default_engine(n_threads) as engine:
+        found = top_n(X, panels, n, engine, excluded=excluded, allowed=allowed)
     scores = np.where(np.isnan(only)[:, None], found.scores, only[:, None])
     return _answer(found.items, prediction(scores, state.settings.loss), one)
 
@@ -62,26 +66,29 @@ def similar(
     n: int,
     X: NDArray[Any],
     known: NDArray[np.bool_],
-    engine: ThreadEngine,
     pack: Pack,
 ) -> Recommendations:
-    """Find the n known rows of X with the greatest cosine to each of some; errors call these ``name``."""
+    """Find the n known rows of X with the greatest cosines to each of some rows.
+
+    Errors call these rows ``name``.
+    """
     n = checks.integer("n", n, 1)
     if rows.ndim > 1:
         raise ValueError(f"{name} must be a number or a 1-D array, got the shape {rows.shape}")
     largest = np.abs(X).max(axis=1, keepdims=True, initial=0)
-    Y = X / np.where(largest > 0, largest, 1)  # whose squares neither overflow nor vanish
+    Y = X / np.where(largest > 0, largest, 1)  # the squares now neither overflow nor vanish
     lengths = np.linalg.norm(Y, axis=1, keepdims=True)
     Y = np.ascontiguousarray(Y / np.where(lengths > 0, lengths, 1))
     known = known & (lengths[:, 0] > 0)
     asked = rows.reshape(-1)
     itself = np.arange(asked.size + 1), asked.astype(np.int32)
-    found = top_n(Y[asked], pack(Y), n, engine, excluded=itself, allowed=known)
+    with default_engine(None) as engine:  # its threads hold copies of Y until they end
+        found = top_n(Y[asked], pack(Y), n, engine, excluded=itself, allowed=known)
     return _answer(np.where(known[asked, None], found.items, -1), found.scores, rows.ndim == 0)
 
 
 def _answer(items: NDArray[np.int32], scores: NDArray[Any], one: bool) -> Recommendations:
-    """Leave out what was not found: cut the answer for one row, mask it for several."""
+    """Leave out missing items: cut the answer for one row, mask it for several."""
     missing = items < 0
     if one:
         return Recommendations(items[0][~missing[0]], scores[0][~missing[0]])

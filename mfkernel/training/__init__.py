@@ -1,1 +1,1 @@
-"""One fit: start values, the training loop, validation and checkpoints."""
+"""Fits: start values, the training loop, validation and checkpoints."""

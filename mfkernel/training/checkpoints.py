@@ -1,4 +1,4 @@
-"""Copies of the parameters, to which training returns when it diverges or ends."""
+"""Copies of the parameters that training restores when it diverges or ends."""
 
 import time
 from typing import Any
@@ -7,16 +7,16 @@ import numpy as np
 
 from mfkernel.methods.base import Parameters, Trainer
 
-NUMBERS_PER_COPY = 2**20  # Ctrl-C is answered between two copies
-CHECKPOINT_INTERVAL = 0.25  # seconds of training from one checkpoint to the next
+NUMBERS_PER_COPY = 2**20  # parameters per copy: Python answers Ctrl-C between two copies
+CHECKPOINT_INTERVAL = 0.25  # seconds of training between two checkpoints
 
 
 class Checkpoints:
-    """The last checkpoint of a trainer, and the epoch that its parameters are of."""
+    """The last checkpoint of a trainer, and the epoch of its current parameters."""
 
     def __init__(self, trainer: Trainer[Any]) -> None:
         self._trainer = trainer
-        self._epoch: int | None = 0  # after which the parameters are as they are; None within one
+        self._epoch: int | None = 0  # epoch of the current parameters; None within an epoch
         self._saved: tuple[int, Parameters] | None = None
         self._saved_at = time.perf_counter()
 
@@ -29,12 +29,12 @@ class Checkpoints:
         self._epoch = epoch
 
     def save_if_due(self, epoch: int) -> None:
-        """Save the parameters as they are after ``epoch``, unless that was done a short while ago."""
+        """Save the parameters after ``epoch``, unless the last checkpoint is recent."""
         if time.perf_counter() > self._saved_at + CHECKPOINT_INTERVAL:
             self.save(epoch)
 
     def save(self, epoch: int) -> None:
-        """Copy the parameters as they are after ``epoch``."""
+        """Copy the parameters after ``epoch``."""
         parameters = self._trainer.parameters
         _, saved = self._saved or (0, Parameters(*map(np.empty_like, parameters)))
         for copy, X in zip(saved, parameters, strict=True):
@@ -44,7 +44,7 @@ class Checkpoints:
         self._saved, self._saved_at = (epoch, saved), time.perf_counter()
 
     def restore(self) -> int:
-        """Restore the last checkpoint, or the start values; return its epoch, 0 for the start values."""
+        """Restore the last checkpoint, else the start values; return its epoch, else 0."""
         self._trainer.forget_steps()
         if self._saved is None:
             self._epoch, self._trainer.parameters = 0, self._trainer.restart()
@@ -55,9 +55,10 @@ class Checkpoints:
         return self._epoch
 
     def restore_whole_epoch(self, best: bool) -> int:
-        """After an interrupt, leave a whole epoch: the last, or the best if that was saved; return which.
+        """Restore a whole epoch after an interrupt, and return its number.
 
-        If it is 0, there is none, and the parameters are of no use.
+        It is the last epoch, or with ``best`` the saved one. The result is 0 if no epoch is whole; the
+        parameters are then useless.
         """
         if self._epoch is not None and not best:
             return self._epoch

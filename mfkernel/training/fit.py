@@ -1,4 +1,4 @@
-"""One fit: the parts put together, from checked arguments to a model."""
+"""One fit, from checked arguments to a model."""
 
 import math
 from typing import Any, NamedTuple
@@ -25,18 +25,20 @@ from mfkernel.training.units import Units
 from mfkernel.training.validation import ErrorValidation, RankingValidation, Validation
 from mfkernel.typing import Missing
 
+L1_START = 40.0  # size of start values in units of λ₁ / σ: coordinates then grow before λ₁ makes them zero
+
 
 class Plan(NamedTuple):
-    """How to fit: everything but the ratings.
+    """All arguments of a fit but the ratings.
 
     Attributes
     ----------
     options
-        of the method, as given; None there is still to be chosen.
+        Options of the method, in ``units``. None stands for a value to be chosen from the ratings.
     init
-        None, a checked pair (P0, Q0ᵀ), or a model; in ratings.
+        A checked pair (P0, Q0ᵀ) or a model, in the units of the ratings; or None.
     units
-        what training measures in; those of ``options``.
+        Units of training.
     """
 
     k: int
@@ -52,36 +54,36 @@ class Plan(NamedTuple):
 
     @property
     def trainer(self) -> type[Trainer[Any]]:
-        """Trainer of the method."""
+        """The trainer of the method."""
         return trainer_for(self.options)
 
 
 def fit(
-    plan: Plan, known: Ratings, train_ratings: Ratings, held_out: Ratings | None, rng: np.random.Generator
+    plan: Plan, ratings: Ratings, train_ratings: Ratings, held_out: Ratings | None, rng: np.random.Generator
 ) -> Factors:
-    """Fit ``train_ratings``; if there is ``held_out``, return the epoch that predicts it best.
+    """Fit ``train_ratings``; if ``held_out`` is given, return the epoch that predicts it best.
 
-    ``known`` holds both. Rows and columns of ``held_out`` beyond those of ``train_ratings`` are of new users
-    and items.
+    The model keeps ``ratings``, which contain both if ``held_out`` is a part of them. Rows and columns of
+    ``held_out`` beyond those of ``train_ratings`` are new users and items.
     """
     units = Units.of(train_ratings, plan.options)
     plan = plan._replace(units=units, options=units.settings_in(plan.options))
-    ratings = plan.trainer.normalize_weights(interruptible(lambda: units.ratings_in(train_ratings)))
-    _check_memory(plan.trainer.bytes_needed(ratings, plan.k, plan.dtype, plan.options, plan.n_threads))
+    fitted = plan.trainer.normalize_weights(interruptible(lambda: units.ratings_in(train_ratings)))
+    _check_memory(plan.trainer.bytes_needed(fitted, plan.k, plan.dtype, plan.options, plan.n_threads))
     with ThreadEngine(plan.n_threads) as engine:
-        epochs = plan.options.epochs or _choose_epochs(plan, ratings, engine, rng)
+        epochs = plan.options.epochs or _choose_epochs(plan, fitted, engine, rng)
         callbacks = [show_progress(epochs), *plan.callbacks] if plan.progress else plan.callbacks
         history: list[Epoch] = []
-        trainer = interruptible(lambda: _make_trainer(plan, ratings, epochs, engine, rng))
+        trainer = interruptible(lambda: _make_trainer(plan, fitted, epochs, engine, rng))
         checkpoints = Checkpoints(trainer)
         validation: Validation | None = None
         if held_out is not None and plan.options.implicit:
-            validation = RankingValidation(held_out, ratings)
+            validation = RankingValidation(held_out, fitted)
         elif held_out is not None:
-            validation = ErrorValidation(units.ratings_in(held_out), ratings, trainer)
+            validation = ErrorValidation(units.ratings_in(held_out), fitted, trainer)
 
         def finish(records: list[Epoch], reason: str) -> Factors:
-            return _finish(plan, trainer, records, reason, known)
+            return _finish(plan, trainer, records, reason, ratings)
 
         try:
             reason = train(
@@ -115,7 +117,7 @@ def fit(
 def _make_trainer(
     plan: Plan, ratings: Ratings, epochs: int, engine: ThreadEngine, rng: np.random.Generator
 ) -> Trainer[Any]:
-    """Choose what the options leave open, lay the ratings out, and say how to start."""
+    """Resolve the options, and make the trainer with its start values."""
     seed, start_seed = (int(number) for number in rng.integers(2**63, size=2))
     settings = plan.trainer.resolve(plan.options, ratings, warm_start=isinstance(plan.init, Factors))
     problem = Problem(
@@ -134,7 +136,7 @@ def _make_trainer(
 def _start(
     plan: Plan, ratings: Ratings, row_of_user: RowMap, row_of_item: RowMap, rng: np.random.Generator
 ) -> Parameters:
-    """Make start values, in the rows that the trainer has for users and items."""
+    """Return start values, in the trainer's rows of users and items."""
     (m, n), k = ratings.shape, plan.k
     biases = plan.options.biases
     user_bias, item_bias = (np.zeros(size if biases else 0, plan.dtype) for size in (m, n))
@@ -164,22 +166,24 @@ def _start(
 def _start_factors(
     plan: Plan, ratings: Ratings, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Start where every prediction is about the mean: constant rows plus noise that breaks the symmetry.
+    """Return start factors whose predictions are near the mean: constant rows plus noise.
 
-    With biases, these carry the mean and the rows are noise alone. An ℓ₁ penalty draws numbers that are too
-    small to grow to zero, at a rate that does not fall with them: so rows start farther from it.
+    The noise breaks the symmetry. With biases, the rows are noise alone, because the biases carry the mean.
+    An L1 penalty moves coordinates to zero at a constant rate, before small ones can grow; with it, rows
+    start farther from zero.
 
     Returns
     -------
     tuple
-        P (m, k) and Q (n, k), rows padded and aligned.
+        P (m, k) and Q (n, k), with padded and aligned rows.
     """
     options, k = plan.options, plan.k
     center = 0.0 if options.biases or options.implicit else link(ratings.mean, options.loss)
     level = math.sqrt(abs(center) / k)
     spread = 1.0 if options.loss == "logistic" else ratings.std or abs(ratings.mean) or 1.0
     noise = plan.trainer.start_noise(k, spread, options)
-    noise = max(noise, min(40 * max(both(options.l1)) / spread, math.sqrt(spread) / 2) - level)
+    l1_level = min(L1_START * max(both(options.l1)) / spread, math.sqrt(spread) / 2)
+    noise = max(noise, l1_level - level)
     rows = []
     for n_rows, mean in ((ratings.n_users, level), (ratings.n_items, math.copysign(level, center))):
         X = aligned_rows(n_rows, k, plan.dtype)
@@ -195,57 +199,62 @@ def _start_factors(
 
 
 class CommonRows(NamedTuple):
-    """Positions of some rows: in the model, and in the ratings."""
+    """The rows that a model and ratings have in common: their positions in each."""
 
     in_model: NDArray[np.intp]
     in_ratings: NDArray[np.intp]
 
 
 def init_rows(model: Factors, ratings: Ratings) -> tuple[CommonRows, CommonRows]:
-    """Return which users and items of the ratings those of the model are: by their ids, or by number.
+    """Match the users and items of a model and of ratings, by id or else by number.
 
-    Users and items of the model whose ids the ratings do not have are left out.
+    Users and items of the model whose ids are not in the ratings are left out.
 
     Raises
     ------
     ValueError
-        If without ids the model has more of them than the ratings, or ids are integers here and text there.
+        If the model has more rows than the ratings and one side has no ids, or if ids are integers on one
+        side and text on the other.
     """
     rows, state = [], model.state
-    for kind, ids, own, size, known in (
+    for kind, ids, model_ids, size, model_size in (
         ("user", ratings.users_by_id, state.users, ratings.n_users, state.shape[0]),
         ("item", ratings.items_by_id, state.items, ratings.n_items, state.shape[1]),
     ):
-        if ids is None or own is None:
-            if known > size:
+        if ids is None or model_ids is None:
+            if model_size > size:
                 raise ValueError(
-                    f"init has {known} {kind}s, of which R, with {size}, lacks number {size}; R must have a "
-                    "row or column for each where there are no ids"
+                    f"init must have at most R's {size} {kind}s, got {model_size}; add rows or columns to R, "
+                    "or give both ids"
                 )
-            in_model = in_ratings = np.arange(known)
+            in_model = in_ratings = np.arange(model_size)
         else:
-            _, positions = union_ids(kind, ids, own, size, known, ("R", "init"))
+            _, positions = union_ids(kind, ids, model_ids, size, model_size, ("R", "init"))
             in_model = np.flatnonzero(positions < size)
             in_ratings = positions[in_model]
-        if known and not in_model.size:
-            raise ValueError(f"init has no {kind} in common with R; are the ids of the same kind?")
+        if model_size and not in_model.size:
+            raise ValueError(
+                f"init must have a {kind} in common with R, got none; are the ids of the same kind?"
+            )
         rows.append(CommonRows(in_model, in_ratings))
     return rows[0], rows[1]
 
 
-def _finish(plan: Plan, trainer: Trainer[Any], history: list[Epoch], reason: str, known: Ratings) -> Factors:
-    """Make the model from the parameters as they are."""
+def _finish(
+    plan: Plan, trainer: Trainer[Any], history: list[Epoch], reason: str, ratings: Ratings
+) -> Factors:
+    """Return a model with the current parameters and these ratings."""
     P, Q, user_bias, item_bias = trainer.results()
-    ratings, biases, units = trainer.ratings, plan.options.biases, plan.units
-    # the score of a cell of which nothing is known
-    mean = 0.0 if plan.options.implicit else link(ratings.mean, plan.options.loss)
-    known_users, known_items = ratings.user_counts() > 0, ratings.item_counts() > 0
+    fitted, biases, units = trainer.ratings, plan.options.biases, plan.units
+    # the score of cells whose user or item has no ratings
+    mean = 0.0 if plan.options.implicit else link(fitted.mean, plan.options.loss)
+    known_users, known_items = fitted.user_counts() > 0, fitted.item_counts() > 0
     if isinstance(plan.init, Factors):
-        user_rows, item_rows = init_rows(plan.init, ratings)
+        user_rows, item_rows = init_rows(plan.init, fitted)
         known_users[user_rows.in_ratings] |= plan.init.known_users[user_rows.in_model]
         known_items[item_rows.in_ratings] |= plan.init.known_items[item_rows.in_model]
     elif plan.init is None and not biases:
-        predict_mean_for_unrated(ratings, P, Q, mean)
+        predict_mean_for_unrated(fitted, P, Q, mean)
     if isinstance(plan.init, tuple):
         known_users[:], known_items[:] = True, True
     for X, unit in ((P, units.root), (Q, units.root), (user_bias, units.scale), (item_bias, units.scale)):
@@ -264,21 +273,23 @@ def _finish(plan: Plan, trainer: Trainer[Any], history: list[Epoch], reason: str
             stop_reason=reason,
             settings=units.settings_out(trainer.settings.changed(regularization=trainer.regularization)),
             missing=plan.missing,
-            ratings=known,
-            users=known.users_by_id,
-            items=known.items_by_id,
+            ratings=ratings,
+            users=ratings.users_by_id,
+            items=ratings.items_by_id,
         )
     )
 
 
 def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.random.Generator) -> int:
-    """Return the default epochs; where there are several, those that predict a held-out tenth best."""
+    """Return the default epochs; of several choices, the one that predicts a held-out tenth best."""
     choices = plan.trainer.epoch_choices(ratings, plan.options)
     if len(choices) == 1:
         return choices[0]
     trial_rng = np.random.default_rng(rng.integers(2**63))
     kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
-    trial = plan._replace(callbacks=[], init=None, stopping=Stopping(), units=Units())  # all in plan's units
+    trial = plan._replace(
+        callbacks=[], init=None, stopping=Stopping(), units=Units()
+    )  # the ratings already are in plan's units
 
     def error(epochs: int) -> float:
         trainer = _make_trainer(trial, kept, epochs, engine, trial_rng)
@@ -289,8 +300,8 @@ def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.r
 
 
 def _check_memory(needs: dict[str, int]) -> None:
-    """Refuse what cannot fit: a clear error beats a killed process."""
+    """Refuse a fit that exceeds the free memory: a clear error beats a killed process."""
     free = available_memory()
     if free is not None and sum(needs.values()) > free:
         parts = ", ".join(f"{name} {size / 2**30:,.1f} GiB" for name, size in needs.items())
-        raise MemoryError(f"training needs {parts}, but only {free / 2**30:,.1f} GiB is free")
+        raise MemoryError(f"training must fit in {free / 2**30:,.1f} GiB of free memory, got {parts}")

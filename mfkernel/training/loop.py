@@ -1,4 +1,4 @@
-"""The training loop; there is no other."""
+"""The training loop that all methods share."""
 
 import math
 import sys
@@ -19,25 +19,31 @@ from mfkernel.training.validation import Validation
 
 Callback = Callable[[Epoch], Any]
 
-MAX_PROGRESS_LINES = 50
-MAX_RATE_HALVINGS = 10  # of the step size
-DIVERGENCE_FACTOR = (
-    1e3  # times the size of the ratings; more only if the first epoch, from a given start, met more
-)
+MAX_PROGRESS_LINES = 50  # lines: for more epochs, progress is shown once per second
+MAX_RATE_HALVINGS = 10  # halvings of the learning rate before training gives up
+# RMSE of a diverged epoch, in units of the ratings' size; more only if the first epoch had more
+DIVERGENCE_FACTOR = 1e3
 
 
 class DivergenceError(FloatingPointError):
-    """The residuals grow without bound: the learning rate is too large for these ratings."""
+    """Training diverged: the learning rate is too large for these ratings."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training.
+    """Training was interrupted by Ctrl-C.
+
+    Parameters
+    ----------
+    message
+        Text of the exception.
+    finish
+        Function that returns the model.
 
     Attributes
     ----------
     model
-        The :class:`Factors` of the last whole epoch, or of one that ended less than a quarter of a second
-        before; made when they are asked for.
+        The :class:`Factors` of the last whole epoch, or of an epoch that ended at most 0.25 s earlier. With
+        validation ratings, those of the best epoch.
     """
 
     def __init__(self, message: str, finish: Callable[[], Factors]) -> None:
@@ -46,22 +52,22 @@ class Interrupted(KeyboardInterrupt):
 
     @lazy
     def model(self) -> Factors:
-        """Make the factors of the last whole epoch."""
+        """Compute the factors of a whole epoch on first access."""
         return self._finish()
 
 
 class Stopping(NamedTuple):
-    """When training ends before its last epoch.
+    """The conditions that end training before its last epoch.
 
     Attributes
     ----------
     patience
-        epochs without a lower validation error; None for any number.
+        Number of epochs without a lower validation error, at least 1. Default: no limit.
     tol
-        share of the RMSE, or of the objective, by which an epoch must lower it, or of the validation error if
-        there is one; None for any.
+        Least relative improvement per epoch of the validation error, else of the objective, else of the
+        RMSE. Default: no limit.
     time_limit
-        seconds after which no further epoch begins.
+        Seconds after which no further epoch begins. Default: no limit.
     """
 
     patience: int | None = None
@@ -80,35 +86,35 @@ def train(
     stopping: Stopping = Stopping(),  # noqa: B008 (immutable)
     record_out: Callable[[Epoch], Epoch] = lambda record: record,
 ) -> str:
-    """Run ``epochs`` epochs, each when the tasks of the one before are done.
+    """Run ``epochs`` epochs, one after the other.
 
     If an epoch diverges, the last checkpoint is restored and training continues with half the learning rate.
-    With validation ratings, the checkpoint is of the best epoch so far, and is restored in the end.
+    With validation ratings, the checkpoint is that of the best epoch, and is restored at the end.
 
     Parameters
     ----------
     checkpoints
-        copies of the trainer's parameters.
+        Checkpoints of the trainer's parameters.
     history
-        empty; gets a record after each epoch.
+        An empty list, to which one record per epoch is appended.
     callbacks
-        called with the record of each epoch; if one returns True, training stops there.
+        Functions called with the record of each epoch. If one returns True, training stops.
     record_out
-        converts a record, in the units of the trainer's ratings, to what ``history`` and callbacks get.
+        Function that converts a record from the units of training to those of the ratings.
 
     Returns
     -------
     str
-        Why it ended: "epochs", "converged", "patience", "time limit" or "callback".
+        Reason of the end: "epochs", "converged", "patience", "time limit" or "callback".
 
     Raises
     ------
     DivergenceError
-        When the residuals are no longer finite, or absurd, however small the steps.
+        If training still diverges after all halvings of the learning rate.
     """
     progress = _Progress(trainer, checkpoints, stopping, record_out)
     epoch, reason = 1, ""
-    interruptible(trainer.compile)  # so that no epoch's seconds have that in them
+    interruptible(trainer.compile)  # before the first epoch, whose seconds exclude compilation
     if validation is not None:
         validation.measure(trainer, engine, Epoch(0, math.inf, 0.0, None))
     while epoch <= epochs and not reason:
@@ -122,7 +128,7 @@ def train(
             continue
         if validation is not None:
             record = validation.measure(trainer, engine, record)
-        history.append(record_out(record))  # before the epoch ends: a model of an epoch has its record
+        history.append(record_out(record))  # before end_epoch, so that each whole epoch has its record
         checkpoints.end_epoch(epoch)
         reason = progress.reason_to_stop(record)
         answers = [callback(history[-1]) for callback in callbacks]
@@ -143,7 +149,7 @@ def train(
 
 
 class _Progress:
-    """The progress of training, which decides when to stop and when to roll back."""
+    """The progress of training, with the decisions to stop and to roll back."""
 
     def __init__(
         self,
@@ -160,7 +166,7 @@ class _Progress:
         self._best_epoch = 0
 
     def is_absurd(self, record: Epoch) -> bool:
-        """Whether the residuals of an epoch show that it diverged, which takes steps."""
+        """Return whether an epoch diverged; without a learning rate, whether it is not finite."""
         if record.learning_rate is None:
             return not math.isfinite(record.rmse)
         if record.epoch == 1 and math.isfinite(record.rmse) and not self._halvings:
@@ -168,7 +174,7 @@ class _Progress:
         return not record.rmse <= self._limit
 
     def roll_back(self, record: Epoch, history: list[Epoch]) -> int:
-        """Undo an epoch that diverged and halve the step size; return the epoch before the next."""
+        """Undo a diverged epoch and halve the learning rate; return the restored epoch."""
         self._halvings += 1
         if self._halvings > MAX_RATE_HALVINGS or record.learning_rate is None:
             raise self.divergence(record)
@@ -178,12 +184,12 @@ class _Progress:
         return epoch
 
     def divergence(self, record: Epoch) -> DivergenceError:
-        """Word the error for the epoch in which training is given up."""
-        shrinkage = (record.learning_rate or 0.0) * max(self._trainer.regularization)  # has no unit
+        """Return the error for the epoch in which training gives up."""
+        shrinkage = (record.learning_rate or 0.0) * max(self._trainer.regularization)  # without a unit
         return divergence(self._record_out(record), shrinkage)
 
     def reason_to_stop(self, record: Epoch) -> str:
-        """Take note of an epoch; return why to stop after it, or nothing."""
+        """Record an epoch; return the reason to stop after it, or an empty string."""
         self.rmse = record.rmse
         patience, tol, time_limit = self._stopping
         before, self._reached = self._reached, record.rmse if record.loss is None else record.loss
@@ -197,7 +203,7 @@ class _Progress:
             self._checkpoints.save_if_due(record.epoch)
         if patience is not None and record.epoch >= self._best_epoch + patience:
             return "patience"
-        # an objective rises by rounding alone
+        # an objective can only rise by rounding, so a rise means convergence
         risen = reached > before and (record.loss is None or record.validation_error is not None)
         if tol is not None and before - tol * before <= reached and not risen:
             return "converged"
@@ -207,13 +213,13 @@ class _Progress:
 
 
 def divergence(record: Epoch, shrinkage: float) -> DivergenceError:
-    """Word the error for an epoch in which a row shrinks by the share ``shrinkage`` at each rating."""
+    """Return the error for a diverged epoch; each rating shrinks a row by ``shrinkage``."""
     if record.learning_rate is None:
         return DivergenceError(
-            f"factors grew beyond measure in epoch {record.epoch} (rmse {record.rmse:g}); pass a larger "
+            f"training diverged in epoch {record.epoch} (rmse {record.rmse:g}); pass a larger "
             "regularization, or dtype=np.float64"
         )
-    cause = f" or regularization, their product being {shrinkage:g}" if shrinkage > 0.5 else ""
+    cause = f" or regularization (their product is {shrinkage:g})" if shrinkage > 0.5 else ""
     return DivergenceError(
         f"training diverged in epoch {record.epoch} (rmse {record.rmse:g}) with learning rate "
         f"{record.learning_rate:g}; pass a smaller learning_rate{cause}"
@@ -221,7 +227,7 @@ def divergence(record: Epoch, shrinkage: float) -> DivergenceError:
 
 
 def show_progress(epochs: int) -> Callback:
-    """Return a callback that writes one line per epoch to stderr, at most one per second for many."""
+    """Return a callback that writes a line per epoch to stderr; of many, one per second."""
     last = -math.inf
 
     def show(record: Epoch) -> None:

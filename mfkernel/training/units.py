@@ -1,9 +1,10 @@
-"""Training works in units of the ratings' spread, so that neither their scale nor a far-off mean matters.
+"""Units in which training is independent of the scale and the offset of the ratings.
 
-In float32, ratings of 1e19 overflow in a square and ratings of 1e-37 vanish in a product; and beside a mean
-of 1e6, a spread of 1 is rounding. So a fit sees (r - center) / scale. The scale is a power of 4: ratings,
-factors, whose unit is its root, and settings are then changed exactly, and a fit gives the same bits in any
-scale that differs by one.
+In float32, ratings of 1e19 overflow in a square, and ratings of 1e-37 vanish in a product. Next to a mean of
+1e6, a standard deviation of 1 is lost to rounding. A fit therefore sees (r - center) / scale.
+
+The scale is a power of 4, and the unit of factors is its square root. The conversion is then exact, and
+ratings that differ by a power of 4 give the same bits.
 """
 
 import math
@@ -15,21 +16,21 @@ from mfkernel.data.entries import RATINGS_PER_COPY
 from mfkernel.data.ratings import Ratings
 from mfkernel.options import Settings
 
-MIN_SPREAD, MAX_RATING = 1e-140, 1e140  # of ratings, whose squares must neither vanish nor overflow
-MIN_CENTER = 8.0  # standard deviations between zero and a mean that is subtracted, where the model has a mean
+MIN_SPREAD, MAX_RATING = 1e-140, 1e140  # bounds of ratings whose squares neither vanish nor overflow
+MIN_CENTER = 8.0  # standard deviations: a mean farther from zero is subtracted if the model has a mean
 
 
 class Units(NamedTuple):
-    """The ratings that training sees as 1 and 0.
+    """The units of training: it sees the rating r as (r - center) / scale.
 
     Attributes
     ----------
     scale
         A power of 4.
     center
-        A rating, or 0.
+        The mean rating, or 0.
     loss
-        Its name; what it is measured in follows from it.
+        Name of the loss, which determines the unit of the objective.
     """
 
     scale: float = 1.0
@@ -38,23 +39,23 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, ratings: Ratings, settings: Settings) -> "Units":
-        """Choose units for ratings: about their standard deviation, and their mean if it is far off."""
+        """Choose units for ratings: near their standard deviation, and their mean if it is large."""
         if settings.loss == "logistic" or settings.implicit:
             return cls(loss=settings.loss)
         spread = ratings.std or abs(ratings.mean) or 1.0
         most = ratings.largest
         if not (spread > MIN_SPREAD and most < min(MAX_RATING, float(np.finfo(ratings.dtype).max) / 100)):
-            wider = "; pass dtype=np.float64, or rescale" if ratings.dtype == np.float32 else "; rescale"
+            wider = "pass dtype=np.float64, or rescale" if ratings.dtype == np.float32 else "rescale"
             raise ValueError(
                 f"ratings must be of a size that {ratings.dtype} can multiply, got a standard deviation of "
-                f"{spread:.3g} and an absolute value of {most:.3g}{wider}"
+                f"{spread:.3g} and an absolute value of {most:.3g}; {wider} them"
             )
         center = ratings.mean if settings.biases and abs(ratings.mean) > MIN_CENTER * spread else 0.0
         return cls(4.0 ** round(math.log(spread, 4)), center, settings.loss)
 
     @property
     def root(self) -> float:
-        """The unit of factors."""
+        """Unit of the factors."""
         return math.sqrt(self.scale)
 
     @property
@@ -72,11 +73,11 @@ class Units(NamedTuple):
         return ratings.with_values(values, ratings.weights)
 
     def settings_in(self, settings: Settings) -> Settings:
-        """Return settings that say in these units what the given ones say of the ratings."""
+        """Convert settings from the units of the ratings to these units."""
         return self._converted(settings, 1.0)
 
     def settings_out(self, settings: Settings) -> Settings:
-        """Return what settings in these units say of the ratings."""
+        """Convert settings from these units to the units of the ratings."""
         return self._converted(settings, -1.0)
 
     def _converted(self, settings: Settings, power: float) -> Settings:
@@ -97,7 +98,7 @@ class Units(NamedTuple):
         return settings.changed(**changes)
 
     def record_out(self, record: Any) -> Any:
-        """Return the record of an epoch, measured in these units, in ratings."""
+        """Convert the record of an epoch from these units to the units of the ratings."""
         s, unit = self.scale, self._of_loss
         changes = {
             name: getattr(record, name) * factor

@@ -1,4 +1,4 @@
-"""How well the factors predict ratings that they have not seen, while they are being trained."""
+"""Validation during training: errors or rankings of held-out ratings."""
 
 import math
 from collections.abc import Callable
@@ -16,30 +16,30 @@ from mfkernel.methods.objective import link, prediction
 from mfkernel.model.history import Epoch
 
 RATINGS_PER_TASK = 2**15  # ratings per task
-MAX_RANKED_USERS = 1000  # users whose ranking is measured
-NDCG_CUTOFF = 100  # that count in it
+MAX_RANKED_USERS = 1000  # users: the NDCG is the mean over at most this many
+NDCG_CUTOFF = 100  # items of a ranking that count
 
 
 class Validation(Protocol):
-    """Ratings that are held out, and what is measured by them."""
+    """A measure of held-out ratings."""
 
     def measure(self, trainer: Trainer[Any], engine: ThreadEngine, record: Epoch) -> Epoch:
-        """Return the record of an epoch with what is measured after it."""
+        """Return the record of an epoch, with the measure added."""
         ...
 
 
 class ErrorValidation:
-    """The error of predictions.
+    """The root mean square error of held-out ratings.
 
     Parameters
     ----------
     held_out
-        what is to be predicted; rows and columns beyond those of ``train`` are of new users and items.
-    known
-        the ratings that are trained with. Where a row or column has none of them, the mean is predicted
-        without biases, and with them the mean and the other one's bias.
+        Ratings to predict. Rows and columns beyond those of ``train`` are new users and items.
+    train
+        Training ratings. The prediction for a row or column without them is the mean, plus the other side's
+        bias if there are biases.
     trainer
-        has the rows of P and Q.
+        Trainer, which determines the rows of P and Q.
     """
 
     def __init__(self, held_out: Ratings, train: Ratings, trainer: Trainer[Any]) -> None:
@@ -58,12 +58,12 @@ class ErrorValidation:
         self._arrays = tuple(map(readonly, arrays))
         cold = ~warm
         self._cold = values[cold] - train.mean if trainer.settings.loss != "logistic" else values[cold]
-        # of a new user or item there is no bias
+        # new users and items have no bias
         self._cold_users = _map_rows(users[cold & own[0]], trainer.row_of_user), own[0][cold]
         self._cold_items = _map_rows(items[cold & own[1]], trainer.row_of_item), own[1][cold]
 
     def measure(self, trainer: Trainer[Any], engine: ThreadEngine, record: Epoch) -> Epoch:
-        """Return the record with the root mean square error of the predictions as they are now."""
+        """Return the record with the RMSE of the current predictions."""
         from mfkernel.kernels.sgd import squared_errors
 
         arguments = trainer.scorer_arguments
@@ -78,7 +78,7 @@ class ErrorValidation:
         return record._replace(validation_rmse=math.sqrt(total / self._nnz))
 
     def _cold_loss(self, trainer: Trainer[Any]) -> float:
-        """Return the squared errors of the ratings for which there are no factors."""
+        """Return the sum of squared errors of the ratings without factors."""
         residuals = self._cold.astype(np.float64)
         biases = np.zeros(residuals.size)
         if trainer.settings.biases:
@@ -96,14 +96,14 @@ class ErrorValidation:
 
 
 class RankingValidation:
-    """The ranking of items by implicit feedback, for some of the users with held-out items.
+    """The NDCG of held-out items, for a sample of the users that have such items.
 
     Parameters
     ----------
     held_out
-        what is to come first.
-    known
-        the ratings that are trained with, which are left out.
+        Items that should rank first.
+    train
+        Training ratings, whose items are excluded from the rankings.
     """
 
     def __init__(self, held_out: Ratings, train: Ratings) -> None:
@@ -112,7 +112,7 @@ class RankingValidation:
         self._held_out, self._seen = (R.take_rows(self._users) for R in (held_out, train))
 
     def measure(self, trainer: Trainer[Any], engine: ThreadEngine, record: Epoch) -> Epoch:
-        """Return the record with the NDCG of the ranking as it is now."""
+        """Return the record with the NDCG of the current ranking."""
         P, Q = trainer.parameters.P[self._users], trainer.parameters.Q
         rows, seen = ((R.indptr, R.indices) for R in (self._held_out, self._seen))
         found = rank_held_out(P, pack_items(Q), rows, engine, excluded=seen)

@@ -3,13 +3,16 @@
 import io
 import math
 import re
+import threading
 import warnings
 from array import array
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mfkernel.data.files import arrow
 from mfkernel.data.files.layout import (
     AS_ARRAY,
     BY_POSITION,
@@ -20,18 +23,15 @@ from mfkernel.data.files.layout import (
     splitter,
 )
 from mfkernel.data.files.lines import SPACE, Lines
+from mfkernel.data.files.numbering import MEASUREMENT, IdColumn, integer_codes, text_codes
 from mfkernel.data.files.streams import check_memory
-from mfkernel.data.ids import text_array
 from mfkernel.data.tables import MIN_TIME
-from mfkernel.engines.threads import interruptible
+from mfkernel.engines.resources import available_cores
+from mfkernel.engines.threads import Task, default_engine, interruptible
 
-MAX_ID_LENGTH = 1000  # characters
+BLOCK_BYTES = 2**22  # that one thread reads at a time: a call of pyarrow takes as long as a few kilobytes
+SHORT_FILE = 2**20  # bytes that are read before pyarrow could be imported
 
-INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # in the form of str(int)
-INT64 = np.iinfo(np.int64)
-MEASUREMENT = re.compile(
-    r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-[0-9]+|[+-]?[0-9]+[eE][+-][0-9]+"
-)
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9].*)?")
 RATING_DTYPE = np.dtype([("user", np.int64), ("item", np.int64), ("value", np.float64)])
 TIMED_DTYPE = np.dtype(
@@ -52,7 +52,7 @@ class Table(NamedTuple):
     users: NDArray[Any]
     item_ids: NDArray[Any]
     items: NDArray[Any]
-    values: NDArray[np.float64]
+    values: NDArray[Any]
 
 
 class NotPlainError(ValueError):
@@ -77,23 +77,94 @@ def parse(lines: Lines, layout: Layout) -> Table:
     ValueError
         For the first wrong line. The message has its number and content.
     """
-    users, items = _Ids(), _Ids()
-    values: list[NDArray[np.float64]] = []
-    count = 0
-    for number, text in lines.blocks():
-        try:
-            block = _plain_ratings(text, layout)
-        except NotPlainError:
-            values.append(_read_block(lines, layout, number, text, users, items))
-        else:
-            users.add(block["user"])
-            items.add(block["item"])
-            values.append(block["value"].copy())
-        count += values[-1].size
-        check_memory(lines.path, count)
-    if count == 0:
-        raise ValueError(f"{lines.path} has no ratings")
-    return interruptible(lambda: Table(*users.number_ids(), *items.number_ids(), np.concatenate(values)))
+    reader = _Reader(lines, layout)
+    n_threads = available_cores() if reader.parser else 1
+    with default_engine(n_threads) as engine:
+        engine.run(reader.work, [Task(None)] * n_threads)
+        values = interruptible(reader.values)
+        (user_ids, users), (item_ids, items) = engine.run(reader.numbered, [Task("users"), Task("items")])
+    return Table(user_ids, users, item_ids, items, values)
+
+
+class _Reader:
+    """Reads the lines in blocks, several at a time.
+
+    Attributes
+    ----------
+    parser
+        Reads plain blocks without the GIL; None for a short file or without pyarrow.
+    """
+
+    def __init__(self, lines: Lines, layout: Layout) -> None:
+        self._lines, self._layout = lines, layout
+        self._users, self._items = IdColumn(), IdColumn()
+        self._blocks, self._begun = lines.byte_blocks(BLOCK_BYTES), 0
+        self._reading, self._careful = threading.Lock(), threading.Lock()
+        self._read: dict[int, arrow.Block] = {}
+        self._count = 0
+        self._faults: dict[int, Exception] = {}
+        self.parser = arrow.BlockParser(layout) if lines.more_than(SHORT_FILE) and _can_parse() else None
+
+    def work(self, _: None, cancelled: Callable[[], bool]) -> None:
+        """Read one block after the other, until there are no more, or one of them is wrong."""
+        while not cancelled():
+            with self._reading:
+                n = self._begun
+                self._begun += 1
+                try:
+                    block = None if self._faults else next(self._blocks, None)
+                    check_memory(self._lines.path, self._count)
+                except Exception as error:
+                    self._faults[n] = error
+                    return
+            if block is None:
+                return
+            try:
+                self._read[n] = self._read_block(*block)
+            except Exception as error:  # table() raises that of the first such block, whichever thread has it
+                self._faults[n] = error
+                return
+            with self._reading:
+                self._count += self._read[n].values.size
+
+    def _read_block(self, number: int, block: bytes) -> arrow.Block:
+        if self.parser is not None and (fast := self.parser.parse(block)) is not None:
+            return fast
+        text = self._lines.text(block)
+        with self._careful:
+            if self.parser is None or self._layout.separator is None:
+                try:
+                    plain = _plain_ratings(text, self._layout)
+                    codes = integer_codes(plain["user"]), integer_codes(plain["item"])
+                    return arrow.Block(*codes, plain["value"].copy())
+                except NotPlainError:
+                    pass
+            return _read_lines(self._lines, self._layout, number, text, self._users, self._items)
+
+    def values(self) -> NDArray[Any]:
+        """Return all ratings, or raise the first error."""
+        if self._faults:
+            raise self._faults[min(self._faults)]
+        self._read = dict(sorted(self._read.items()))
+        if not any(block.values.size for block in self._read.values()):
+            raise ValueError(f"{self._lines.path} has no ratings")
+        return np.concatenate([block.values for block in self._read.values()])
+
+    def numbered(self, side: str, _: Callable[[], bool]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the distinct ids of the users, or of the items, and the position of each line's id."""
+        column = self._users if side == "users" else self._items
+        arrow.number_texts(column, [getattr(block, side) for block in self._read.values()])
+        return column.numbered()
+
+
+def _can_parse() -> bool:
+    """Return whether pyarrow is there; if not, warn that reading would be faster with it."""
+    if not arrow.is_installed():
+        warnings.warn(
+            "large files are read several times faster with pyarrow: pip install 'mfkernel[files]'",
+            stacklevel=5,
+        )
+    return arrow.is_installed()
 
 
 def plain_block(
@@ -145,75 +216,10 @@ def parse_rating(field: str) -> float:
     return value
 
 
-class _Ids:
-    """The ids of users, or of items, collected block by block."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}  # number of each text
-        self._keys: list[NDArray[np.int64]] = []  # distinct integers per block
-        self._codes: list[
-            tuple[int, NDArray[Any]]
-        ] = []  # (key number or -1, positions in it or text numbers)
-
-    def add(self, ids: NDArray[np.int64]) -> None:
-        """Add the integer ids of a block of lines."""
-        keys, codes = np.unique(ids, return_inverse=True)
-        self._codes.append((len(self._keys), codes.astype(np.int32)))
-        self._keys.append(keys)
-
-    def add_codes(self, codes: "array[int]") -> None:
-        """Add the ids of a block of lines, numbered by :meth:`code`."""
-        self._codes.append((-1, np.array(codes, np.int64)))
-
-    def code(self, text: str, guessed: bool) -> int:
-        """Return the number of an id; ``guessed`` if only its position makes it an id.
-
-        Raises
-        ------
-        ValueError
-            If the id is empty, too long, could not be decoded, or has a NUL, which arrays would lose. Also if
-            a guessed id is a decimal or negative number.
-        """
-        code = self._numbers.get(text)
-        if code is None:
-            if not 0 < len(text) <= MAX_ID_LENGTH or "\0" in text:
-                raise ValueError
-            if not text.isascii():
-                text.encode()
-            if guessed and MEASUREMENT.fullmatch(text):
-                raise _TableError("a user and an item that are not decimal or negative numbers")
-            code = self._numbers[text] = len(self._numbers)
-        return code
-
-    def number_ids(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the sorted distinct ids, and the position of each line's id among them."""
-        n_texts = len(self._numbers)
-        are_integers = all(_is_int64(x) for x in self._numbers)
-        if are_integers:
-            self._keys.append(np.fromiter(map(int, self._numbers), np.int64, n_texts))
-        ids, positions = np.unique(np.concatenate([*self._keys, np.empty(0, np.int64)]), return_inverse=True)
-        bounds = np.cumsum([0, *(keys.size for keys in self._keys)])
-        if are_integers:
-            first_text = int(bounds[-2])
-        else:
-            first_text = positions.size
-            names = [self._numbers.setdefault(str(x), len(self._numbers)) for x in ids.tolist()]
-            texts = text_array(list(self._numbers))
-            order = np.argsort(texts)
-            rank = np.empty(order.size, np.int64)
-            rank[order] = np.arange(order.size)
-            ids = texts[order]
-            positions = np.concatenate([rank[np.array(names, np.int64)][positions], rank[:n_texts]])
-        positions = positions.astype(np.int32 if ids.size < 2**31 else np.int64)
-        firsts = [first_text if n < 0 else int(bounds[n]) for n, _ in self._codes]
-        codes = [positions[first:][part] for first, (_, part) in zip(firsts, self._codes, strict=True)]
-        return ids, np.concatenate(codes)
-
-
-def _read_block(
-    lines: Lines, layout: Layout, first: int, text: str, users: _Ids, items: _Ids
-) -> NDArray[np.float64]:
-    """Parse lines one by one, with ids of any kind; return the ratings."""
+def _read_lines(
+    lines: Lines, layout: Layout, first: int, text: str, users: IdColumn, items: IdColumn
+) -> arrow.Block:
+    """Parse lines one by one, with ids of any kind."""
     u, i, v = layout.columns
     split = splitter(layout.separator, text)
     guessed = layout.guessed > 0
@@ -225,7 +231,7 @@ def _read_block(
         try:
             if guessed:
                 _check_guessed(fields)
-            user, item = users.code(fields[u], guessed), items.code(fields[i], guessed)
+            user, item = _number(users, fields[u], guessed), _number(items, fields[i], guessed)
             value = parse_rating(fields[v])
         except _TableError as error:
             raise lines.error(number, line, str(error), f"{BY_POSITION}; {AS_ARRAY}") from None
@@ -241,9 +247,14 @@ def _read_block(
         user_codes.append(user)
         item_codes.append(item)
         values.append(value)
-    users.add_codes(user_codes)
-    items.add_codes(item_codes)
-    return np.array(values, np.float64)
+    return arrow.Block(text_codes(user_codes), text_codes(item_codes), np.array(values, np.float64))
+
+
+def _number(ids: IdColumn, text: str, guessed: bool) -> int:
+    """Return the number of an id; refuse a measured number if only its position makes it an id."""
+    if guessed and not ids.has(text) and MEASUREMENT.fullmatch(text):
+        raise _TableError("a user and an item that are not decimal or negative numbers")
+    return ids.number(text)
 
 
 def _plain_ratings(text: str, layout: Layout) -> NDArray[Any]:
@@ -285,10 +296,6 @@ def _is_time(field: str) -> bool:
         return parse_rating(field) >= MIN_TIME
     except ValueError:
         return False
-
-
-def _is_int64(text: str) -> bool:
-    return INTEGER.fullmatch(text) is not None and INT64.min <= int(text) <= INT64.max
 
 
 def _count_filled(text: str) -> int:

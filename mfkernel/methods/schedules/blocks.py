@@ -1,4 +1,4 @@
-"""The blocks schedule: a grid of blocks, cut into tiles that fit in a processor's cache."""
+"""The schedule "blocks": a grid of blocks, cut into tiles that fit in a processor's cache."""
 
 import itertools
 import math
@@ -16,13 +16,12 @@ from mfkernel.methods.schedules.rows import RowMap, balanced_cuts, epoch_rng
 if TYPE_CHECKING:
     from mfkernel.kernels.sgd import Tiles, Update
 
-TILE_COORDINATES = (
-    2**15
-)  # of P and Q that a tile touches: 128 KiB of float32, half of the smallest L2 cache in use
-RATINGS_PER_BLOCK = 2**16  # on average; a block is a task for one thread, of about a quarter of a millisecond
+# coordinates of P and Q per tile: 128 KiB of float32, half of the smallest L2 cache in use
+TILE_COORDINATES = 2**15
+RATINGS_PER_BLOCK = 2**16  # ratings per block on average: a task of about a quarter of a millisecond
 MAX_BANDS_PER_SIDE = 64
-RATINGS_PER_TILE = 2**6  # on average, where P and Q are so small that smaller tiles would gain nothing
-MAX_ROWS_PER_TILE = 2**16  # rows and columns of a tile are numbered in 16 bits
+RATINGS_PER_TILE = 2**6  # least ratings per tile on average: smaller tiles would gain nothing
+MAX_ROWS_PER_TILE = 2**16  # rows, and columns, per tile: they are numbered in 16 bits
 
 Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
@@ -30,33 +29,33 @@ Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 class BlockSchedule:
     """Ratings in a grid of B × B blocks, visited in B waves of B blocks that share no row and no column.
 
-    Blocks of one wave touch different rows of P and of Q, so that it does not matter which is visited first:
-    the result is the same, bit for bit, on any number of threads. A block waits for the two blocks of the
-    wave before that share its rows or its columns, and for nothing else; so one thread may go through many
-    waves of one band of rows, whose P is in its cache, before it turns to the next band.
+    Blocks of one wave use different rows of P and Q, so their order does not matter. The result is the same,
+    bit by bit, on any number of threads. A block only waits for the two blocks of the wave before that share
+    its rows or its columns. One thread may therefore process many waves of one band of rows, whose P is in
+    its cache, before it begins the next band.
 
-    Rows and columns are permuted at random and cut where blocks get equally many ratings. Each block is cut
-    again, into tiles so small that the rows of P and Q that they touch stay in the cache, and the ratings of
-    a tile are in random order. Nothing of this depends on the machine.
+    Rows and columns are permuted at random, and cut so that blocks have about equal numbers of ratings. Each
+    block is cut into tiles so small that their rows of P and Q stay in the cache. The ratings of a tile are
+    in random order. None of this depends on the machine.
 
     Parameters
     ----------
     ratings
-        what is to be visited; rows and columns without ratings are in no block.
+        Ratings to visit. Rows and columns without ratings are in no block.
     k
-        numbers in a row of P or Q, with padding.
+        Length of a row of P or Q, with padding.
     shuffle
-        permute rows and columns, the ratings of each tile and, in each epoch, the blocks. Without it, a
-        single tile is visited row by row.
+        Whether to permute the rows and columns, the ratings of each tile, and the blocks of each epoch.
+        Without it, each tile is visited row by row.
     seed
-        of all permutations.
+        Seed of all permutations.
     engine
-        lays the ratings out, on all its threads.
+        Engine on whose threads the tiles are built.
 
     Attributes
     ----------
-    user_places, item_places
-        (m,), (n,) the row of each user and item in P and Q; those without ratings come last.
+    row_of_user, row_of_item
+        (m,), (n,) row of each user and item in P and Q. Those without ratings come last.
 
     References
     ----------
@@ -76,7 +75,7 @@ class BlockSchedule:
         users, items = (_GridSide(count, self.n_bands, k, ratings.nnz, order) for count in counts)
         self.row_of_user: RowMap = users.positions
         self.row_of_item: RowMap = items.positions
-        self._stay_in_rows = users.order.size >= items.order.size  # the larger factor is loaded less often
+        self._stay_in_rows = users.order.size >= items.order.size  # the larger matrix is loaded less often
         numbers, self._bounds = _tile_numbers(users.tiles_in_band, items.tiles_in_band)
         build_tiles = partial(_build_tiles, ratings, users, items, numbers, seed if shuffle else None, engine)
         self._tiles = build_tiles(ratings.values)
@@ -92,14 +91,14 @@ class BlockSchedule:
         tasks = []
         for wave, t in itertools.product(range(B), range(B)):
             row, column = rows[t], columns[(t + wave) % B]
-            # in the wave before, the row was in task t, and the column in the task after t
+            # in the wave before, task t had this row, and the next task this column
             after = {(wave - 1) * B + t, (wave - 1) * B + (t + 1) % B} if wave else ()
             bounds = self._bounds[row * B + column], self._bounds[row * B + column + 1]
             tasks.append(Task(bounds, tuple(after), row if self._stay_in_rows else column))
         return tasks
 
     def compile(self, update: "Update") -> None:
-        """Call the kernel for no tile at all."""
+        """Compile the kernel by a call without tiles."""
         from mfkernel.kernels.sgd import sgd_tiles
 
         sgd_tiles(np.array([0]), 0, 1, self._tiles, *update, self._weights)
@@ -107,7 +106,7 @@ class BlockSchedule:
     def run_task(
         self, block: tuple[int, int], cancelled: Callable[[], bool], budget: int, update: "Update"
     ) -> float:
-        """Update the model by the ratings of a block; return the sum of their squared residuals."""
+        """Update the factors for the ratings of a block; return the sum of squared residuals."""
         from mfkernel.kernels.sgd import sgd_tiles
 
         first, last = block
@@ -118,13 +117,13 @@ class BlockSchedule:
 
 
 def block_bytes(shape: tuple[int, int], nnz: int, dtype: np.dtype[Any]) -> int:
-    """Return what a ``BlockSchedule`` takes beyond the ratings, in bytes."""
+    """Return the memory of a ``BlockSchedule`` beside the ratings, in bytes."""
     per_rating, per_row = 2 + 2 + dtype.itemsize, 5 * 8
     return nnz * per_rating + sum(shape) * per_row
 
 
 class _GridSide:
-    """The rows, or the columns, in random order, cut into bands and these into tiles."""
+    """The rows or the columns of the grid in random order, cut into bands and tiles."""
 
     def __init__(self, counts: NDArray[np.int64], n_bands: int, k: int, nnz: int, order: Order) -> None:
         used = np.flatnonzero(counts)
@@ -133,7 +132,7 @@ class _GridSide:
         self.positions[self.order] = np.arange(used.size)
         self.positions[counts == 0] = np.arange(used.size, counts.size)
         bands = _capped_cuts(counts[self.order], n_bands)
-        # so many tiles on this side and the other that a tile has RATINGS_PER_TILE, if they are alike
+        # with this many rows and columns, a tile has RATINGS_PER_TILE ratings if both sides are alike
         sparse_side = math.ceil(used.size / max(1, math.isqrt(nnz // RATINGS_PER_TILE)))
         side = min(MAX_ROWS_PER_TILE, max(TILE_COORDINATES // (2 * k), sparse_side, 1))
         sizes = np.diff(bands)
@@ -143,7 +142,7 @@ class _GridSide:
             for start, size, n in zip(bands, sizes, self.tiles_in_band, strict=False)
         ]
         self.tile_starts = np.append(np.concatenate(parts), used.size)
-        # of each row or column: its tile, and its place in there
+        # the tile of each row or column, and its offset in the tile
         tile_of_position = np.repeat(np.arange(self.tile_starts.size - 1), np.diff(self.tile_starts))
         self.tiles = np.zeros(counts.size, np.int32)
         self.tiles[self.order] = tile_of_position
@@ -152,15 +151,15 @@ class _GridSide:
 
 
 def _capped_cuts(counts: NDArray[np.int64], n_bands: int) -> NDArray[np.int64]:
-    """Cut into non-empty bands with about equally many ratings, even if one row has more than its share."""
+    """Cut into non-empty bands with about equal ratings, even if one row has most of them."""
     capped = counts
-    for _ in range(n_bands):  # what is cut off makes the share of all others smaller
+    for _ in range(n_bands):  # each cap reduces the total, and with it the share of a band
         cap = max(1, -(-int(capped.sum()) // n_bands))
         if capped.max() <= cap:
             break
         capped = np.minimum(counts, cap)
     cuts = balanced_cuts(capped, n_bands)
-    least = np.arange(n_bands + 1)  # of at least one row each
+    least = np.arange(n_bands + 1)  # at least one row per band
     cuts = np.maximum.accumulate(np.maximum(cuts - least, 0)) + least
     return np.minimum(cuts, counts.size - least[::-1])
 
@@ -168,18 +167,18 @@ def _capped_cuts(counts: NDArray[np.int64], n_bands: int) -> NDArray[np.int64]:
 def _tile_numbers(
     heights: NDArray[np.int64], widths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
-    """Give the tiles their numbers, block by block and within a block row by row.
+    """Assign numbers to the tiles, block by block and within a block row by row.
 
     Parameters
     ----------
     heights, widths
-        (B,) how many tile rows and tile columns each band has.
+        (B,) numbers of tile rows and of tile columns per band.
 
     Returns
     -------
     tuple
-        The number of each tile, (n_tile_rows, n_tile_columns); and the first number of each block in order,
-        with the number of tiles at the end.
+        The number of each tile, (n_tile_rows, n_tile_columns), and the first number of each block in order,
+        followed by the number of tiles.
     """
     n_columns = int(widths.sum())
     above, left = np.cumsum(heights) - heights, np.cumsum(widths) - widths
@@ -202,7 +201,7 @@ def _build_tiles(
     engine: ThreadEngine,
     values: NDArray[Any],
 ) -> "Tiles":
-    """Copy the ratings, or what else there is a number of for each, into tiles, band by band of the rows."""
+    """Copy the ratings, or their weights, to tiles, in parallel over the bands of rows."""
     from mfkernel.kernels.sgd import Tiles
     from mfkernel.kernels.tiling import Grid, count_tiles, fill_tiles
 
@@ -228,7 +227,7 @@ def _build_tiles(
     counts[:] = 0
 
     def fill(band: tuple[int, int], cancelled: Callable[[], bool]) -> None:
-        with np.errstate(over="ignore"):  # without the JIT, NumPy warns of the overflow that is meant
+        with np.errstate(over="ignore"):  # without the JIT, NumPy warns about intended overflow
             matrix = ratings.indptr, ratings.indices, values
             fill_tiles(*band, seed is not None, seed or 0, *matrix, grid, counts, tiles)
 

@@ -1,9 +1,9 @@
-"""The order of the ratings, as data: the tasks of an epoch, and which of them wait for which.
+"""Schedules of SGD: the tasks of an epoch, and the tasks that each of them waits for.
 
 =============  =================================================================================
-sequential     one task, the rows in (shuffled) order: the textbook loop
-Hogwild        T tasks over row ranges that may collide in Q (Niu et al. 2011), each going through
-               its rows one band of columns after another; none waits
+sequential     one task: the rows in (shuffled) order, as in a textbook
+hogwild        T tasks over row ranges, which may collide in Q (Niu et al. 2011); each processes
+               its rows band by band of the columns, and none waits
 blocks         B waves of B tasks that share no row of P and no row of Q (``blocks.py``)
 =============  =================================================================================
 """
@@ -25,57 +25,59 @@ RowMap = NDArray[np.int64] | slice
 
 
 class Schedule(Protocol):
-    """The tasks of each epoch, and how the ratings of a task are visited."""
+    """The tasks of each epoch, and the loop over the ratings of a task."""
 
-    row_of_user: RowMap  # P[user_places] are the rows of P in the order of the users
+    row_of_user: RowMap  # P[row_of_user] are the rows of P in the order of the users
     row_of_item: RowMap
-    uses_known_rank: bool  # whether the kernel is faster where the rank is known to the compiler
+    uses_known_rank: bool  # whether the kernel is faster if the compiler knows the rank
 
     def tasks(self, epoch: int) -> list[Task]:
-        """Return the tasks of an epoch; in the order given they may also run one after another."""
+        """Return the tasks of an epoch, in an order in which they may also run one by one."""
         ...
 
     def run_task(self, work: Any, cancelled: Callable[[], bool], budget: int, update: "Update") -> float:
-        """Update the model by the ratings of a task, ``budget`` per call of a kernel; return Σ e²."""
+        """Update the factors for the ratings of a task, ``budget`` per kernel call; return Σ e²."""
         ...
 
     def compile(self, update: "Update") -> None:
-        """Call the kernel for no rating at all."""
+        """Compile the kernel by a call without ratings."""
         ...
 
 
 class Span(NamedTuple):
-    """The rows ``order``, in this order, with the entries ``starts[u]:stops[u]`` of each."""
+    """The rows ``order``, in this order, with the entries ``starts[u]:stops[u]`` of row u."""
 
     order: NDArray[np.int64]
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
 
 
-MAX_COLUMN_BANDS = 16  # a row is visited once per band, and a band takes 8 bytes per row
-MAX_UNINTERRUPTED_ROWS = 2**17  # to permute more takes long enough to keep Ctrl-C waiting
+MAX_COLUMN_BANDS = 16  # bands: each row is visited once per band, and a band takes 8 bytes per row
+MAX_UNINTERRUPTED_ROWS = 2**17  # rows: a permutation of more would delay Ctrl-C
 
 
 class RowSchedule:
-    """Rows cut into ``n_tasks`` ranges of about equally many ratings; one task is the sequential schedule.
+    """Rows in ``n_tasks`` ranges with about equal numbers of ratings; one task is the sequential schedule.
 
-    Several tasks run at once, without locks. Two that update the same row of Q at the same time lose an
-    update, which SGD forgives; but each write also takes the cache line from the other core, which costs more
-    than the arithmetic. So the columns are cut into as many bands, and each task goes through its rows band
-    by band, beginning with another band than the rest: threads of equal speed are never in the same band (two
-    threads, k = 32, data of the size of ML-1M: 1.1 times the speed of one without bands, 1.9 times with
-    them). There are fewer bands than tasks where a row would have less than a rating in each.
+    Several tasks run in parallel, without locks. If two update the same row of Q at the same time, one update
+    is lost, which SGD tolerates. But each write also takes the cache line from the other core, which costs
+    more than the arithmetic.
+
+    The columns are therefore cut into bands, one per task, unless a row would have less than one rating per
+    band. Each task processes its rows band by band and begins with a band of its own, so threads of equal
+    speed never share a band. Two threads have 1.9 times the speed of one with bands, and 1.1 times without
+    (k = 32, ML-1M's size).
 
     Parameters
     ----------
     ratings
-        what is to be visited.
+        Ratings to visit.
     n_tasks
-        how many row ranges, if there are as many rows.
+        Number of row ranges, at most the number of rows.
     shuffle
-        permute the rows of each range before each epoch.
+        Whether to permute the rows of each range before each epoch.
     seed
-        of the permutations.
+        Seed of the permutations.
 
     References
     ----------
@@ -85,7 +87,7 @@ class RowSchedule:
 
     row_of_user: RowMap = slice(None)
     row_of_item: RowMap = slice(None)
-    # each update waits for the one before it, of the same row, and for that LLVM's loops are the faster
+    # each update waits for the last one of the same row; LLVM's loops are then faster
     uses_known_rank = False
 
     def __init__(self, ratings: Ratings, n_tasks: int, shuffle: bool, seed: int) -> None:
@@ -101,7 +103,7 @@ class RowSchedule:
             self._bounds = list(_band_bounds(ratings, n_bands))
 
     def tasks(self, epoch: int) -> list[Task]:
-        """Return the row ranges, each as spans of bands; all ratings occur once."""
+        """Return the row ranges, each as spans of bands; each rating occurs once."""
         n_bands = len(self._bounds) - 1
 
         def make() -> list[Task]:
@@ -109,7 +111,7 @@ class RowSchedule:
             tasks = []
             for t, rows in enumerate(self._ranges):
                 order = rng.permutation(rows) if self._shuffle else rows
-                # an epoch starts in the band where the last one ended: its Q is still in this core's cache
+                # an epoch starts in the band where the last one ended, whose Q is still in the core's cache
                 bands = [(t - epoch + step) % n_bands for step in range(n_bands)]
                 tasks.append(Task([Span(order, self._bounds[b], self._bounds[b + 1]) for b in bands]))
             return tasks
@@ -117,14 +119,14 @@ class RowSchedule:
         return interruptible(make) if self._ratings.n_users > MAX_UNINTERRUPTED_ROWS else make()
 
     def compile(self, update: "Update") -> None:
-        """Call the kernel for no row at all."""
+        """Compile the kernel by a call without rows."""
         nothing, bounds = np.empty(0, np.int64), self._bounds
         self._sweep(Span(nothing, bounds[0], bounds[1]), np.zeros(2, np.int64), 1, update)
 
     def run_task(
         self, spans: list[Span], cancelled: Callable[[], bool], budget: int, update: "Update"
     ) -> float:
-        """Update the model by the ratings of the spans; return the sum of their squared residuals."""
+        """Update the factors for the ratings of the spans; return the sum of squared residuals."""
         loss = 0.0
         for span in spans:
             cursor = np.zeros(2, np.int64)
@@ -140,22 +142,22 @@ class RowSchedule:
 
 
 def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
-    """Return the random numbers of an epoch, by their count alone: no epoch need be run to know the next."""
+    """Return the random generator of an epoch, which does not depend on other epochs."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, epoch]))
 
 
 def balanced_cuts(counts: NDArray[np.integer], n_parts: int) -> NDArray[np.int64]:
-    """Cut a sequence of rows where the ratings before the cut are nearest to an equal share.
+    """Cut a sequence of rows into parts with about equal numbers of ratings.
 
     Parameters
     ----------
     counts
-        (n,) ratings of each row; their sum may exceed 32 bits.
+        (n,) number of ratings per row. The sum may exceed 32 bits.
 
     Returns
     -------
     ndarray
-        (n_parts + 1,) from 0 to n; part t is ``cuts[t]:cuts[t + 1]``.
+        (n_parts + 1,) cuts from 0 to n. Part t is ``cuts[t]:cuts[t + 1]``.
     """
     if n_parts == 1:
         return np.array([0, counts.size])

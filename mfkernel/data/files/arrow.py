@@ -1,0 +1,200 @@
+"""Blocks of plain lines, parsed by pyarrow; its only importer."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support.arrays import readonly
+from mfkernel.data.files.layout import Layout
+from mfkernel.data.files.lines import SPACE
+from mfkernel.data.files.numbering import MAX_ID_LENGTH, MEASUREMENT, Codes, IdColumn, integer_codes
+from mfkernel.data.tables import MIN_TIME
+
+FAULTY_COLUMN = re.compile(r"column #(\d+)")
+GUESSED = (3, 4)  # fields of a line without header: user, item, rating and perhaps a time
+
+
+class TextIds(NamedTuple):
+    """The ids of a block of lines as texts: ``dictionary[codes[n]]``, an Arrow array of distinct texts."""
+
+    codes: NDArray[np.int32]
+    dictionary: Any
+
+
+class Block(NamedTuple):
+    """The ratings of a block of lines; the values are float32 where that holds them exactly, else float64."""
+
+    users: Codes | TextIds
+    items: Codes | TextIds
+    values: NDArray[Any]
+
+
+@cache
+def is_installed() -> bool:
+    """Return whether pyarrow can be imported."""
+    try:
+        import pyarrow.csv
+    except ImportError:
+        return False
+    return bool(pyarrow.csv)
+
+
+class BlockParser:
+    """Parses blocks of plain lines without the GIL.
+
+    It refuses a block that the reader of single lines may read in another way, or refuse by name.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._is_text = [False, False]  # users and items: as soon as one block has an id that is no integer
+
+    def parse(self, block: bytes) -> Block | None:
+        """Return the ratings of these lines, or None where they are not plain."""
+        layout = self._layout
+        if layout.guessed not in (0, *GUESSED):
+            return None
+        separator, block = _with_one_byte(block, layout.separator)
+        lines = b"\n\n" + block + b"\n\n"
+        if separator is None or not self._are_plain(np.frombuffer(lines, np.uint8), separator):
+            return None
+        names = [str(n) for n in range(_count_fields(block, separator, layout.separator != "::"))]
+        columns = (*layout.columns, *range(3, layout.guessed))
+        if max(columns) >= len(names) or (layout.guessed and layout.guessed != len(names)):
+            return None
+        table = self._table(lines, separator, names, [names[n] for n in columns])
+        return None if table is None else self._checked(table)
+
+    def _are_plain(self, text: NDArray[np.uint8], separator: str) -> bool:
+        """Return whether pyarrow reads the lines as the reader does that goes line by line."""
+        from mfkernel.kernels.text import find_oddities, has_odd_integer
+
+        text, byte = readonly(text), np.uint8(ord(separator))
+        nul, quote, mark, odd = find_oddities(text, byte)
+        if (
+            nul
+            or mark
+            or (quote and (self._layout.separator is None or np.count_nonzero(text == ord('"')) % 2))
+        ):
+            return False
+        columns = (-1 if x else at for x, at in zip(self._is_text, self._layout.columns, strict=False))
+        return not (odd and has_odd_integer(text, byte, *columns))
+
+    def _table(self, lines: bytes, separator: str, names: list[str], columns: list[str]) -> Any:
+        """Return these columns, or None if a value is not of its type; columns of ids may become texts."""
+        import pyarrow as pa
+        from pyarrow import csv
+
+        kinds = {True: pa.dictionary(pa.int32(), pa.string()), False: pa.int64()}
+        is_text = self._is_text.copy()  # other threads change it
+        while True:
+            types = [*(kinds[x] for x in is_text), pa.float64(), pa.float64()]
+            try:
+                return csv.read_csv(
+                    pa.BufferReader(lines),
+                    csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=names),
+                    csv.ParseOptions(
+                        delimiter=separator, quote_char=False if self._layout.separator == "::" else '"'
+                    ),
+                    csv.ConvertOptions(
+                        include_columns=columns,
+                        column_types=dict(zip(columns, types, strict=False)),
+                        null_values=[],
+                        strings_can_be_null=False,
+                    ),
+                ).combine_chunks()
+            except pa.ArrowInvalid as error:
+                found = FAULTY_COLUMN.search(str(error))
+                side = columns.index(names[int(found[1])]) if found else 2
+                if side > 1 or is_text[side]:
+                    return None
+                is_text[side] = self._is_text[side] = True
+
+    def _checked(self, table: Any) -> Block | None:
+        """Return the ratings, or None if some are faulty or may be read in another way."""
+        columns = [column.chunk(0) for column in table.columns if column.num_chunks == 1]
+        if len(columns) != table.num_columns or len(columns[0]) == 0:
+            return None
+        values = columns[2].to_numpy()
+        if not np.isfinite(values).all():
+            return None
+        if self._layout.guessed == 4 and columns[3].to_numpy().min() < MIN_TIME:
+            return None
+        users, items = (self._ids(column) for column in columns[:2])
+        return None if users is None or items is None else Block(users, items, _narrow(values))
+
+    def _ids(self, column: Any) -> Codes | TextIds | None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if pa.types.is_integer(column.type):
+            integers = column.to_numpy()
+            if self._layout.guessed and integers.min() < 0:
+                return None
+            return integer_codes(integers)
+        texts = column.dictionary
+        lengths = pc.min_max(pc.utf8_length(texts)).as_py()
+        if not 0 < lengths["min"] <= lengths["max"] <= MAX_ID_LENGTH:
+            return None
+        if pc.any(pc.not_equal(pc.utf8_trim(texts, SPACE), texts)).as_py():
+            return None
+        if (
+            self._layout.guessed
+            and pc.any(pc.match_substring_regex(texts, f"^(?:{MEASUREMENT.pattern})$")).as_py()
+        ):
+            return None
+        return TextIds(column.indices.to_numpy(), texts)
+
+
+def number_texts(column: IdColumn, blocks: list[Codes | TextIds]) -> None:
+    """Add the ids of all blocks to the column, each distinct text once."""
+    of_text = [block for block in blocks if isinstance(block, TextIds)]
+    numbers: Iterator[NDArray[np.int64]] = iter(())
+    if of_text:
+        import pyarrow as pa
+
+        whole = pa.chunked_array(
+            [
+                pa.DictionaryArray.from_arrays(
+                    pa.array(np.arange(len(x.dictionary), dtype=np.int32)), x.dictionary
+                )
+                for x in of_text
+            ]
+        ).unify_dictionaries()
+        texts = whole.chunk(0).dictionary.to_pylist()
+        number = np.array([column.number(text) for text in texts], np.int64)
+        numbers = iter([number[chunk.indices.to_numpy()] for chunk in whole.chunks])
+    for block in blocks:
+        if isinstance(block, TextIds):
+            column.add(Codes(block.codes, next(numbers), are_texts=True))
+        else:
+            column.add(block)
+
+
+def _with_one_byte(block: bytes, separator: str | None) -> tuple[str | None, bytes]:
+    """Return a separator of one byte, and the lines with it; None if there is none."""
+    if separator == "::":
+        return (None, block) if b"\t" in block else ("\t", block.replace(b"::", b"\t"))
+    if separator is not None:
+        return separator, block
+    block = block.replace(b"\t", b" ")
+    several = block[:1] == b" " or any(x in block for x in (b"  ", b" \n", b"\n ", b"\v", b"\f"))
+    return (None if several else " "), block
+
+
+def _count_fields(lines: bytes, separator: str, quoted: bool) -> int:
+    """Return how many fields the first line has."""
+    first = lines.lstrip(b"\n").partition(b"\n")[0].decode(errors="replace")
+    if not quoted or '"' not in first:
+        return first.count(separator) + 1
+    return re.sub(r'"[^"]*"', "", first).count(separator) + 1
+
+
+def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    return narrow if (narrow == values).all() else values
