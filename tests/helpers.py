@@ -14,6 +14,8 @@ from mfkernel import reference
 ROOT = Path(__file__).parent.parent
 NO_LIMIT = 2**62  # ratings per call of a kernel
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
+RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "users", "items", "user_ids", "item_ids")
+MODEL_ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "user_ids", "item_ids")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes and fork of POSIX")
 FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 COMPILED = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
@@ -43,8 +45,9 @@ def fit(R, k=2, **options):
 
 
 def assert_same(model, expected):
-    np.testing.assert_array_equal(model.P, expected.P)
-    np.testing.assert_array_equal(model.Q, expected.Q)
+    """Check that two models have the same factors and biases."""
+    for name in ("P", "Q", "user_bias", "item_bias"):
+        np.testing.assert_array_equal(getattr(model, name), getattr(expected, name), err_msg=name)
 
 
 def gradient(function, x, h=1e-6):
@@ -59,6 +62,15 @@ def bits(model):
     return tuple(None if X is None else X.tobytes() for X in arrays), records
 
 
+def state_of(model):
+    """Return all that a model holds, bit by bit."""
+    arrays = [getattr(model, name) for name in MODEL_ARRAYS]
+    if model.ratings is not None:
+        arrays += [getattr(model.ratings, name) for name in RATINGS_ARRAYS]
+    found = [None if a is None else (a.dtype, a.shape, a.tobytes()) for a in arrays]
+    return found, model.mean, model.history, model.stop_reason, model.settings
+
+
 def losses(model):
     """Return the objective after each epoch."""
     return np.array([record.loss for record in model.history])
@@ -67,12 +79,6 @@ def losses(model):
 def assert_never_rises(model, tolerance):
     found = losses(model)
     assert (np.diff(found) <= tolerance * found[:-1]).all(), found
-
-
-def cells(ratings):
-    """Return the rating of each pair of ids."""
-    users, items = ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist()
-    return dict(zip(zip(users, items, strict=True), ratings.values.tolist(), strict=True))
 
 
 def arrays_of(R):

@@ -15,7 +15,9 @@ from mfkernel.cli import main
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.methods.baseline import bias_baseline
+from tests.files import write_ratings
 from tests.helpers import DENSE, assert_never_rises, assert_same, bits, examples, losses, quick
+from tests.samples import low_rank_ratings, random_ratings
 
 RANKS = (1, 3, 7, 9, 17, 33)
 KINDS = ("plain", "biased", "weights")  # the last with biases, too
@@ -34,23 +36,6 @@ def fit(R, k=3, kind="plain", **options):
     if kind == "weights":
         R = mf.Ratings(R, sample_weight=np.random.default_rng(7).choice([0.25, 1, 3], R.nnz))
     return mf.factorize(R, k, **{"method": "als", "epochs": 3, "rng": 0} | F64 | options)
-
-
-def some_ratings(m, n, share, seed=0, mean=3.0):
-    """Return ratings of a random share of the cells, one at least; rows and columns may be empty."""
-    rng = np.random.default_rng(seed)
-    known = rng.random((m, n)) < share
-    known[rng.integers(m), rng.integers(n)] = True
-    users, items = np.nonzero(known)
-    return mf.Ratings((users, items, rng.normal(mean, 1, users.size), (m, n)), **F64)
-
-
-def low_rank(m=300, n=200, nnz=6000, rank=8, noise=0.3, seed=0):
-    rng = np.random.default_rng(seed)
-    users, items = np.divmod(rng.choice(m * n, nnz, replace=False), n)
-    P, Q = rng.normal(size=(m, rank)), rng.normal(size=(n, rank)) / math.sqrt(rank)
-    values = 3 + np.sum(P[users] * Q[items], axis=1) + noise * rng.normal(size=nnz)
-    return mf.Ratings((users, items, values, (m, n)), **F64)
 
 
 def weights_of(R):
@@ -149,7 +134,7 @@ def alternated(R, Q0, epochs, reg, bias_reg, per, item_bias=None):
 @pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
 def test_factors__are_those_of_the_reference(kind, per):
-    R, rng = some_ratings(6, 5, 0.6), np.random.default_rng(1)
+    R, rng = random_ratings(6, 5, 0.6), np.random.default_rng(1)
     init = rng.normal(size=(6, 3)), rng.normal(size=(3, 5))
     reg = {"regularization": (0.2, 0.5), "regularization_per": per}
     if kind != "plain":
@@ -179,7 +164,7 @@ def test_factors__are_those_of_the_reference(kind, per):
     seed=st.integers(0, 999),
 )
 def test_items__solve_their_normal_equations(m, n, share, k, kind, per, reg, ratio, scale, seed):
-    R = some_ratings(m, n, share, seed)
+    R = random_ratings(m, n, share, seed)
     R = R.with_values(R.values * scale)
     regs = {"regularization": (reg * scale, ratio * reg * scale), "regularization_per": per}
     if kind != "plain":
@@ -205,7 +190,7 @@ def test_items__solve_their_normal_equations_in_float32(kind, k, ratings):
 @pytest.mark.kernel
 def test_users__were_solved_given_the_items_before(rng):
     """A half step is one call of ``solve_rows``, bit by bit; of the transpose, it is the other half."""
-    R = some_ratings(7, 9, 0.5)
+    R = random_ratings(7, 9, 0.5)
     init, options = (rng.normal(size=(7, 9)), rng.normal(size=(9, 9))), {"solver": "cholesky", "epochs": 1}
     model = fit(R, 9, init=init, regularization=(0.25, 0.75), **options)
     with ThreadEngine(1) as engine:
@@ -238,7 +223,7 @@ def test_one_thread__keeps_one_core_at_work(method, shape, k):
 
 
 def test_transpose__converges_to_the_same_objective():
-    R = some_ratings(12, 15, 0.6)
+    R = random_ratings(12, 15, 0.6)
     rng = np.random.default_rng(0)
     P0, Q0 = rng.normal(size=(12, 8)), rng.normal(size=(8, 15))
     options = {"regularization": 2.0, "epochs": 400}  # so much that less than k factors are left
@@ -249,7 +234,7 @@ def test_transpose__converges_to_the_same_objective():
 
 
 def test_regularization_per__is_lambda_per_rating():
-    R = some_ratings(6, 4, 1.0)
+    R = random_ratings(6, 4, 1.0)
     one = fit(R, 3, regularization=0.5, regularization_per="rating")
     other = fit(R, 3, regularization=(0.5 * 4, 0.5 * 6), regularization_per="row")
     assert (one.settings.is_per_rating, other.settings.is_per_rating) == (True, False)
@@ -271,7 +256,7 @@ def test_regularization_per__is_the_default_unless_regularization_is_given(ratin
 @pytest.mark.parametrize("per", ["row", "rating"])
 def test_weights__only_their_ratios_to_penalties_per_row_matter(per):
     """Where λ is per rating, it counts as often as the rating."""
-    R = some_ratings(9, 8, 0.5)
+    R = random_ratings(9, 8, 0.5)
     w = np.random.default_rng(0).choice([1.0, 2.0, 5.0], R.nnz)
 
     def found(c, weights):
@@ -290,13 +275,13 @@ def test_weights__only_their_ratios_to_penalties_per_row_matter(per):
 
 @pytest.mark.parametrize("per", ["row", "rating"])
 def test_weights__of_any_size_are_met_by_defaults(per):
-    R, w = some_ratings(9, 8, 0.6), np.random.default_rng(0).choice([1.0, 2.0, 5.0], 72)
+    R, w = random_ratings(9, 8, 0.6), np.random.default_rng(0).choice([1.0, 2.0, 5.0], 72)
     one, other = (fit(R, biases=True, regularization_per=per, sample_weight=c * w[: R.nnz]) for c in (1, 64))
     np.testing.assert_allclose(other.predict(R.users, R.items), one.predict(R.users, R.items), rtol=1e-6)
 
 
 def test_weights__of_zero_leave_a_rating_out():
-    R = some_ratings(9, 8, 0.5)
+    R = random_ratings(9, 8, 0.5)
     w = np.where(np.arange(R.nnz) % 5 == 0, 0.0, 2.0)
     w[R.users == 4] = 0
     options = {"biases": True, "regularization_per": "row", "regularization": 0.5}
@@ -310,7 +295,7 @@ def test_weights__of_zero_leave_a_rating_out():
 @pytest.mark.parametrize("kind", ["plain", "weights"])
 @pytest.mark.parametrize("k", [1, 3, 9])
 def test_nonnegative__meets_the_conditions_of_a_minimum(k, kind):
-    R = some_ratings(8, 6, 0.7, mean=1.0)
+    R = random_ratings(8, 6, 0.7, mean=1.0)
     R = R.with_values(np.where(R.values < 0, 0, R.values) if kind == "plain" else R.values - 1)
     model = fit(R, k, kind, nonnegative=True, regularization=0.1, epochs=4)
     assert_conditions(model)
@@ -346,7 +331,7 @@ def assert_conditions(model):
 def test_result__is_the_same_on_any_number_of_threads(solver, kind, monkeypatch):
     monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 3000)
     monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 8)
-    R = some_ratings(11, 9, 0.4)
+    R = random_ratings(11, 9, 0.4)
     one = fit(R, 9, kind, solver=solver, n_threads=1, epochs=2)
     for n in THREADS:
         assert bits(fit(R, 9, kind, solver=solver, n_threads=n, epochs=2)) == bits(one)
@@ -378,7 +363,7 @@ def test_loss__is_the_objective_in_float32(k, solver, kind, ratings):
 @pytest.mark.parametrize(("solver", "kind"), quick(PAIRS, *SOME_PAIRS))
 def test_loss__is_the_objective(solver, kind, monkeypatch):
     monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 8)
-    model = fit(some_ratings(8, 7, 0.5), 9, kind, solver=solver, epochs=4)
+    model = fit(random_ratings(8, 7, 0.5), 9, kind, solver=solver, epochs=4)
     assert losses(model)[-1] == pytest.approx(objective(model), rel=1e-10)
     assert_never_rises(model, 1e-12)
     e = np.square(model.ratings.values - predictions(model))
@@ -393,7 +378,7 @@ def test_loss__is_the_objective(solver, kind, monkeypatch):
 @pytest.mark.kernel
 @pytest.mark.parametrize(("kind", "k"), quick([("plain", 3), ("weights", 2)], ("plain", 3)))
 def test_conjugate_gradients__are_exact_of_as_many_coordinates_as_steps(kind, k):
-    R, options = some_ratings(8, 7, 0.6), {"regularization": 0.3, "bias_regularization": 0.2, "epochs": 2}
+    R, options = random_ratings(8, 7, 0.6), {"regularization": 0.3, "bias_regularization": 0.2, "epochs": 2}
     if kind == "plain":
         del options["bias_regularization"]
     exact, found = (fit(R, k, kind, solver=solver, **options) for solver in ("cholesky", "cg"))
@@ -403,7 +388,7 @@ def test_conjugate_gradients__are_exact_of_as_many_coordinates_as_steps(kind, k)
 
 @pytest.mark.parametrize("k", [16, 48, 80])
 def test_solvers__are_near_cholesky_in_half_as_many_epochs_more(k):
-    R = low_rank()
+    R = low_rank_ratings(300, 200, 6000, 8)
     exact = losses(fit(R, k, epochs=10, solver="cholesky"))[-1]
     for solver in ("cg", "subspace"):
         found = losses(fit(R, k, epochs=15, solver=solver))
@@ -413,14 +398,14 @@ def test_solvers__are_near_cholesky_in_half_as_many_epochs_more(k):
 
 def test_solvers__differ_in_the_steps_that_they_take(monkeypatch):
     monkeypatch.setattr("mfkernel.linalg.normal.SUBSPACE_COORDINATES", 16)
-    R = some_ratings(20, 15, 0.6)
+    R = random_ratings(20, 15, 0.6)
     exact, *others = (fit(R, 40, solver=solver, epochs=1) for solver in SOLVERS)
     for other in others:
         assert abs(other.P - exact.P).max() > 1e-6
 
 
 def test_solver__is_chosen_by_k():
-    R = some_ratings(40, 35, 0.6)
+    R = random_ratings(40, 35, 0.6)
     for k, name, other in ((32, "cholesky", "cg"), (33, "cg", "cholesky")):
         chosen = fit(R, k, epochs=1)
         assert_same(chosen, fit(R, k, epochs=1, solver=name))
@@ -451,13 +436,13 @@ def test_no_penalty__is_refused_however_few_ratings_are_missing(k, missing, seed
 
 
 def test_no_penalty__is_possible_where_there_are_enough():
-    model = fit(some_ratings(8, 9, 1.0), 3, regularization=0, epochs=5)
+    model = fit(random_ratings(8, 9, 1.0), 3, regularization=0, epochs=5)
     assert_solved(model)
 
 
 @pytest.mark.parametrize("biases", quick([False, True], False))
 def test_ratings_that_are_all_the_same__are_predicted_by_default(biases):
-    R = some_ratings(8, 7, 0.5)
+    R = random_ratings(8, 7, 0.5)
     R = R.with_values(np.full(R.nnz, 3.0))
     assert fit(R, 3, biases=biases).rmse(R) < 0.05
 
@@ -469,7 +454,7 @@ def test_one_rating__is_predicted_by_default():
 @pytest.mark.parametrize("shape", [(1, 6), (6, 1)])
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_one_row__is_enough(shape, kind):
-    R = some_ratings(*shape, 1.0)
+    R = random_ratings(*shape, 1.0)
     model = fit(R, 3, kind)
     assert_solved(model)
     assert losses(model)[-1] == pytest.approx(objective(model), rel=1e-10)
@@ -477,7 +462,7 @@ def test_one_row__is_enough(shape, kind):
 
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_empty_rows__are_predicted_by_means(kind):
-    R = some_ratings(9, 8, 0.5)
+    R = random_ratings(9, 8, 0.5)
     R = R.select((R.users != 2) & (R.items != 5))
     model = fit(R, 3, kind)
     known = np.array([0, 1, 3])
@@ -496,7 +481,7 @@ def test_empty_rows__are_predicted_by_means(kind):
     quick([("plain", 2.0**20), ("plain", 2.0**-20), ("biased", -(2.0**20))], ("plain", 2.0**20)),
 )
 def test_scale__of_ratings_scales_predictions(kind, scale):
-    R = low_rank(60, 40, 900)
+    R = low_rank_ratings(60, 40, 900, 8)
     one, other = fit(R, 4, kind), fit(R.with_values(R.values * scale), 4, kind)
     found = other.predict(R.users, R.items) / scale
     np.testing.assert_allclose(found, one.predict(R.users, R.items), rtol=1e-9)
@@ -508,7 +493,7 @@ def test_scale__of_ratings_scales_predictions(kind, scale):
 @pytest.mark.filterwarnings("ignore:the validation RMSE")
 @pytest.mark.parametrize("biases", quick([False, True], False))
 def test_validation__brings_the_best_epoch_back(biases):
-    R = low_rank(60, 40, 1300, rank=2, noise=0.7)
+    R = low_rank_ratings(60, 40, 1300, 2, noise=0.7)
     R, held_out = R.hold_out(150, np.random.default_rng(0))
     R = R.select(R.users != held_out.users[0])  # what is not known is predicted, too
     options = {"validation": held_out, "regularization": 1.0, "epochs": 60, "biases": biases}
@@ -525,7 +510,7 @@ def test_validation__brings_the_best_epoch_back(biases):
 
 @pytest.mark.filterwarnings("ignore:the validation RMSE")
 def test_validation__takes_a_share():
-    model = fit(low_rank(60, 40, 900), 2, validation=0.2, epochs=4)
+    model = fit(low_rank_ratings(60, 40, 900, 8), 2, validation=0.2, epochs=4)
     assert all(record.validation_rmse > 0 for record in model.history)
 
 
@@ -556,8 +541,8 @@ def test_progress__shows_the_objective(capsys):
 @pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_fold_in__solves_the_normal_equations(kind, per):
-    model = fit(some_ratings(8, 7, 0.6), 3, kind, regularization=(0.3, 0.9), regularization_per=per)
-    strangers = some_ratings(4, 7, 0.5, seed=1)
+    model = fit(random_ratings(8, 7, 0.6), 3, kind, regularization=(0.3, 0.9), regularization_per=per)
+    strangers = random_ratings(4, 7, 0.5, seed=1)
     folded = model.fold_in(strangers)
     biased = kind == "biased"
     base = model.mean + model.item_bias if biased else np.zeros(7)
@@ -575,7 +560,7 @@ def test_fold_in__solves_the_normal_equations(kind, per):
 @pytest.mark.slow
 @pytest.mark.parametrize("per", ["row", "rating"])
 def test_fold_in__finds_the_users_of_the_converged_model(per):
-    R = some_ratings(9, 8, 0.7)
+    R = random_ratings(9, 8, 0.7)
     model = fit(R, 2, "biased", regularization=0.5, regularization_per=per, epochs=500)
     folded = model.fold_in(R)
     np.testing.assert_allclose(folded.P, model.P, atol=1e-7)
@@ -585,7 +570,7 @@ def test_fold_in__finds_the_users_of_the_converged_model(per):
 @pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_partial_fit__leaves_items_that_solve_their_equations(kind, per):
-    R = some_ratings(9, 8, 0.6)
+    R = random_ratings(9, 8, 0.6)
     model = fit(R, 3, kind, regularization=(0.3, 0.9), regularization_per=per)
     before = model.Q.copy()
     users, items = np.array([0, 9, 9, 10, 3]), np.array([1, 1, 4, 8, 8])
@@ -597,7 +582,7 @@ def test_partial_fit__leaves_items_that_solve_their_equations(kind, per):
 
 @pytest.mark.parametrize("per", ["row", "rating"])
 def test_partial_fit__and_explain_heed_weights_as_training_does(per):
-    R = some_ratings(9, 8, 0.6)
+    R = random_ratings(9, 8, 0.6)
     free = np.flatnonzero(~np.isin(np.arange(8), R.indices[R.indptr[0] : R.indptr[1]]))[:1]
     models = []
     for c in (1.0, 16.0):
@@ -616,7 +601,7 @@ def test_partial_fit__and_explain_heed_weights_as_training_does(per):
 @pytest.mark.parametrize("per", ["row", "rating"])
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
 def test_explain__adds_up_and_leaves_nothing_over(kind, per):
-    model = fit(some_ratings(9, 8, 0.7), 2, kind, regularization=0.5, regularization_per=per, epochs=500)
+    model = fit(random_ratings(9, 8, 0.7), 2, kind, regularization=0.5, regularization_per=per, epochs=500)
     for u, i in ((0, 0), (3, 5), (8, 7)):
         parts = model.explain(u, i, 99)
         total = parts.mean + parts.user_bias + parts.item_bias + parts.contributions.sum() + parts.rest
@@ -627,7 +612,7 @@ def test_explain__adds_up_and_leaves_nothing_over(kind, per):
 
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_explain__of_a_stranger_leaves_nothing_over(kind):
-    model = fit(some_ratings(9, 8, 0.7), 3, kind, epochs=2)
+    model = fit(random_ratings(9, 8, 0.7), 3, kind, epochs=2)
     parts = model.fold_in({0: 5.0, 3: 1.0, 6: 4.0}).explain(0, 2, 99)
     assert set(parts.items.tolist()) == {0, 3, 6}
     assert abs(parts.contributions).max() > 1e-3
@@ -636,7 +621,7 @@ def test_explain__of_a_stranger_leaves_nothing_over(kind):
 
 @pytest.mark.parametrize(("solver", "kind"), quick(PAIRS, *SOME_PAIRS))
 def test_init__goes_on_from_a_model_as_if_it_had_not_ended(solver, kind):
-    R = some_ratings(12, 10, 0.4)
+    R = random_ratings(12, 10, 0.7)  # each row and column has some: others would keep their values
     whole, half = (fit(R, 9, kind, solver=solver, epochs=epochs) for epochs in (5, 3))
     before = bits(half)
     again = fit(R, 9, kind, solver=solver, epochs=2, init=half, rng=9)
@@ -647,7 +632,7 @@ def test_init__goes_on_from_a_model_as_if_it_had_not_ended(solver, kind):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_init__takes_start_values(solver, rng):
-    R, P0, Q0 = some_ratings(12, 10, 0.7), rng.normal(size=(12, 9)), rng.normal(size=(9, 10))
+    R, P0, Q0 = random_ratings(12, 10, 0.7), rng.normal(size=(12, 9)), rng.normal(size=(9, 10))
     options = {"solver": solver, "epochs": 1}
     one, same, other = (fit(R, 9, init=(P, Q0), **options) for P in (P0, P0.copy(), 2 * P0))
     assert_same(one, same)
@@ -754,10 +739,7 @@ def test_quality__is_above_that_of_biases():
 
 @pytest.fixture
 def rating_file(tmp_path, ratings):
-    rated = zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True)
-    path = tmp_path / "ratings.csv"
-    path.write_text("user,item,rating\n" + "".join(f"u{u},i{i},{r}\n" for u, i, r in rated))
-    return path
+    return write_ratings(tmp_path / "ratings.csv", ratings, head="user,item,rating\n")
 
 
 @pytest.mark.slow
@@ -837,7 +819,7 @@ def test_program__knows_methods_and_solvers(capsys, rating_file, option):
 @pytest.mark.parametrize("kind", quick(KINDS, "plain", "weights"))
 @given(m=st.integers(1, 9), n=st.integers(1, 9), k=st.sampled_from([1, 3, 9, 17]), seed=st.integers(0, 99))
 def test_defaults__never_fail_where_ratings_differ(kind, m, n, k, seed):
-    R = some_ratings(m, n, 0.4, seed)
+    R = random_ratings(m, n, 0.4, seed)
     R = R.with_values(R.values + np.arange(R.nnz))
     if R.nnz > 1:
         model = fit(R, k, kind)

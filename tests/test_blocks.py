@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import get_args
 
@@ -22,18 +22,13 @@ from mfkernel.typing import ScheduleName
 from tests.helpers import FORKING, POSIX, assert_same, bits, examples, quick
 from tests.interrupts import AT_ONCE, answers, interrupt_after
 from tests.processes import TracedMemory, output_of, repeating, run_in_child, run_in_threads, run_within
+from tests.samples import random_ratings, stars
 
 DECAYS = ("constant", "inverse-time", "linear", "cosine", "adaptive")
 THREADS = (2, 3, 7, None)
 SHAPES = ("square", "tall", "wide", "heavy item", "one user")
 SOME_SHAPES = (("tall", "cosine"), ("heavy item", "cosine"))
-
-
-def uniform(m, n, nnz, rng=0):
-    """Rate ``nnz`` distinct cells of an m × n table, none more likely than another."""
-    random = np.random.default_rng(rng)
-    users, items = np.divmod(random.choice(m * n, nnz, replace=False, shuffle=False), n)
-    return mf.Ratings((users, items, random.integers(1, 6, nnz).astype(np.float32), (m, n)))
+uniform = partial(random_ratings, values=stars, dtype=np.float32)
 
 
 @cache
@@ -57,7 +52,7 @@ def table(shape):
             stars = np.random.default_rng(5).integers(1, 6, n).astype(np.float32)
             return mf.Ratings((np.full(n, 17), np.arange(n), stars, (40, n)))
         case "many blocks":
-            return uniform(5000, 4000, 3_000_000, rng=6)
+            return uniform(5000, 4000, 3_000_000, 6)
     raise KeyError(shape)
 
 
@@ -113,7 +108,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_decay(decay, shuffle)
     st.integers(0, 2**32),
 )
 def test_blocks__bits_do_not_depend_on_the_threads(shape, k, decay, dtype, shuffle, n_threads, seed):
-    R = uniform(*shape, 310_000, rng=seed)
+    R = uniform(*shape, 310_000, seed)
     options = {"decay": decay, "dtype": dtype, "shuffle": shuffle, "rng": seed, "epochs": 2}
     assert bits(fit(R, k, n_threads=n_threads, **options)) == bits(fit(R, k, n_threads=1, **options))
 
@@ -615,7 +610,7 @@ def test_blocks__any_small_table_is_fitted(data):
     m, n = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
     nnz = data.draw(st.integers(1, m * n))
     options = {"decay": data.draw(st.sampled_from(DECAYS)), "shuffle": data.draw(st.booleans())}
-    k, n_threads, R = data.draw(st.integers(1, 9)), data.draw(st.integers(2, 6)), uniform(m, n, nnz, rng=nnz)
+    k, n_threads, R = data.draw(st.integers(1, 9)), data.draw(st.integers(2, 6)), uniform(m, n, nnz, nnz)
     expected = fit(R, k, n_threads=1, **options)
     assert expected.shape == (m, n)
     assert np.isfinite(expected.reconstruct()).all()

@@ -19,6 +19,7 @@ from mfkernel.cli import main
 from mfkernel.cli import output as outputs
 from mfkernel.cli.ids import decodings
 from mfkernel.cli.parser import make_parser
+from tests.files import write_ratings
 from tests.interrupts import AT_ONCE, interrupt
 from tests.processes import make_environment, run_program, run_python
 
@@ -35,10 +36,8 @@ RECONSTRUCTED = [
 @pytest.fixture(scope="module")
 def rating_file(tmp_path_factory: pytest.TempPathFactory, ratings: mf.Ratings) -> Path:
     """Ratings whose user ids are strings and whose item ids are far from 0."""
-    rated = zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True)
     path = tmp_path_factory.mktemp("cli") / "ratings.csv"
-    path.write_text("user,item,rating\n" + "".join(f"u{u},{i + 10**12},{r}\n" for u, i, r in rated))
-    return path
+    return write_ratings(path, ratings, "u{},1{:012},{}\n", head="user,item,rating\n")
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[str, str]:
@@ -375,8 +374,7 @@ def test_questions__end_with_a_line_if_they_cannot_be_answered(capsys, saved, ar
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e7, 1e12])
 def test_program__shows_significant_digits_whatever_the_unit(capsys, tmp_path, ratings, scale):
     path, saved_here = tmp_path / "ratings.csv", tmp_path / "model.npz"
-    rated = zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True)
-    path.write_text("".join(f"{u},{i},{r * scale!r}\n" for u, i, r in rated))
+    write_ratings(path, ratings.with_values(ratings.values.astype(float) * scale), "{},{},{!r}\n")
     options = ["-k", 2, "--biases", "--seed", 0, "--test", 0.2, "--dtype", "float64", "--epochs", 5]
     lines = asked(capsys, "factorize", path, *options, "-q", "-o", saved_here)
     train, test = mf.train_test_split(mf.read_ratings(path), 0.2, rng=0)
@@ -786,11 +784,9 @@ for line in json.loads(sys.argv[1]):
 
 def test_options__none_is_always_refused(tmp_path):
     ratings = mf.datasets.synthetic(12, 10, 60)
-    rated = list(zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True))
     named = {name: str(tmp_path / name) for name in ("FILE", "BINARY", "MODEL", "NEW")} | {"ITEM": "3"}
-    for name, values in (("FILE", [r for _, _, r in rated]), ("BINARY", [int(r > 3) for _, _, r in rated])):
-        text = "".join(f"u{u},{i},{r}\n" for (u, i, _), r in zip(rated, values, strict=True))
-        Path(named[name]).write_text(f"user,item,rating\n{text}")
+    for name, R in (("FILE", ratings), ("BINARY", ratings.with_values((ratings.values > 3).astype(float)))):
+        write_ratings(tmp_path / name, R, "u{},{},{}\n", head="user,item,rating\n")
     lines = [f"{SGD} -o MODEL", *LINES]
     words = [[named.get(x, x) for x in line.split()] for line in lines]
     # without compilation, which would take longer than all of them

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
+import itertools
 import json
-import os
 import pickle
 import signal
 import threading
@@ -18,10 +18,10 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.methods import METHODS
 from mfkernel.model import factors, foldin
+from tests.helpers import FORKING, MODEL_ARRAYS, POSIX, RATINGS_ARRAYS
+from tests.processes import repeating, run_in_child, run_in_threads
 
 IDS = {"user_ids": [f"u{n}" for n in range(30)], "item_ids": list(range(100, 120))}
-RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "users", "items", "user_ids", "item_ids")
-MODEL_ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "user_ids", "item_ids")
 
 
 def some_ratings() -> mf.Ratings:
@@ -211,24 +211,17 @@ def test_ratings__survive_a_thread_that_changes_what_they_are_made_of(form):
     rng = np.random.default_rng(0)
     cells = rng.choice(2000, 1500, replace=False)
     given, arrays = FORMS[form]((cells // 40).astype(np.int32), (cells % 40).astype(np.int32), np.ones(1500))
-    stop = threading.Event()
 
     def change() -> None:
-        while not stop.is_set():
-            for number in (0, 39):
-                arrays[1][...] = number
+        for number in (0, 39):
+            arrays[1][...] = number
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
+    with repeating(change):
         for _ in range(150):
             R = mf.Ratings(given, duplicates="last")
             assert R.nnz <= 1500
             assert (np.diff(R.indptr) >= 0).all()
             assert R.indices.size == 0 or 0 <= R.indices.min() <= R.indices.max() < 40
-    finally:
-        stop.set()
-        thread.join()
 
 
 # threads
@@ -251,11 +244,7 @@ def test_partial_fit__from_threads_loses_nothing(ids):
             else:
                 model.partial_fit(([N_EACH * j + i], [i], [10.0 + j]))
 
-    threads = [threading.Thread(target=learn, args=(j,)) for j in range(N_THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(learn, range(N_THREADS))
     X = model.ratings.to_scipy()
     for j in range(N_THREADS):
         for i in range(N_EACH):
@@ -297,19 +286,13 @@ def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatc
 
 def test_answers__are_of_one_state_while_others_learn():
     model = some_model()
-    stop = threading.Event()
+    numbers = itertools.count(1)
 
     def learn() -> None:
-        n = 0
-        while not stop.is_set():
-            n += 1
-            model.partial_fit(
-                mf.Ratings([[float(n % 5)]], user_ids=[f"new {n % 40}"], item_ids=[100 + n % 40])
-            )
+        n = next(numbers)
+        model.partial_fit(mf.Ratings([[float(n % 5)]], user_ids=[f"new {n % 40}"], item_ids=[100 + n % 40]))
 
-    thread = threading.Thread(target=learn)
-    thread.start()
-    try:
+    with repeating(learn):
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             P, Q = model
@@ -320,22 +303,14 @@ def test_answers__are_of_one_state_while_others_learn():
             mf.metrics.rmse(model, mf.Ratings([[3.0]], user_ids=["u1"], item_ids=[119]))
             model.explain(3, 2)
             assert pickle.loads(pickle.dumps(model)).ratings.shape[1] >= n
-    finally:
-        stop.set()
-        thread.join()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@POSIX
+@FORKING
 def test_partial_fit__works_in_a_child_that_is_forked_meanwhile():
-    model = some_model()
+    model, new = some_model(), mf.Ratings([[2.0]], user_ids=["u1"], item_ids=[101])
     with model._writing.own():  # as another thread would at the moment of the fork
-        child = os.fork()
-        if child == 0:
-            signal.alarm(30)
-            model.partial_fit(mf.Ratings([[2.0]], user_ids=["u1"], item_ids=[101]))
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+        assert run_in_child("fork", lambda: model.partial_fit(new).shape) == (30, 20)
 
 
 # what models are made of
@@ -444,22 +419,16 @@ def test_weights__belong_to_their_ratings_while_a_thread_changes_the_arrays(form
     rng = np.random.default_rng(0)
     cells = rng.choice(2000, 800, replace=False)
     given, arrays = FORMS[form]((cells // 40).astype(np.int32), (cells % 40).astype(np.int32), cells + 1.0)
-    weights, stop, good = np.array(arrays[-1]), threading.Event(), arrays[1].copy()
+    weights, good = np.array(arrays[-1]), arrays[1].copy()
 
     def change() -> None:
-        while not stop.is_set():
-            for numbers in (0, good):
-                arrays[1][...] = numbers
+        for numbers in (0, good):
+            arrays[1][...] = numbers
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
+    with repeating(change):
         for _ in range(100):
             R = mf.Ratings(given, duplicates="last", sample_weight=weights)
             np.testing.assert_array_equal(R.values, R.weights)  # each rating has its value for a weight
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("which", range(6))

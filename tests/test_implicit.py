@@ -11,7 +11,9 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel import metrics, reference
 from mfkernel.cli import main
+from tests.files import write_ratings
 from tests.helpers import assert_never_rises, assert_same, bits, losses, quick
+from tests.samples import random_ratings
 
 RANKS = (1, 3, 7, 9, 17, 33)
 SOLVERS = ("cholesky", "cg", "subspace")
@@ -24,12 +26,11 @@ def fit(R, k=3, **options):
 
 def feedback(m=8, n=7, share=0.4, seed=0, heavy=1.0):
     """Return strengths for some cells, one at least; some are zero, and rows and columns may be empty."""
-    rng = np.random.default_rng(seed)
-    known = rng.random((m, n)) < share
-    known[rng.integers(m), rng.integers(n)] = True
-    users, items = np.nonzero(known)
-    strengths = rng.exponential(heavy, users.size) * (rng.random(users.size) < 0.8)
-    return mf.Ratings((users, items, strengths, (m, n)), **F64)
+
+    def strengths(rng, nnz):
+        return rng.exponential(heavy, nnz) * (rng.random(nnz) < 0.8)
+
+    return random_ratings(m, n, share, seed, values=strengths)
 
 
 def clusters(m=300, n=200, groups=6, a_user=15, seed=0):
@@ -567,14 +568,12 @@ def test_quality__is_above_that_of_popularity():
     assert metrics.ndcg_at_n(model, test, 20) > 1.3 * metrics.ndcg_at_n(popular, test, 20)
 
 
-def write(path, R):
-    rated = zip(R.users.tolist(), R.items.tolist(), R.values.tolist(), strict=True)
-    path.write_text("".join(f"u{u}\ti{i}\t{r:g}\n" for u, i, r in rated))
-    return str(path)
+def write_clicks(folder, R):
+    return str(write_ratings(folder / "clicks.txt", R, "u{}\ti{}\t{:g}\n"))
 
 
 def test_program__ranks_what_is_held_out(capsys, tmp_path):
-    path = write(tmp_path / "clicks.txt", clusters(80, 60, 4, 12))
+    path = write_clicks(tmp_path, clusters(80, 60, 4, 12))
     options = ["--alpha", "2", "--unobserved-weight", "0.5", "--dtype", "float64", "--epochs", "4"]
     saved = str(tmp_path / "model.npz")
     options += ["-k", "4", "--test", "0.2", "--seed", "3", "-o", saved]
@@ -594,7 +593,7 @@ def test_program__ranks_what_is_held_out(capsys, tmp_path):
 @pytest.mark.slow
 def test_program__without_test_says_the_objective(capsys, tmp_path):
     R = clusters(80, 60, 4, 12)
-    path = write(tmp_path / "clicks.txt", R)
+    path = write_clicks(tmp_path, R)
     main(["factorize", path, "--method", "implicit", "-k", "4", "--epochs", "2", "--seed", "0", "-q"])
     model = mf.factorize(mf.read_ratings(path), 4, method="implicit", epochs=2, rng=0)
     assert f"{model.history[-1].loss:.6g}" in capsys.readouterr().out
@@ -603,7 +602,7 @@ def test_program__without_test_says_the_objective(capsys, tmp_path):
 @pytest.mark.slow
 def test_program__names_the_best_epoch_also_of_a_perfect_ranking(capsys, tmp_path):
     R = np.kron(np.eye(3), np.ones((8, 6)))
-    path = write(tmp_path / "clicks.txt", mf.Ratings(R))
+    path = write_clicks(tmp_path, mf.Ratings(R))
     saved = str(tmp_path / "model.npz")
     options = ["-k", "3", "--validation", "0.3", "--regularization", "0.1", "--seed", "3", "-q", "-o", saved]
     main(["factorize", path, "--method", "implicit", *options])
@@ -630,7 +629,7 @@ def test_program__names_the_best_epoch_also_of_a_perfect_ranking(capsys, tmp_pat
     ],
 )
 def test_program__says_in_one_line_what_is_wrong(capsys, tmp_path, options, message):
-    path = write(tmp_path / "clicks.txt", feedback())
+    path = write_clicks(tmp_path, feedback())
     with pytest.raises(SystemExit, match=f"^mfkernel: .*{message}") as end:
         main(["factorize", path, "--method", "implicit", "-q", *options])
     assert "\n" not in str(end.value)
@@ -638,7 +637,7 @@ def test_program__says_in_one_line_what_is_wrong(capsys, tmp_path, options, mess
 
 def test_program__goes_on_with_a_model(capsys, tmp_path):
     R = clusters(80, 60, 4, 12)
-    path, saved = write(tmp_path / "clicks.txt", R), str(tmp_path / "model.npz")
+    path, saved = write_clicks(tmp_path, R), str(tmp_path / "model.npz")
     main(["factorize", path, "--method", "implicit", "-k", "4", "--dtype", "float64", "-q", "-o", saved])
     (tmp_path / "new.txt").write_text("u0\tnew\t2\nstranger\ti4\t1\n")
     main(["update", saved, str(tmp_path / "new.txt")])

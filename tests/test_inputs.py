@@ -11,17 +11,12 @@ from scipy import sparse
 
 import mfkernel as mf
 from tests.helpers import DENSE, arrays_of, assert_same, fit, quick, snapshot
+from tests.samples import cells, drawn_triplets
 
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 KINDS = [f"{name}_{kind}" for name, kind in product(FORMATS, ("array", "matrix"))]
+SMALL = drawn_triplets(min_size=1, rating=st.floats(-10, 10, width=16, allow_subnormal=False))
 COMPRESSED = ["csr_array", "csr_matrix", "csc_array", "csc_matrix"]
-
-
-def cells(R, **options):
-    """Return {(user, item): rating} as the container reads R."""
-    r = mf.Ratings(R, **options)
-    places = zip(r.users.tolist(), r.items.tolist(), strict=True)
-    return dict(zip(places, r.values.tolist(), strict=True))
 
 
 def as_sparse(kind, triplets):
@@ -30,17 +25,6 @@ def as_sparse(kind, triplets):
     name, family = kind.split("_")
     R = getattr(sparse, f"coo_{family}")((values, (users, items)), shape=shape)
     return R.tobsr(blocksize=(1, 1)) if name == "bsr" else R.asformat(name)
-
-
-@st.composite
-def triplets(draw):
-    m, n = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    cell = st.tuples(st.integers(0, m - 1), st.integers(0, n - 1))
-    places = draw(st.lists(cell, min_size=1, max_size=20, unique=True))
-    rating = st.floats(-10, 10, width=16, allow_subnormal=False)
-    values = draw(st.lists(rating, min_size=len(places), max_size=len(places)))
-    users, items = np.array(places).T
-    return users, items, np.array(values, draw(st.sampled_from([np.float32, np.float64]))), (m, n)
 
 
 # dense arrays
@@ -82,11 +66,11 @@ def test_dense__may_be_read_only(tmp_path):
 
 def test_dense__zero_is_a_rating_if_only_nan_is_missing():
     R = np.array([[0.0, np.nan, -0.0], [2.0, 3.0, np.nan]])
-    assert cells(R) == {(1, 0): 2, (1, 1): 3}
-    assert cells(R, missing="nan") == {(0, 0): 0, (0, 2): 0, (1, 0): 2, (1, 1): 3}
+    assert cells(mf.Ratings(R)) == {(1, 0): 2, (1, 1): 3}
+    assert cells(mf.Ratings(R, missing="nan")) == {(0, 0): 0, (0, 2): 0, (1, 0): 2, (1, 1): 3}
     assert_same(fit(R, missing="nan"), fit(([0, 0, 1, 1], [0, 2, 0, 1], [0.0, 0, 2, 3])))
     masked = np.ma.array(R, mask=[[1, 0, 0], [0, 1, 0]])
-    assert cells(masked, missing="nan") == {(0, 2): 0, (1, 0): 2}
+    assert cells(mf.Ratings(masked, missing="nan")) == {(0, 2): 0, (1, 0): 2}
 
 
 @pytest.mark.parametrize("missing", ["zero", "nan"])
@@ -136,7 +120,7 @@ def test_sparse__any_format_gives_the_same_factors(kind):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("dia")])
 def test_sparse__explicit_zeros_are_ratings(kind):
     R = [0, 1, 1, 2], [1, 0, 2, 0], [0.0, 5.0, 0.0, 1.0], (3, 3)
-    assert cells(as_sparse(kind, R)) == {(0, 1): 0, (1, 0): 5, (1, 2): 0, (2, 0): 1}
+    assert cells(mf.Ratings(as_sparse(kind, R))) == {(0, 1): 0, (1, 0): 5, (1, 2): 0, (2, 0): 1}
     assert_same(fit(as_sparse(kind, R)), fit(R))
 
 
@@ -145,8 +129,8 @@ def test_sparse__zeros_that_only_fill_up_are_unknown(family):
     R = np.kron(np.eye(2), [[1.0, 2], [0, 4]])
     expected = {(0, 0): 1, (0, 1): 2, (1, 1): 4, (2, 2): 1, (2, 3): 2, (3, 3): 4}
     for blocksize in [(2, 2), (1, 2), (4, 1), (4, 4)]:
-        assert cells(getattr(sparse, f"bsr_{family}")(R, blocksize=blocksize)) == expected
-    assert cells(getattr(sparse, f"dia_{family}")(R)) == expected
+        assert cells(mf.Ratings(getattr(sparse, f"bsr_{family}")(R, blocksize=blocksize))) == expected
+    assert cells(mf.Ratings(getattr(sparse, f"dia_{family}")(R))) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -311,7 +295,7 @@ def test_ratings__are_taken_as_they_are():
 # what holds for every form
 
 
-@given(triplets(), st.integers(1, 9), st.sampled_from(["blocks", "sequential", "hogwild"]), st.data())
+@given(SMALL, st.integers(1, 9), st.sampled_from(["blocks", "sequential", "hogwild"]), st.data())
 def test_factorize__gives_finite_factors_and_leaves_every_form_untouched(R, k, schedule, data):
     users, items, values, shape = R
     assume(values.any())
@@ -332,9 +316,7 @@ def test_factorize__gives_finite_factors_and_leaves_every_form_untouched(R, k, s
         assert np.isfinite(model.Q).all()
 
 
-@given(
-    triplets(), st.sampled_from(["csr_array", "csc_matrix", "coo_array"]), st.sampled_from(["sum", "last"])
-)
+@given(SMALL, st.sampled_from(["csr_array", "csc_matrix", "coo_array"]), st.sampled_from(["sum", "last"]))
 def test_factorize__leaves_unsorted_duplicates_untouched(R, kind, duplicates):
     users, items, values, shape = R
     R = as_sparse(kind, (users[::-1], items[::-1], values[::-1], shape))

@@ -13,8 +13,9 @@ from scipy import sparse
 
 import mfkernel as mf
 from tests.files import MARKET, matrix_file, mutated, write_file
-from tests.helpers import cells, examples
+from tests.helpers import examples
 from tests.processes import run_python
+from tests.samples import cells
 
 RATED = {(196, 242): 3.0, (22, 302): 3.5, (196, 302): 1.0}
 

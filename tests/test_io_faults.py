@@ -24,8 +24,9 @@ from mfkernel.data.files.lines import Lines
 from mfkernel.data.files.streams import Stream
 from mfkernel.data.files.text import NotPlainError, parse
 from tests.files import MARKET, matrix_file, mutated, npy_of, write_file, zip_of
-from tests.helpers import cells, examples
+from tests.helpers import examples
 from tests.processes import TracedMemory, run_python
+from tests.samples import cells
 
 RATINGS = "user,item,rating\n1,2,3\n"
 

@@ -5,6 +5,7 @@ Also run with the JIT off.
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,8 @@ from mfkernel.kernels.vectors import rank_token
 from mfkernel.linalg.rows import aligned_rows
 from mfkernel.methods.objective import link
 from mfkernel.options import SGD
-from tests.helpers import NO_LIMIT, gradient, quick
+from tests.helpers import NO_LIMIT, assert_same, gradient, quick
+from tests.samples import random_ratings
 
 pytestmark = pytest.mark.kernel
 
@@ -39,17 +41,15 @@ SETTINGS = SGD(
 )
 
 
-def values_of(loss, size, rng):
+def values_of(loss, rng, size):
     return rng.integers(2, size=size).astype(float) if loss == "logistic" else rng.normal(0.5, 1, size)
 
 
 def table(loss="squared", m=15, n=10, nnz=70, seed=0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    users, items = np.divmod(rng.choice(m * n, nnz, replace=False), n)
-    return mf.Ratings((users, items, values_of(loss, nnz, rng), (m, n)), dtype=dtype)
+    return random_ratings(m, n, nnz, seed, values=partial(values_of, loss), dtype=dtype)
 
 
-def weights_of(ratings, seed=3):
+def random_weights(ratings, seed=3):
     return np.random.default_rng(seed).uniform(0.2, 2, ratings.nnz)
 
 
@@ -187,7 +187,7 @@ def test_sgd_span__matches_the_general_update(loss, biases, penalty, weighted, d
     ratings, k, mean = table(loss, dtype=dtype), 5, 0.25
     state = start_of(ratings, k, dtype, settings)
     expected = in_float64(*state, k)
-    weights = weights_of(ratings).astype(dtype) if weighted else None
+    weights = random_weights(ratings).astype(dtype) if weighted else None
     order = np.random.default_rng(1).permutation(ratings.n_users)
     rows = sgd.Rows(ratings.indptr[:-1], ratings.indptr[1:], ratings.indices, ratings.values)
     entries = [
@@ -236,7 +236,7 @@ def test_sgd_tiles__matches_the_general_update(loss, biases, penalty, weighted, 
     starts, nnz = np.concatenate([[0], np.cumsum(sizes)]), sum(sizes)
     first_users, first_items = rng.integers(10, size=6), rng.integers(5, size=6)
     users, items = rng.integers(5, size=(2, nnz)).astype(np.uint16)
-    values, weights = values_of(loss, nnz, rng).astype(dtype), rng.uniform(0, 2, nnz).astype(dtype)
+    values, weights = values_of(loss, rng, nnz).astype(dtype), rng.uniform(0, 2, nnz).astype(dtype)
     tiles = sgd.Tiles(starts, first_users, first_items, users, items, values)
     state = start_of(SimpleNamespace(shape=(15, 10)), k, dtype, settings)
     expected = in_float64(*state, k)
@@ -297,7 +297,7 @@ def exact(ratings, **options):
 def test_factorize__matches_the_reference_under_any_settings(loss, biases, penalty, weighted):
     settings = replace(SETTINGS, loss=loss, biases=biases, **PENALTIES[penalty])
     ratings = table(loss).with_values(np.abs(table(loss).values))
-    weights = weights_of(ratings) if weighted else np.ones(ratings.nnz)
+    weights = random_weights(ratings) if weighted else np.ones(ratings.nnz)
     model = exact(ratings, sample_weight=weights if weighted else None, **options_of(settings))
     mean = link(np.average(ratings.values, weights=weights), loss)
     P, Q = start_pair(ratings)
@@ -317,8 +317,8 @@ def test_factorize__matches_the_reference_under_any_settings(loss, biases, penal
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_factorize__ends_where_the_weighted_gradient_is_zero(loss):
-    ratings = table(loss, 4, 3, 9)
-    weights = weights_of(ratings)
+    ratings = table(loss, 4, 3, 9, seed=1)
+    weights = random_weights(ratings)
     model = exact(
         ratings,
         loss=loss,
@@ -343,18 +343,11 @@ def test_factorize__ends_where_the_weighted_gradient_is_zero(loss):
     assert slope(weights, *model) < 0.1 * slope(np.ones(ratings.nnz), *model)
 
 
-def same(one, two):
-    np.testing.assert_array_equal(one.P, two.P)
-    np.testing.assert_array_equal(one.Q, two.Q)
-    for a, b in ((one.user_bias, two.user_bias), (one.item_bias, two.item_bias)):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_factorize__takes_weights_in_any_form(rng):
     ratings = table()
     m, n = ratings.shape
     W = np.zeros((m, n))
-    W[ratings.users, ratings.items] = weights_of(ratings)
+    W[ratings.users, ratings.items] = random_weights(ratings)
     coo = ratings.to_scipy().tocoo()
     shuffled = rng.permutation(ratings.nnz)
     users, items, values = (x[shuffled] for x in (ratings.users, ratings.items, ratings.values))
@@ -369,10 +362,10 @@ def test_factorize__takes_weights_in_any_form(rng):
         (ratings, W.tolist()),
         (ratings, sparse.csr_array(W)),
         (ratings, sparse.coo_matrix(W)),
-        (ratings, weights_of(ratings)),
-        (ratings, weights_of(ratings).tolist()),
+        (ratings, random_weights(ratings)),
+        (ratings, random_weights(ratings).tolist()),
         (csr, W),
-        (csr, weights_of(ratings)),
+        (csr, random_weights(ratings)),
         (csc, by_column),
         (csc, sparse.csc_array(W)),
         (coo, W[coo.row, coo.col]),
@@ -385,17 +378,17 @@ def test_factorize__takes_weights_in_any_form(rng):
         (mf.Ratings(mixed, sample_weight=W[users, items]), None),
     ]
     for R, weights in forms:
-        same(exact(R, sample_weight=weights, **options), expected)
+        assert_same(exact(R, sample_weight=weights, **options), expected)
     assert (exact(ratings, **options).P != expected.P).any()
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "blocks", "hogwild"])
 def test_factorize__only_ratios_of_weights_matter(schedule):
     ratings = table()
-    weights = weights_of(ratings).astype(np.float32).astype(float)
+    weights = random_weights(ratings).astype(np.float32).astype(float)
     options = {"schedule": schedule, "n_threads": 1, "biases": True, "learning_rate": 0.02}
     one, two = (exact(ratings, sample_weight=w, **options) for w in (weights, 1024 * weights))
-    same(one, two)
+    assert_same(one, two)
     plain, equal = (exact(ratings, sample_weight=w, **options) for w in (None, np.full(ratings.nnz, 7.0)))
     np.testing.assert_allclose(equal.reconstruct(), plain.reconstruct(), rtol=1e-12)
 
@@ -406,19 +399,19 @@ def test_factorize__weights_may_be_of_any_size(scale):
     ratings = table(dtype=np.float32)
     options = {"init": start_pair(ratings), "epochs": 2, "shuffle": False, "learning_rate": 0.02}
     one, two = (
-        mf.factorize(ratings, 3, sample_weight=w * weights_of(ratings), **options) for w in (1, scale)
+        mf.factorize(ratings, 3, sample_weight=w * random_weights(ratings), **options) for w in (1, scale)
     )
     np.testing.assert_allclose(one.P, two.P, rtol=1e-4, atol=1e-5)
 
 
 def test_factorize__a_weight_of_zero_leaves_the_rating_out():
     ratings = table()
-    kept = (weights_of(ratings) > 0.7) & (ratings.users != 3) & (ratings.items != 2)
-    weights = np.where(kept, weights_of(ratings), 0)
+    kept = (random_weights(ratings) > 0.7) & (ratings.users != 3) & (ratings.items != 2)
+    weights = np.where(kept, random_weights(ratings), 0)
     options = {"biases": True, "init": None, "rng": 0}
     one = exact(ratings, sample_weight=weights, **options)
     two = exact(ratings.select(kept), sample_weight=weights[kept], **options)
-    same(one, two)
+    assert_same(one, two)
     np.testing.assert_array_equal(one.known_users, two.known_users)
     np.testing.assert_array_equal(one.known_items, two.known_items)
     assert not one.known_users[3]
@@ -429,7 +422,7 @@ def test_factorize__a_weight_of_zero_leaves_the_rating_out():
 def test_factorize__regularization_is_of_p_and_of_q(biases):
     ratings = table()
     one, two, less = (exact(ratings, biases=biases, regularization=x) for x in (0.3, (0.3, 0.3), (0.3, 0)))
-    same(one, two)
+    assert_same(one, two)
     assert np.linalg.norm(less.Q) > np.linalg.norm(one.Q)
     assert less.settings.regularization == (0.3, 0.0)
 
@@ -503,10 +496,10 @@ def test_factorize__minus_one_is_zero_to_the_logistic_loss(biases):
         "biases": biases,
         "epochs": 3,
         "rng": 0,
-        "sample_weight": weights_of(train),
+        "sample_weight": random_weights(train),
     }
     one, two = (mf.factorize(R, 2, **options) for R in (train, signed))
-    same(one, two)
+    assert_same(one, two)
     assert one.rmse(test) == one.rmse(signed_test) == two.rmse(test)
 
 
@@ -577,13 +570,13 @@ def test_factorize__blocks_give_the_same_bits_on_any_number_of_threads(options, 
     monkeypatch.setattr("mfkernel.methods.schedules.blocks.RATINGS_PER_BLOCK", 2**5)
     loss = options.get("loss", "squared")
     ratings = table(loss, 60, 50, 1000)
-    weights = weights_of(ratings) if options.get("sample_weight") else None
+    weights = random_weights(ratings) if options.get("sample_weight") else None
     fits = [
         mf.factorize(ratings, 3, n_threads=n, epochs=2, rng=0, **options | {"sample_weight": weights})
         for n in (1, 2, 3)
     ]
     for one, two in itertools.pairwise(fits):
-        same(one, two)
+        assert_same(one, two)
 
 
 # errors

@@ -13,7 +13,8 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.model import foldin
 from mfkernel.options import SGD
-from tests.helpers import DENSE, assert_same, fit, quick
+from tests.helpers import DENSE, assert_same, fit, quick, state_of
+from tests.samples import triplets_of
 
 pytestmark = pytest.mark.kernel
 
@@ -29,23 +30,17 @@ ITEMS, VALUES = np.array([4, 0, 2]), np.array([5.0, 1.0, 3.5])
 BOTH = pytest.mark.parametrize("biases", [False, True], ids=["plain", "biased"])
 
 
-def triplets(cells, shape=None):
-    users, items = np.array(list(cells), np.int64).reshape(-1, 2).T
-    parts = users, items, np.array(list(cells.values()), np.float64)
-    return parts if shape is None else (*parts, shape)
-
-
-def named(cells, users, items, **options):
-    R = triplets(cells, (len(users), len(items)))
+def make_ratings(cells, users, items, **options):
+    R = triplets_of(cells, (len(users), len(items)))
     return mf.Ratings(R, user_ids=users, item_ids=items, **options)
 
 
-def made(biases=False, ids=False, dtype=np.float64, seed=0, **options):
+def make_model(biases=False, ids=False, dtype=np.float64, seed=0, **options):
     """Return a model of random numbers, which holds OLD."""
     rng = np.random.default_rng(seed)
     P, Q, b, c = (rng.normal(size=size).astype(dtype) for size in ((M, K), (K, N), M, N))
     names = {"user_ids": USER_IDS, "item_ids": ITEM_IDS} if ids else {}
-    settings = {"mean": 3.0, "settings": REG, "ratings": mf.Ratings(triplets(OLD), dtype=dtype, **names)}
+    settings = {"mean": 3.0, "settings": REG, "ratings": mf.Ratings(triplets_of(OLD), dtype=dtype, **names)}
     if biases:
         settings |= {"user_bias": b, "item_bias": c}
     return mf.Factors(P, Q, **settings | names | options)
@@ -70,17 +65,6 @@ def assert_row(folded, row, model, items, values, reg=REG.regularization[0], bia
     np.testing.assert_allclose(folded.P[row], x, rtol=1e-5, atol=1e-5)
     if base is not None:
         np.testing.assert_allclose(folded.user_bias[row], b, rtol=1e-5, atol=1e-5)
-
-
-def state(model):
-    """Return all of a model, bit by bit."""
-    names = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "user_ids", "item_ids")
-    arrays = [getattr(model, name) for name in names]
-    if model.ratings is not None:
-        names = ("indptr", "indices", "values", "weights", "user_ids", "item_ids")
-        arrays += [getattr(model.ratings, name) for name in names]
-    bits = [None if a is None else (a.dtype, a.shape, a.tobytes()) for a in arrays]
-    return bits, model.mean, model.history, model.stop_reason, model.settings
 
 
 def alternated(model, new):
@@ -137,19 +121,19 @@ FORMS = ["dict", "pair", "pair of lists", "dense", "csr", "csr matrix", "coo", "
 @BOTH
 @pytest.mark.parametrize("form", FORMS)
 def test_fold_in__solves_the_normal_equations_for_every_form(form, biases, dtype):
-    model = made(biases, dtype=dtype)
-    before = state(model)
+    model = make_model(biases, dtype=dtype)
+    before = state_of(model)
     folded = model.fold_in(strangers_in(form))
     assert folded.shape == (1, N)
     assert folded.P.dtype == dtype
     assert (folded.user_bias is None) == (not biases)
     assert_row(folded, 0, model, ITEMS, VALUES)
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 @BOTH
 def test_fold_in__solves_each_row_of_several(biases):
-    model = made(biases)
+    model = make_model(biases)
     R = np.array([[5.0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0], [1, 2, 3, 4, 5, 1]])
     folded = model.fold_in(R)
     for row, r in enumerate(R):
@@ -169,9 +153,9 @@ def test_fold_in__serves_a_trained_model(biases):
 
 @BOTH
 def test_fold_in__finds_items_by_id(biases):
-    model = made(biases, ids=True)
+    model = make_model(biases, ids=True)
     cells = {(0, 0): 5.0, (0, 1): 1.0, (1, 2): 3.0}
-    folded = model.fold_in(named(cells, ["new", "bob"], [50, 30, 60]))
+    folded = model.fold_in(make_ratings(cells, ["new", "bob"], [50, 30, 60]))
     assert_row(folded, 0, model, [4, 0], [5, 1])
     assert_row(folded, 1, model, [2], [3])
     assert folded.user_rows("bob") == 1
@@ -181,7 +165,7 @@ def test_fold_in__finds_items_by_id(biases):
 
 @pytest.mark.slow
 def test_fold_in__takes_weights_along_with_ids():
-    model, w = made(True, ids=True), np.array([2.0, 0.5, 1.0])
+    model, w = make_model(True, ids=True), np.array([2.0, 0.5, 1.0])
     R = mf.Ratings((np.zeros(3, int), [0, 1, 2], VALUES), item_ids=[50, 30, 60], sample_weight=w)
     folded = model.fold_in(R)
     assert_row(folded, 0, model, [4, 0, 2], VALUES, w=w)
@@ -191,7 +175,7 @@ def test_fold_in__takes_weights_along_with_ids():
 @pytest.mark.parametrize("form", ["dict", "dense", "triplets"])
 def test_fold_in__predicts_a_stranger_without_ratings_by_the_mean(form):
     R = {"dict": {}, "dense": np.zeros((1, N)), "triplets": ([], [], [], (1, N))}[form]
-    plain, biased = made(), made(True)
+    plain, biased = make_model(), make_model(True)
     assert (plain.fold_in(R).predict(0, np.arange(N)) == plain.mean).all()
     expected = biased.mean + biased.item_bias
     np.testing.assert_allclose(biased.fold_in(R).predict(0, np.arange(N)), expected)
@@ -199,7 +183,7 @@ def test_fold_in__predicts_a_stranger_without_ratings_by_the_mean(form):
 
 @pytest.mark.parametrize("why", quick(["unknown item", "no weight"], "unknown item"))
 def test_fold_in__predicts_by_the_mean_who_says_nothing(why):
-    model = made(known_items=np.arange(N) != 3)
+    model = make_model(known_items=np.arange(N) != 3)
     R = np.zeros((2, N))
     R[0, 3 if why == "unknown item" else 0], R[1, 2] = 5, 4
     strangers = mf.Ratings(R, sample_weight=None if why == "unknown item" else (R != 5).astype(float))
@@ -209,7 +193,7 @@ def test_fold_in__predicts_by_the_mean_who_says_nothing(why):
 
 @BOTH
 def test_fold_in__takes_another_regularization(biases):
-    model = made(biases)
+    model = make_model(biases)
     folded = model.fold_in((ITEMS, VALUES), regularization=2.0, bias_regularization=1.0)
     assert_row(folded, 0, model, ITEMS, VALUES, 2.0, 1.0)
     folded = model.fold_in((ITEMS, VALUES), regularization=0, bias_regularization=3.0)
@@ -218,7 +202,7 @@ def test_fold_in__takes_another_regularization(biases):
 
 @BOTH
 def test_fold_in__gives_a_model_that_predicts_and_recommends(biases):
-    model = made(biases)
+    model = make_model(biases)
     folded = model.fold_in((ITEMS, VALUES))
     b = folded.user_bias[0] + model.mean + model.item_bias if biases else 0
     scores = folded.P[0] @ model.Q + b
@@ -258,11 +242,11 @@ def test_fold_in__gives_a_model_that_predicts_and_recommends(biases):
     ids=str,
 )
 def test_fold_in__names_what_is_wrong(R, error, message):
-    model = made(ids=True)
-    before = state(model)
+    model = make_model(ids=True)
+    before = state_of(model)
     with pytest.raises(error, match=message):
         model.fold_in(R)
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 @pytest.mark.parametrize(
@@ -277,14 +261,14 @@ def test_fold_in__names_what_is_wrong(R, error, message):
 )
 def test_fold_in__names_a_wrong_option(options, error, message):
     with pytest.raises(error, match=message):
-        made().fold_in({0: 1.0}, **options)
+        make_model().fold_in({0: 1.0}, **options)
 
 
 @pytest.mark.slow
 @BOTH
 def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
-    known = mf.Ratings((*triplets(OLD)[:2], np.tile([0.0, 1], 6)))
-    model = made(biases, settings=replace(REG, loss="logistic"), ratings=known)
+    known = mf.Ratings((*triplets_of(OLD)[:2], np.tile([0.0, 1], 6)))
+    model = make_model(biases, settings=replace(REG, loss="logistic"), ratings=known)
     zeros, ones = (model.fold_in(([0, 2, 3], [low, 1.0, low])) for low in (0.0, -1.0))
     assert_same(zeros, ones)
     y, r = model.Q.T[[0, 2, 3]], np.array([0.0, 1, 0])
@@ -297,7 +281,7 @@ def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
 
 
 def test_fold_in__asks_for_the_regularization_if_the_model_has_none():
-    model = made(settings=SGD())
+    model = make_model(settings=SGD())
     with pytest.raises(ValueError, match="regularization="):
         model.fold_in({0: 1.0})
     assert_row(model.fold_in((ITEMS, VALUES), regularization=0.3), 0, model, ITEMS, VALUES, 0.3)
@@ -307,9 +291,9 @@ def test_fold_in__asks_for_the_regularization_if_the_model_has_none():
 @BOTH
 def test_fold_in__gives_the_same_bits_on_any_number_of_threads(biases, rng, monkeypatch):
     monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 300)
-    model, R = made(biases, dtype=np.float32), rng.integers(0, 6, (20, N))
+    model, R = make_model(biases, dtype=np.float32), rng.integers(0, 6, (20, N))
     one, three = (model.fold_in(R, n_threads=n) for n in (1, 3))
-    assert state(one) == state(three)
+    assert state_of(one) == state_of(three)
 
 
 @given(
@@ -321,7 +305,7 @@ def test_fold_in__gives_the_same_bits_on_any_number_of_threads(biases, rng, monk
     form=st.sampled_from(["triplets", "csr", "Ratings", "rows"]),
 )
 def test_fold_in__equals_ridge_regression(counts, seed, scale, reg, biases, form):
-    rng, model = np.random.default_rng(seed), made(biases, seed=seed)
+    rng, model = np.random.default_rng(seed), make_model(biases, seed=seed)
     rows = [(rng.permutation(N)[:count], scale * rng.normal(size=count)) for count in counts]
     users = np.repeat(np.arange(len(rows)), counts)
     R = users, *(np.concatenate(part) for part in zip(*rows, strict=True)), (len(rows), N)
@@ -341,9 +325,9 @@ def test_fold_in__equals_ridge_regression(counts, seed, scale, reg, biases, form
 
 @BOTH
 def test_partial_fit__solves_users_and_items_by_turns(biases):
-    model = made(biases)
+    model = make_model(biases)
     expected = alternated(model, NEW)
-    assert model.partial_fit(triplets(NEW)) is model
+    assert model.partial_fit(triplets_of(NEW)) is model
     assert model.shape == model.ratings.shape == (8, 7)
     for found, wanted in zip((model.P, model.Q, model.user_bias, model.item_bias), expected, strict=True):
         if found is not None:
@@ -354,7 +338,7 @@ def test_partial_fit__solves_users_and_items_by_turns(biases):
 
 @BOTH
 def test_partial_fit__lets_new_ratings_replace_old(biases):
-    model = made(biases).partial_fit(triplets(NEW))
+    model = make_model(biases).partial_fit(triplets_of(NEW))
     users, items = model.ratings.users.tolist(), model.ratings.items.tolist()
     found = dict(zip(zip(users, items, strict=True), model.ratings.values.tolist(), strict=True))
     assert found == OLD | NEW
@@ -364,8 +348,8 @@ def test_partial_fit__lets_new_ratings_replace_old(biases):
 @pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float64))
 @BOTH
 def test_partial_fit__leaves_other_rows_alone(biases, dtype):
-    model, before = made(biases, dtype=dtype), made(biases, dtype=dtype)
-    model.partial_fit(triplets(NEW))
+    model, before = make_model(biases, dtype=dtype), make_model(biases, dtype=dtype)
+    model.partial_fit(triplets_of(NEW))
     users, items = [2, 4], [4, 5]
     np.testing.assert_array_equal(model.P[users], before.P[users])
     np.testing.assert_array_equal(model.Q[:, items], before.Q[:, items])
@@ -378,9 +362,9 @@ def test_partial_fit__leaves_other_rows_alone(biases, dtype):
 
 
 def test_partial_fit__leaves_the_old_arrays_alone():
-    model, before = made(), made()
+    model, before = make_model(), make_model()
     P, Q = model
-    model.partial_fit(triplets(NEW))
+    model.partial_fit(triplets_of(NEW))
     np.testing.assert_array_equal(P, before.P)
     np.testing.assert_array_equal(Q, before.Q)
 
@@ -399,7 +383,7 @@ def test_partial_fit__predicts_the_new_ratings_better(biases, ids):
 
 
 def test_partial_fit__knows_users_without_ratings_by_the_mean():
-    model = made().partial_fit(([0], [0], [4.0], (M + 1, N + 2)))
+    model = make_model().partial_fit(([0], [0], [4.0], (M + 1, N + 2)))
     assert model.shape == (M + 1, N + 2)
     assert (model.predict(M, np.arange(N + 2)) == model.mean).all()
     assert (model.predict(np.arange(M), N) == model.mean).all()
@@ -407,17 +391,19 @@ def test_partial_fit__knows_users_without_ratings_by_the_mean():
 
 @BOTH
 def test_partial_fit__does_not_harm_a_new_user_of_a_new_item(biases):
-    model = made(biases).partial_fit(([M], [N], [4.0]))
+    model = make_model(biases).partial_fit(([M], [N], [4.0]))
     assert abs(model.predict(M, N) - 4.0) <= abs(model.mean - 4.0)
 
 
 @BOTH
 def test_partial_fit__finds_ids_and_appends_new_ones(biases):
-    numbered = made(biases).partial_fit(triplets({(3, 0): 1.0, (5, 2): 5.0, (5, 6): 2.0, (0, 6): 4.0}))
+    numbered = make_model(biases).partial_fit(
+        triplets_of({(3, 0): 1.0, (5, 2): 5.0, (5, 6): 2.0, (0, 6): 4.0})
+    )
     new = {(2, 1): 1.0, (0, 2): 5.0, (0, 0): 2.0, (1, 0): 4.0}
-    model = made(biases, ids=True)
+    model = make_model(biases, ids=True)
     model.user_rows("bob")
-    model.partial_fit(named(new, ["someone else", "eve", "zoë"], [5, 30, 60]))
+    model.partial_fit(make_ratings(new, ["someone else", "eve", "zoë"], [5, 30, 60]))
     assert_same(model, numbered)
     assert model.user_ids.tolist() == [*USER_IDS, "someone else"]
     assert model.item_ids.tolist() == [*ITEM_IDS, 5]
@@ -426,14 +412,14 @@ def test_partial_fit__finds_ids_and_appends_new_ones(biases):
 
 
 def test_partial_fit__does_not_change_what_ids_are_of():
-    model = made(ids=True)
-    model.partial_fit(named({(0, 0): 4.0}, ["max", "new"], np.array([10, 70], np.uint64)))
+    model = make_model(ids=True)
+    model.partial_fit(make_ratings({(0, 0): 4.0}, ["max", "new"], np.array([10, 70], np.uint64)))
     assert model.item_ids.dtype.kind in "iu"
     assert model.item_ids.tolist() == [*ITEM_IDS, 70]
 
 
 def damaged_triplets(kind):
-    users, items, values = triplets(NEW)
+    users, items, values = triplets_of(NEW)
     if kind in ("nan", "inf"):
         values[2] = float(kind)
     return {
@@ -454,11 +440,11 @@ def damaged_triplets(kind):
 )
 @BOTH
 def test_partial_fit__leaves_the_model_as_it_was_if_ratings_are_bad(biases, kind):
-    model = made(biases)
-    before = state(model)
+    model = make_model(biases)
+    before = state_of(model)
     with pytest.raises((TypeError, ValueError)):
         model.partial_fit(damaged_triplets(kind))
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 @pytest.mark.parametrize(
@@ -481,18 +467,18 @@ def test_partial_fit__leaves_the_model_as_it_was_if_ratings_are_bad(biases, kind
     ],
 )
 def test_partial_fit__leaves_the_model_as_it_was_if_ids_do_not_fit(model_ids, names, message):
-    model = made(ids=model_ids)
-    before = state(model)
+    model = make_model(ids=model_ids)
+    before = state_of(model)
     with pytest.raises(ValueError, match=message):
         model.partial_fit(mf.Ratings([[4.0]], **names))
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 @pytest.mark.parametrize("call", range(4))
 @BOTH
 def test_partial_fit__leaves_the_model_as_it_was_if_it_is_cut_off(biases, call, monkeypatch):
-    model, calls = made(biases), []
-    before, solve = state(model), foldin.solve_rows
+    model, calls = make_model(biases), []
+    before, solve = state_of(model), foldin.solve_rows
 
     def cut_off(*args, **options):
         calls.append(1)
@@ -502,24 +488,24 @@ def test_partial_fit__leaves_the_model_as_it_was_if_it_is_cut_off(biases, call, 
 
     monkeypatch.setattr("mfkernel.model.foldin.solve_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        model.partial_fit(triplets(NEW))
-    assert state(model) == before
+        model.partial_fit(triplets_of(NEW))
+    assert state_of(model) == before
 
 
 def test_partial_fit__says_what_it_lacks():
     with pytest.raises(ValueError, match="needs the training ratings"):
-        made(ratings=None).partial_fit(triplets(NEW))
-    model = made(settings=SGD())
-    before = state(model)
+        make_model(ratings=None).partial_fit(triplets_of(NEW))
+    model = make_model(settings=SGD())
+    before = state_of(model)
     with pytest.raises(ValueError, match="regularization"):
-        model.partial_fit(triplets(NEW))
-    assert state(model) == before
+        model.partial_fit(triplets_of(NEW))
+    assert state_of(model) == before
 
 
 def test_partial_fit__applies_missing_and_duplicates():
-    expected = made().partial_fit(([0, 1], [0, 0], [2.0, 0.0]))
-    assert_same(made().partial_fit(np.array([[2.0], [0]]), missing="nan"), expected)
-    model = made().partial_fit(([0, 0, 1], [0, 0, 0], [4.0, 2, 0]), duplicates="last")
+    expected = make_model().partial_fit(([0, 1], [0, 0], [2.0, 0.0]))
+    assert_same(make_model().partial_fit(np.array([[2.0], [0]]), missing="nan"), expected)
+    model = make_model().partial_fit(([0, 0, 1], [0, 0, 0], [4.0, 2, 0]), duplicates="last")
     assert_same(model, expected)
 
 
@@ -529,41 +515,41 @@ def test_partial_fit__goes_on_from_a_file(biases, tmp_path):
     model.save(tmp_path / "model.npz")
     loaded = mf.load(tmp_path / "model.npz")
     for one in (model, loaded):
-        one.partial_fit(triplets({(4, 0): 5.0, (4, 3): 1.0, (0, 0): 2.0}))
+        one.partial_fit(triplets_of({(4, 0): 5.0, (4, 3): 1.0, (0, 0): 2.0}))
     assert model.shape == (5, 4)
-    assert state(loaded) == state(model)
+    assert state_of(loaded) == state_of(model)
 
 
 def test_partial_fit__goes_on_from_a_file_with_ids(tmp_path):
-    model, new = made(ids=True), named({(0, 0): 4.0, (1, 1): 2.0}, ["bob", "new"], [5, 30])
+    model, new = make_model(ids=True), make_ratings({(0, 0): 4.0, (1, 1): 2.0}, ["bob", "new"], [5, 30])
     model.save(tmp_path / "model.npz")
     loaded = mf.load(tmp_path / "model.npz")
     for one in (model, loaded):
         one.partial_fit(new)
-    assert state(loaded) == state(model)
+    assert state_of(loaded) == state_of(model)
 
 
 def test_partial_fit__goes_on_from_strangers_with_ids():
-    strangers = made(ids=True).fold_in(named({(0, 0): 5.0, (0, 1): 1.0}, ["new"], [50, 30]))
-    strangers.partial_fit(named({(0, 0): 4.0, (1, 1): 2.0}, ["new", "newer"], [60, 50]))
+    strangers = make_model(ids=True).fold_in(make_ratings({(0, 0): 5.0, (0, 1): 1.0}, ["new"], [50, 30]))
+    strangers.partial_fit(make_ratings({(0, 0): 4.0, (1, 1): 2.0}, ["new", "newer"], [60, 50]))
     assert strangers.user_ids.tolist() == ["new", "newer"]
     assert strangers.item_ids.tolist() == ITEM_IDS
     assert sorted(strangers.ratings.items[:3]) == [0, 2, 4]
 
 
 def test_partial_fit__does_not_lose_the_ids_of_a_model_from_a_file(tmp_path):
-    made(ids=True).save(tmp_path / "model.npz")
+    make_model(ids=True).save(tmp_path / "model.npz")
     model = mf.load(tmp_path / "model.npz")
     with pytest.raises(ValueError, match="user ids"):
-        model.partial_fit(triplets(NEW))
+        model.partial_fit(triplets_of(NEW))
     assert model.user_ids.tolist() == USER_IDS
 
 
 @BOTH
 def test_partial_fit__changes_what_is_recommended(biases):
-    model = made(biases)
+    model = make_model(biases)
     model.recommend(0)  # what it keeps for this must not outlive the change
-    model.partial_fit(triplets(NEW))
+    model.partial_fit(triplets_of(NEW))
     scores = model.predict(0, np.arange(7))
     left = np.array([3, 4, 6])
     found = model.recommend(0, 7)
@@ -575,33 +561,36 @@ def test_partial_fit__changes_what_is_recommended(biases):
 @pytest.mark.slow
 def test_partial_fit__takes_logistic_ratings():
     logistic = replace(REG, loss="logistic")
-    known = mf.Ratings((*triplets(OLD)[:2], np.tile([0.0, 1], 6)))
-    zeros, ones = (made(True, settings=logistic, ratings=known) for _ in range(2))
+    known = mf.Ratings((*triplets_of(OLD)[:2], np.tile([0.0, 1], 6)))
+    zeros, ones = (make_model(True, settings=logistic, ratings=known) for _ in range(2))
     zeros.partial_fit(([0, 5, 5], [1, 0, 6], [0.0, 1, 0]))
     ones.partial_fit(([0, 5, 5], [1, 0, 6], [-1.0, 1, -1]))
-    assert state(zeros) == state(ones)
+    assert state_of(zeros) == state_of(ones)
     assert zeros.predict(5, 0) > 0.5 > zeros.predict(5, 6)
 
 
 def test_partial_fit__keeps_what_it_solves_nonnegative():
-    other = made(True)
+    other = make_model(True)
     settings = replace(REG, nonnegative=True)
     model = mf.Factors.of_state(
         dataclasses.replace(other.state, P=np.abs(other.P), Q=np.abs(other.Q), settings=settings)
-    ).partial_fit(triplets(NEW))
+    ).partial_fit(triplets_of(NEW))
     assert (model.P[[0, 1, 3, 5, 7]] >= 0).all()
     assert (model.Q[:, [0, 1, 2, 3, 6]] >= 0).all()
 
 
 def test_partial_fit__goes_by_the_ids_of_the_model():
-    model, new = made(ids=True, ratings=mf.Ratings(triplets(OLD))), named({(0, 0): 4.0}, ["max"], [30])
-    assert_same(model.partial_fit(new), made(ids=True).partial_fit(new))
+    model, new = (
+        make_model(ids=True, ratings=mf.Ratings(triplets_of(OLD))),
+        make_ratings({(0, 0): 4.0}, ["max"], [30]),
+    )
+    assert_same(model.partial_fit(new), make_model(ids=True).partial_fit(new))
     assert model.item_ids.tolist() == ITEM_IDS
 
 
 @pytest.mark.slow
 def test_partial_fit__unites_weights():
-    model = made(True, ratings=mf.Ratings(triplets(OLD), sample_weight=np.full(12, 2.0)))
+    model = make_model(True, ratings=mf.Ratings(triplets_of(OLD), sample_weight=np.full(12, 2.0)))
     R = mf.Ratings(([0], [0], [1.0]), sample_weight=[3.0])
     weights = model.partial_fit(R).ratings.weights
     assert weights.tolist() == [3.0] + [2.0] * 11
@@ -611,14 +600,14 @@ def test_partial_fit__unites_weights():
 @BOTH
 def test_partial_fit__gives_the_same_bits_on_any_number_of_threads(biases, monkeypatch):
     monkeypatch.setattr("mfkernel.linalg.normal.MULTIPLY_ADDS_PER_TASK", 300)
-    one, three = (made(biases).partial_fit(triplets(NEW), n_threads=n) for n in (1, 3))
-    assert state(one) == state(three)
+    one, three = (make_model(biases).partial_fit(triplets_of(NEW), n_threads=n) for n in (1, 3))
+    assert state_of(one) == state_of(three)
 
 
 @BOTH
 def test_partial_fit__changes_nothing_without_ratings(biases):
-    model, before = made(biases), made(biases)
-    assert state(model.partial_fit(([], [], []))) == state(before)
+    model, before = make_model(biases), make_model(biases)
+    assert state_of(model.partial_fit(([], [], []))) == state_of(before)
 
 
 cells = st.dictionaries(
@@ -630,25 +619,25 @@ cells = st.dictionaries(
 def test_partial_fit__does_not_depend_on_the_order_of_the_ratings(new, order, biases, seed):
     shuffled = list(new)
     order.shuffle(shuffled)
-    one = made(biases, seed=seed).partial_fit(triplets(new))
-    other = made(biases, seed=seed).partial_fit(triplets({cell: new[cell] for cell in shuffled}))
-    assert state(one) == state(other)
+    one = make_model(biases, seed=seed).partial_fit(triplets_of(new))
+    other = make_model(biases, seed=seed).partial_fit(triplets_of({cell: new[cell] for cell in shuffled}))
+    assert state_of(one) == state_of(other)
 
 
 @given(new=cells, biases=st.booleans(), seed=st.integers(0, 99))
 def test_partial_fit__equals_ridge_regressions_by_turns(new, biases, seed):
     new = {(u, i): r for (u, i), r in new.items() if u < M or i < N}  # each says something from the first
     assume(new)
-    model = made(biases, seed=seed)
+    model = make_model(biases, seed=seed)
     expected = alternated(model, new)
-    model.partial_fit(triplets(new))
+    model.partial_fit(triplets_of(new))
     np.testing.assert_allclose(model.P, expected[0], rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(model.Q, expected[1], rtol=1e-6, atol=1e-8)
 
 
 @given(new=cells, biases=st.booleans(), at=st.integers(0, 7), bad=st.sampled_from(["nan", "user", "again"]))
 def test_partial_fit__never_changes_the_model_if_it_fails(new, biases, at, bad):
-    users, items, values = triplets(new)
+    users, items, values = triplets_of(new)
     at %= users.size
     if bad == "nan":
         values[at] = np.nan
@@ -656,11 +645,11 @@ def test_partial_fit__never_changes_the_model_if_it_fails(new, biases, at, bad):
         users[at] = -1
     else:
         users, items, values = (np.append(x, x[at]) for x in (users, items, values))
-    model = made(biases)
-    before = state(model)
+    model = make_model(biases)
+    before = state_of(model)
     with pytest.raises(ValueError, match="finite|negative|duplicate"):
         model.partial_fit((users, items, values))
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 # factorize from a model
@@ -682,7 +671,7 @@ def test_factorize__goes_on_from_a_model(biases):
 @BOTH
 def test_factorize__starts_where_the_model_is(biases):
     first = fit(DENSE, biases=biases)
-    before = state(first)
+    before = state_of(first)
     more = np.zeros((6, 5))
     more[:4, :3], more[4, 4] = (
         DENSE,
@@ -695,7 +684,7 @@ def test_factorize__starts_where_the_model_is(biases):
     assert again.known_users.tolist() == [True] * 5 + [False]
     assert again.known_items.tolist() == [True] * 3 + [False, True]
     assert again.mean != first.mean
-    assert state(first) == before
+    assert state_of(first) == before
 
 
 def test_factorize__starts_where_a_logistic_model_is():
@@ -787,7 +776,7 @@ def test_save__keeps_all_of_a_trained_model(biases, tmp_path):
     history = [*model.history, mf.Epoch(5, 9.5, 0.25, 0.5, None, 3)]
     model = mf.Factors.of_state(dataclasses.replace(model.state, history=tuple(history)))
     loaded = saved(model, tmp_path / "model.npz")
-    assert state(loaded) == state(model)
+    assert state_of(loaded) == state_of(model)
     assert isinstance(loaded.history[-1].rolled_back_to, int)
     assert loaded.ratings.shape == model.ratings.shape
     assert isinstance(loaded.settings.regularization, tuple)
@@ -796,30 +785,30 @@ def test_save__keeps_all_of_a_trained_model(biases, tmp_path):
 @pytest.mark.slow
 @BOTH
 def test_save__keeps_a_model_that_has_gone_on(biases, tmp_path):
-    model = made(biases, dtype=np.float32).partial_fit(triplets(NEW))
-    assert state(saved(model, tmp_path / "model.npz")) == state(model)
+    model = make_model(biases, dtype=np.float32).partial_fit(triplets_of(NEW))
+    assert state_of(saved(model, tmp_path / "model.npz")) == state_of(model)
     folded = model.fold_in((ITEMS, VALUES))
-    assert state(saved(folded, tmp_path / "folded.npz")) == state(folded)
+    assert state_of(saved(folded, tmp_path / "folded.npz")) == state_of(folded)
     nobody = model.fold_in({})
-    assert state(saved(nobody, tmp_path / "nobody.npz")) == state(nobody)
+    assert state_of(saved(nobody, tmp_path / "nobody.npz")) == state_of(nobody)
 
 
 def test_save__leaves_ratings_out_if_asked(tmp_path):
-    model = made(True)
+    model = make_model(True)
     loaded = saved(model, tmp_path / "model.npz", ratings=False)
     assert loaded.ratings is None
-    assert state(loaded) == state(mf.Factors.of_state(dataclasses.replace(model.state, ratings=None)))
+    assert state_of(loaded) == state_of(mf.Factors.of_state(dataclasses.replace(model.state, ratings=None)))
     with np.load(tmp_path / "model.npz") as arrays:
         assert not [name for name in arrays if "ratings" in name]
     with pytest.raises(ValueError, match="exclude_seen=False"):
         loaded.recommend(0)
     with pytest.raises(ValueError, match="needs the training ratings"):
-        loaded.partial_fit(triplets(NEW))
+        loaded.partial_fit(triplets_of(NEW))
     assert_same(loaded.fold_in((ITEMS, VALUES)), model.fold_in((ITEMS, VALUES)))
 
 
 def test_load__reads_the_first_format(tmp_path):
-    model = made(dtype=np.float32)
+    model = make_model(dtype=np.float32)
     arrays = {"P": model.P, "Q": model.Q, "known_users": np.arange(M) != 2, "known_items": np.ones(N, bool)}
     history = np.array([[1, 0.75, 0.125, 0.1], [2, 0.5, 0.25, 0.05]])
     header = np.array(json.dumps({"format": 1, "mean": 3.5}))
@@ -831,7 +820,7 @@ def test_load__reads_the_first_format(tmp_path):
     assert loaded.ratings is loaded.user_bias is loaded.user_ids is None
     assert loaded.predict(2, 0) == 3.5
     assert_row(loaded.fold_in((ITEMS, VALUES), regularization=0.1), 0, model, ITEMS, VALUES, 0.1)
-    assert state(saved(loaded, tmp_path / "new.npz")) == state(loaded)
+    assert state_of(saved(loaded, tmp_path / "new.npz")) == state_of(loaded)
 
 
 @pytest.mark.parametrize(
@@ -857,7 +846,7 @@ def test_load__reads_the_first_format(tmp_path):
 )
 def test_load__names_a_file_with_damaged_ratings(tmp_path, name, change):
     path = tmp_path / "hurt.npz"
-    made(True, ratings=mf.Ratings(triplets(OLD), sample_weight=np.ones(12))).save(path)
+    make_model(True, ratings=mf.Ratings(triplets_of(OLD), sample_weight=np.ones(12))).save(path)
     with np.load(path) as arrays:
         changed = dict(arrays)
     changed[f"ratings_{name}"] = change(changed[f"ratings_{name}"])

@@ -6,6 +6,7 @@ import pytest
 import mfkernel as mf
 from benchmarks import data
 from benchmarks.tables.accuracy import bias_predictions
+from tests.samples import low_rank_ratings, random_ratings
 
 SCALES = {
     "1 to 5": lambda r: r,
@@ -56,11 +57,9 @@ def test_factorize__beats_the_means_with_any_rank(k, split):
 
 
 @pytest.mark.parametrize("mean", [-20, 10, 50])
-def test_factorize__finds_structure_far_from_zero(mean, rng):
-    users, items = np.divmod(rng.choice(500 * 300, 30_000, replace=False), 300)
-    P, Q = rng.normal(size=(500, 4)), rng.normal(size=(300, 4))
-    values = np.einsum("nk,nk->n", P[users], Q[items]) / 2 + rng.normal(0, 0.3, users.size) + mean
-    train, test = mf.train_test_split((users, items, values, (500, 300)), 0.1, rng=0)
+def test_factorize__finds_structure_far_from_zero(mean):
+    R = low_rank_ratings(500, 300, 30_000, 4, mean=mean)
+    train, test = mf.train_test_split(R, 0.1, rng=0)
     assert mf.factorize(train, 8, rng=0).rmse(test) < 0.4 * test.std
 
 
@@ -116,9 +115,8 @@ def test_factorize__recovers_a_low_rank_matrix(shape, rng):
     ],
     ids=["lognormal", "cauchy", "one outlier", "constant", "zero"],
 )
-def test_factorize__does_not_diverge_on_odd_distributions(values, rng):
-    cells = rng.choice(100 * 60, 2000, replace=False)
-    ratings = mf.Ratings((cells // 60, cells % 60, values, (100, 60)))
+def test_factorize__does_not_diverge_on_odd_distributions(values):
+    ratings = random_ratings(100, 60, 2000, values=lambda *_: values)
     model = mf.factorize(ratings, 8, rng=0)
     assert model.rmse(ratings) <= max(values.std(), 0.1)
 

@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
+from tests.samples import cells, drawn_triplets
 
 DENSE = np.array([[5.0, 3, 0, 1], [0, 0, 0, 0], [0, 2, 4, 0]])
-
-
-def cells(r):
-    """Return {(user, item): rating}."""
-    places = zip(r.users.tolist(), r.items.tolist(), strict=True)
-    return dict(zip(places, r.values.tolist(), strict=True))
 
 
 def assert_canonical(r):
@@ -43,17 +38,6 @@ def assert_canonical(r):
             array[:1] = 0
 
 
-@st.composite
-def triplets(draw, unique=False):
-    m, n = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    cell = st.tuples(st.integers(0, m - 1), st.integers(0, n - 1))
-    places = draw(st.lists(cell, max_size=25, unique=unique))
-    ratings = st.floats(-100, 100, width=32)
-    values = draw(st.lists(ratings, min_size=len(places), max_size=len(places)))
-    users, items = np.array(places, np.int64).reshape(-1, 2).T
-    return users, items, np.array(values, np.float64), (m, n)
-
-
 def test_ratings__holds_csr_arrays():
     r = mf.Ratings(DENSE)
     assert r.indptr.tolist() == [0, 3, 3, 5]
@@ -72,7 +56,7 @@ def test_ratings__holds_csr_arrays():
     assert_canonical(r)
 
 
-@given(triplets(unique=True))
+@given(drawn_triplets())
 def test_ratings__equals_a_dictionary(R):
     users, items, values, shape = R
     r = mf.Ratings(R)
@@ -86,7 +70,7 @@ def test_ratings__equals_a_dictionary(R):
     assert r.std == pytest.approx(values.std() if values.size else 0, abs=1e-5)
 
 
-@given(triplets(unique=True))
+@given(drawn_triplets())
 def test_ratings__transposes(R):
     r = mf.Ratings(R)
     t = r.T
@@ -99,7 +83,9 @@ def test_ratings__transposes(R):
 
 
 @given(
-    triplets(), st.sampled_from(["sum", "mean", "last"]), st.sampled_from(["triplets", "coo", "csr", "csc"])
+    drawn_triplets(unique=False),
+    st.sampled_from(["sum", "mean", "last"]),
+    st.sampled_from(["triplets", "coo", "csr", "csc"]),
 )
 def test_ratings__merges_duplicates(R, duplicates, form):
     users, items, values, shape = R
@@ -136,7 +122,7 @@ def test_ratings__refuses_a_sum_that_overflows():
         mf.Ratings(R, duplicates="sum")
 
 
-@given(triplets(unique=True), st.data())
+@given(drawn_triplets(), st.data())
 def test_ratings__selects_by_mask(R, data):
     r = mf.Ratings(R)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=r.nnz, max_size=r.nnz)), np.bool_)

@@ -9,21 +9,14 @@ import mfkernel as mf
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.methods.schedules.blocks import RATINGS_PER_TILE, BlockSchedule
 from mfkernel.methods.schedules.rows import MAX_COLUMN_BANDS, RowSchedule, balanced_cuts
+from tests.samples import drawn_ratings
 
 
 def entries(span):
     return [n for u in span.order for n in range(span.starts[u], span.stops[u])]
 
 
-@st.composite
-def some_ratings(draw):
-    m, n = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    cells = draw(st.sets(st.integers(0, m * n - 1), min_size=1))
-    users, items = np.divmod(np.array(sorted(cells)), n)
-    return mf.Ratings((users, items, np.ones(users.size), (m, n)))
-
-
-@given(ratings=some_ratings(), n_tasks=st.integers(1, 20), shuffle=st.booleans(), seed=st.integers(0, 99))
+@given(ratings=drawn_ratings(), n_tasks=st.integers(1, 20), shuffle=st.booleans(), seed=st.integers(0, 99))
 def test_row_schedule__visits_each_rating_once(ratings, n_tasks, shuffle, seed):
     schedule = RowSchedule(ratings, n_tasks, shuffle, seed)
     for epoch in (1, 2):
@@ -31,7 +24,7 @@ def test_row_schedule__visits_each_rating_once(ratings, n_tasks, shuffle, seed):
         assert sorted(visited) == list(range(ratings.nnz))
 
 
-@given(ratings=some_ratings(), n_tasks=st.integers(2, 20), seed=st.integers(0, 99))
+@given(ratings=drawn_ratings(), n_tasks=st.integers(2, 20), seed=st.integers(0, 99))
 def test_row_schedule__tasks_share_no_row_and_are_never_in_one_band_at_the_same_step(ratings, n_tasks, seed):
     tasks = [task.work for task in RowSchedule(ratings, n_tasks, True, seed).tasks(1)]
     rows = [set(spans[0].order.tolist()) for spans in tasks]
@@ -77,7 +70,7 @@ def block_schedule(ratings, monkeypatch, n_bands, *, k=8, coordinates=64, seed=3
         return BlockSchedule(ratings, k, True, seed, engine)
 
 
-def cells(schedule, block):
+def ratings_per_tile(schedule, block):
     """Return the (user place, item place, rating) of each rating of a block, tile by tile."""
     tiles = schedule._tiles
     return [
@@ -94,7 +87,7 @@ def cells(schedule, block):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ratings=some_ratings(), n_bands=st.integers(1, 9), seed=st.integers(0, 99))
+@given(ratings=drawn_ratings(), n_bands=st.integers(1, 9), seed=st.integers(0, 99))
 def test_block_schedule__visits_each_rating_once_in_waves_that_share_nothing(
     ratings, n_bands, seed, monkeypatch
 ):
@@ -115,7 +108,7 @@ def test_block_schedule__visits_each_rating_once_in_waves_that_share_nothing(
     for epoch in (1, 2):
         tasks = schedule.tasks(epoch)
         assert len(tasks) == B * B
-        blocks = [[cell for tile in cells(schedule, task.work) for cell in tile] for task in tasks]
+        blocks = [[cell for tile in ratings_per_tile(schedule, task.work) for cell in tile] for task in tasks]
         assert sorted(cell for block in blocks for cell in block) == expected
         for wave in range(B):
             for side in (0, 1):
@@ -124,7 +117,7 @@ def test_block_schedule__visits_each_rating_once_in_waves_that_share_nothing(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ratings=some_ratings(), n_bands=st.integers(1, 9), seed=st.integers(0, 99))
+@given(ratings=drawn_ratings(), n_bands=st.integers(1, 9), seed=st.integers(0, 99))
 def test_block_schedule__blocks_that_share_rows_wait_for_each_other(ratings, n_bands, seed, monkeypatch):
     """Whatever order the waits allow, blocks with common rows or columns run in the order of the tasks."""
     tasks = block_schedule(ratings, monkeypatch, n_bands, seed=seed).tasks(1)
@@ -133,7 +126,9 @@ def test_block_schedule__blocks_that_share_rows_wait_for_each_other(ratings, n_b
     for task in tasks:
         waited.append(set(task.after).union(*(waited[n] for n in task.after)))
     rows = [
-        tuple({cell[side] for tile in cells(schedule, task.work) for cell in tile} for side in (0, 1))
+        tuple(
+            {cell[side] for tile in ratings_per_tile(schedule, task.work) for cell in tile} for side in (0, 1)
+        )
         for task in tasks
     ]
     for later in range(len(tasks)):
@@ -146,7 +141,7 @@ def test_block_schedule__tiles_stay_within_the_cache(monkeypatch):
     ratings = mf.datasets.synthetic(300, 200, 6000)
     schedule = block_schedule(ratings, monkeypatch, 3, k=16, coordinates=512)
     for task in schedule.tasks(1):
-        for tile in cells(schedule, task.work):
+        for tile in ratings_per_tile(schedule, task.work):
             for side in (0, 1):
                 assert len({cell[side] for cell in tile}) <= 512 / 2 / 16
     n_tiles = schedule._tiles.first_users.size

@@ -13,8 +13,10 @@ import mfkernel as mf
 from mfkernel.methods.baseline import bias_baseline
 from mfkernel.methods.sgd import SGDTrainer
 from tests.helpers import quick
+from tests.samples import cells, drawn_ratings, random_ratings
 
 SCHEDULES = ["blocks", "sequential", "hogwild"]
+SEEDS = st.integers(0, 2**32 - 1)
 WARNING = r"validation RMSE of .* is above the .* of the mean and biases alone"
 
 
@@ -46,12 +48,6 @@ def overfit(train, test=None, **options):
         )
 
 
-def noise(m=40, n=30, nnz=600):
-    rng = np.random.default_rng(0)
-    users, items = np.divmod(rng.choice(m * n, nnz, replace=False), n)
-    return mf.Ratings((users, items, rng.normal(3, 1, nnz), (m, n)), dtype=np.float32)
-
-
 def reached(model):
     return [e.validation_rmse for e in model.history if e.rolled_back_to is None]
 
@@ -59,29 +55,22 @@ def reached(model):
 # what is held out
 
 
-def pairs_of(ratings):
-    return set(zip(ratings.users.tolist(), ratings.items.tolist(), ratings.values.tolist(), strict=True))
-
-
-@st.composite
-def patterns(draw):
-    """Ratings in any cells, of which all differ."""
-    m, n = draw(st.integers(1, 8)), draw(st.integers(1, 8))
-    cells = np.array(sorted(draw(st.sets(st.integers(0, m * n - 1), min_size=1))))
-    return mf.Ratings((cells // n, cells % n, np.arange(cells.size) + 1.0, (m, n)))
-
-
-@given(ratings=patterns(), seed=st.integers(0, 2**32 - 1), keep_rows=st.booleans(), share=st.floats(0, 1))
+@given(
+    ratings=drawn_ratings(most=8),
+    seed=SEEDS,
+    keep_rows=st.booleans(),
+    share=st.floats(0, 1),
+)
 def test_hold_out__parts_the_ratings(ratings, seed, keep_rows, share):
     count = int(share * (ratings.nnz - 1))
     kept, held_out = ratings.hold_out(count, np.random.default_rng(seed), keep_rows=keep_rows)
     assert held_out.nnz == count
     assert kept.shape == held_out.shape == ratings.shape
-    assert pairs_of(kept) | pairs_of(held_out) == pairs_of(ratings)
-    assert not pairs_of(kept) & pairs_of(held_out)
+    assert cells(kept) | cells(held_out) == cells(ratings)
+    assert not cells(kept).keys() & cells(held_out).keys()
 
 
-@given(ratings=patterns(), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
+@given(ratings=drawn_ratings(most=8), seed=SEEDS, share=st.floats(0, 1))
 def test_hold_out__empties_no_row_and_no_column_if_one_rating_each_remains(ratings, seed, share):
     """One rating for each user, and one for each item but the one that a user's rating is of anyway."""
     rated = ratings.user_counts() > 0, ratings.item_counts() > 0
@@ -94,13 +83,13 @@ def test_hold_out__empties_no_row_and_no_column_if_one_rating_each_remains(ratin
     assert held_out.nnz == round(share * most)
 
 
-@given(seed=st.integers(0, 2**32 - 1))
+@given(seed=SEEDS)
 def test_hold_out__is_random_where_there_is_room(seed):
     ratings = mf.Ratings(np.arange(1.0, 101).reshape(10, 10))
     one, two, other = (
         ratings.hold_out(10, np.random.default_rng(s), keep_rows=True)[1] for s in (seed, seed, seed + 1)
     )
-    assert pairs_of(one) == pairs_of(two) != pairs_of(other)
+    assert cells(one) == cells(two) != cells(other)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -332,7 +321,7 @@ def test_factorize__goes_back_to_the_best_epoch_from_divergence(biases, schedule
     assert model.rmse(split[1]) == pytest.approx(min(reached(model)), rel=1e-4)
 
 
-def spoil(monkeypatch, at):
+def plant_divergence(monkeypatch, at):
     """Make training diverge in an epoch, the first time that it is reached."""
     begin, left = SGDTrainer.begin_epoch, [at]
 
@@ -350,7 +339,7 @@ def test_factorize__a_late_divergence_is_undone_from_the_best_epoch(schedule, sp
     options = {"schedule": schedule, "n_threads": 1, "biases": True, "learning_rate": 0.01}
     plain = overfit(*split, **options, epochs=4)
     assert int(np.argmin(reached(plain))) == 3
-    spoil(monkeypatch, at=5)
+    plant_divergence(monkeypatch, at=5)
     with pytest.warns(UserWarning, match=r"diverged; it restored .* with 0.5 times"):
         model = overfit(*split, **options, epochs=6)
     assert [e.epoch for e in model.history] == [1, 2, 3, 4, 5, 5, 6]
@@ -399,7 +388,7 @@ def test_factorize__ctrl_c_gives_the_best_epoch_of_validation(split):
 
 @pytest.mark.parametrize(("biases", "advice"), [(False, "try biases=True"), (True, "try fewer factors")])
 def test_factorize__warns_if_means_predict_better(biases, advice):
-    train, test = mf.train_test_split(noise(), 0.2, rng=0)
+    train, test = mf.train_test_split(random_ratings(40, 30, 600, dtype=np.float32), 0.2, rng=0)
     options = {"biases": biases, "regularization": 0, "learning_rate": 0.1, "epochs": 30, "rng": 0}
     options["bias_learning_rate"] = 0.2
     with pytest.warns(UserWarning, match=WARNING) as caught:
@@ -417,7 +406,14 @@ def test_factorize__does_not_warn_if_factors_predict_better(split):
 
 
 def test_factorize__does_not_warn_without_validation():
-    mf.factorize(noise(), 25, regularization=0, learning_rate=0.1, epochs=5, rng=0)
+    mf.factorize(
+        random_ratings(40, 30, 600, dtype=np.float32),
+        25,
+        regularization=0,
+        learning_rate=0.1,
+        epochs=5,
+        rng=0,
+    )
 
 
 # errors
