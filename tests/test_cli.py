@@ -573,9 +573,9 @@ def test_program__shows_no_character_that_a_terminal_obeys(capsys, worldly):
         (["recommend", *"abcdefg"], "user ids 'a', 'b', 'c', 'd', 'e' and 2 more are not in the model"),
         (["similar", "12"], "item id '12' is not in the model"),
         (["similar", str(2**70)], f"item id '{2**70}' is not in the model"),
-        (["similar", "012"], "item ids of this model are integers, got '012'"),
-        (["similar", "1_0"], "item ids of this model are integers, got '1_0'"),
-        (["explain", "u0", "١"], "item ids of this model are integers, got '١'"),
+        (["similar", "012"], "item ids must be integers, as in the model, got '012'"),
+        (["similar", "1_0"], "item ids must be integers, as in the model, got '1_0'"),
+        (["explain", "u0", "١"], "item ids must be integers, as in the model, got '١'"),
         (["similar", "--users", "u"], "user id 'u' is not in the model"),
     ],
 )
@@ -589,7 +589,11 @@ def test_questions__take_numbers_where_there_are_no_ids(capsys, tmp_path):
     path = tmp_path / "model.npz"
     mf.factorize([[5, 3, 0], [4, 0, 1], [1, 1, 5]], 1, rng=0, epochs=2).save(path)
     assert [line[2] for line in asked(capsys, "recommend", path, "0")[1:]] == ["2"]
-    for user, message in (("x", "no user ids.*integers, got 'x'"), ("9", "9.*n_users = 3"), ("-1", "-1")):
+    for user, message in (
+        ("x", "must be numbers.*got 'x'"),
+        ("9", "9.*n_users = 3"),
+        ("-1", "-1"),
+    ):
         with pytest.raises(SystemExit, match=f"^mfkernel: .*{message}"):
             main(["recommend", str(path), user])
 
@@ -601,7 +605,7 @@ def test_recommend__says_for_whom_nothing_is_left(capsys, tmp_path):
     main(["recommend", str(path), "all", "one"])
     out, err = capsys.readouterr()
     assert [line.split()[::2] for line in out.splitlines()[1:]] == [["one", "1"]]
-    assert err == "mfkernel: there is no item left for all\n"
+    assert err == "mfkernel: no item is left for all\n"
 
 
 def test_recommend__leaves_out_ratings_of_unknown_items_and_says_so(capsys, saved, tmp_path):
@@ -613,7 +617,7 @@ def test_recommend__leaves_out_ratings_of_unknown_items_and_says_so(capsys, save
     main(["recommend", str(saved), "--ratings", str(file), "-n", "3"])
     out, err = capsys.readouterr()
     assert err == (
-        "mfkernel: left out 3 ratings of 2 items that the model does not know: 999, 12345\n"
+        "mfkernel: left out 3 ratings of 2 items not in the model: 999, 12345\n"
         "mfkernel: left out 1 user who rated no other items: bob\n"
     )
     lines = [line.split() for line in out.splitlines()[1:]]
@@ -622,7 +626,7 @@ def test_recommend__leaves_out_ratings_of_unknown_items_and_says_so(capsys, save
     assert [int(line[2]) for line in lines] == expected
 
     file.write_text("user,item,rating\nann,12345,4\n")
-    with pytest.raises(SystemExit, match="new.csv: none of its items is in the model: 12345"):
+    with pytest.raises(SystemExit, match="new.csv must have an item that is in the model, got 12345"):
         main(["recommend", str(saved), "--ratings", str(file)])
 
 
@@ -647,7 +651,7 @@ def test_recommend__knows_numbers_beside_words(capsys, saved, tmp_path):
     file.write_text(f"user,item,rating\nann,{model.item_ids[4]},5\nann,word,4\n")
     main(["recommend", str(saved), "--ratings", str(file), "-n", "3"])
     out, err = capsys.readouterr()
-    assert err == "mfkernel: left out 1 rating of 1 item that the model does not know: word\n"
+    assert err == "mfkernel: left out 1 rating of 1 item not in the model: word\n"
     expected = model.item_ids[model.recommend({4: 5.0}, 3).items].tolist()
     assert [int(line.split()[2]) for line in out.splitlines()[1:]] == expected
     with pytest.raises(SystemExit, match=r"new\.csv: item ids must be integers as in the model, got 'word'"):
@@ -705,13 +709,16 @@ def test_factorize__saves_nothing_to_a_path_that_ends_as_a_folder(tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["factorize", "--columns", "a", "b", "c"], "--columns needs a FILE"),
-        (["factorize", "--duplicates", "sum"], "--duplicates needs a FILE"),
-        (["factorize", "--encoding", "latin-1"], "--encoding needs a FILE"),
-        (["factorize", "FILE", "--patience", "3"], "--patience needs --validation SHARE"),
-        (["recommend", "MODEL", "u3", "--duplicates", "sum"], "--duplicates needs --ratings FILE"),
-        (["recommend", "MODEL", "u3", "--encoding", "utf-8"], "--encoding needs --ratings FILE"),
-        (["recommend", "MODEL", "u3", "--ratings", "FILE"], "one of both"),
+        (["factorize", "--columns", "a", "b", "c"], "--columns must be used with a FILE"),
+        (["factorize", "--duplicates", "sum"], "--duplicates must be used with a FILE"),
+        (["factorize", "--encoding", "latin-1"], "--encoding must be used with a FILE"),
+        (["factorize", "FILE", "--patience", "3"], "--patience must be used with --validation"),
+        (
+            ["recommend", "MODEL", "u3", "--duplicates", "sum"],
+            "--duplicates must be used with --ratings FILE",
+        ),
+        (["recommend", "MODEL", "u3", "--encoding", "utf-8"], "--encoding must be used with --ratings FILE"),
+        (["recommend", "MODEL", "u3", "--ratings", "FILE"], "must be given, not both"),
     ],
 )
 def test_options__are_not_left_unheeded(rating_file, saved, arguments, message):

@@ -107,7 +107,7 @@ def test_ids__of_nobody_in_common_are_said():
     R = mf.Ratings(np.ones((3, 3)), user_ids=[1, 2, 3])
     model = mf.factorize(R, 1, rng=0, epochs=1)
     others = mf.Ratings(np.ones((2, 3)), user_ids=[7, 8])
-    with pytest.warns(UserWarning, match="the model knows no user, or no item, of R"):
+    with pytest.warns(UserWarning, match="some users or items of R are not in the model"):
         model.rmse(others)
     with pytest.raises(ValueError, match="no rating of a user and an item that the model knows"):
         mf.metrics.ranking(model, others)
@@ -206,7 +206,8 @@ def test_lookups__are_named_where_positions_are_wrong():
     model = model_of([10, 20, 30, 40])
     for ask in (model.predict, lambda users, _: model.recommend(users), model.explain):
         with pytest.raises(
-            ValueError, match=r"= 40 but n_users = 4; these are positions.*model\.user_rows\(ids\)"
+            ValueError,
+            match=r"= 40 but n_users = 4; pass row and column numbers, which model\.user_rows\(ids\)",
         ):
             ask(40, 0)
     with pytest.raises(TypeError, match=r"must be integers, got dtype <U3; .*model\.item_columns\(ids\)"):

@@ -513,7 +513,7 @@ def test_factorize__goes_on_from_the_model_as_it_was():
         ({"ratings": np.ones((3, 4))}, TypeError, "ratings must be mf.Ratings, got ndarray"),
         ({"settings": {"loss": "squared"}}, TypeError, "settings must be mf.Settings, got dict"),
         ({"settings": None}, TypeError, "settings must be mf.Settings"),
-        ({"history": [1, 2]}, TypeError, "history must be of mf.Epoch"),
+        ({"history": [1, 2]}, TypeError, "history must hold mf.Epoch"),
         ({"mean": "3"}, None, ""),
         ({"mean": "three"}, TypeError, "mean must be a number, got 'three'"),
         (

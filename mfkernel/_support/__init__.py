@@ -1,1 +1,1 @@
-"""Checks of arguments, read-only arrays and other parts that every room uses."""
+"""Argument checks, read-only arrays and other tools for the whole package."""

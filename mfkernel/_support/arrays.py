@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view, for a kernel: so kernels meet one type of array."""
+    """Return a read-only view, so that kernels get one type of array."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 class _Memory:
-    """Memory that can be read: an array of it has no way back to the one that it was made of."""
+    """Read-only memory of an array, which an array made from it cannot reach."""
 
     __slots__ = ("__array_interface__", "_owner")
 
@@ -24,10 +24,10 @@ class _Memory:
 
 
 def immutable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that shares the memory of ``array`` and can never be made writable again.
+    """Return an array that shares the memory of ``array`` and cannot be made writable.
 
-    Neither its flags nor its ``base`` lead back to ``array``, which the caller must not keep. For an array
-    of objects, which has no such memory, the result is a read-only view.
+    Neither its flags nor its ``base`` give access to ``array``, which the caller must not keep. For an array
+    of objects, the result is a read-only view, since their memory cannot be shared in this way.
     """
     if array.size == 0 or array.dtype.hasobject:
         return readonly(array)
@@ -37,7 +37,7 @@ def immutable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class Immutable:
-    """An object whose attributes are set once, through ``__dict__``, when it is made."""
+    """An object whose attributes are set only once, when it is made."""
 
     _remedy = "make a new one"
 

@@ -1,4 +1,4 @@
-"""Checks of what the user passes: each says what was expected, what came, and what to do."""
+"""Argument checks, whose errors name the rule, the value and the remedy."""
 
 import difflib
 import functools
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VALUES_PER_BLOCK = 2**16  # ratings that are checked at a time
-MAX_SILENT_ROUNDING = 1e-3  # of the ratings' range, that they may be rounded by without a word
-# what other libraries call a choice, and an argument
+VALUES_PER_BLOCK = 2**16  # values copied and checked at a time, which bounds temporary arrays
+MAX_SILENT_ROUNDING = 1e-3  # rounding in units of the ratings' range; more gives a warning
+# names of values and of arguments in other libraries
 VALUE_SYNONYMS = {
     **dict.fromkeys(("l1", "mae", "lad"), "absolute"),
     **dict.fromkeys(("l2", "mse", "rmse", "quadratic", "frobenius"), "squared"),
@@ -63,7 +63,7 @@ RANGE_REMEDY = "pass dtype=np.float64 or rescale"
 
 
 def explains_names(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function name its own argument where it is called with that of another library."""
+    """Make a function suggest its own argument if it gets one of another library."""
     known = inspect.signature(function).parameters
     takes_more = any(x.kind is x.VAR_KEYWORD for x in known.values())
 
@@ -78,7 +78,7 @@ def explains_names(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def unknown_argument(function: str, name: str, known: Iterable[str]) -> TypeError:
-    """Word the error for an argument that a function does not have, with the one of its own that is meant."""
+    """Return the error for an unknown argument, with the nearest known one as remedy."""
     own = tuple(known)
     close = difflib.get_close_matches(name.lower(), own, n=1, cutoff=0.75)
     near = ARGUMENT_SYNONYMS.get(name) or ARGUMENT_SYNONYMS.get(name.lower()) or next(iter(close), "")
@@ -86,7 +86,7 @@ def unknown_argument(function: str, name: str, known: Iterable[str]) -> TypeErro
 
 
 def one_of(name: str, value: object, known: Sequence[str]) -> None:
-    """Refuse what is not one of ``known``, and say which of them is nearest."""
+    """Refuse a value that is not in ``known``; the error suggests the nearest one."""
     if isinstance(value, str) and value in known:
         return
     hint = ""
@@ -98,7 +98,7 @@ def one_of(name: str, value: object, known: Sequence[str]) -> None:
 
 
 def integer(name: str, value: object, least: int) -> int:
-    """Return ``value`` as an int, at least ``least``; a bool or a float is no integer."""
+    """Return ``value`` as an int of at least ``least``; refuse bools and floats."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -111,7 +111,7 @@ def integer(name: str, value: object, least: int) -> int:
 
 
 def real(name: str, value: object, *, positive: bool) -> float:
-    """Return ``value`` as a finite float, above zero if ``positive``, else not below it."""
+    """Return ``value`` as a finite float, above zero if ``positive``, else at least zero."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -130,7 +130,7 @@ def optional(name: str, value: object, *, positive: bool) -> float | None:
 
 
 def pair(name: str, value: Any) -> tuple[float, float]:
-    """Return a number for P and one for Q, of which ``value`` may be both; neither below zero."""
+    """Return ``value`` as a pair of numbers of at least zero; one number counts for both."""
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise ValueError(f"{name} must be a number or a pair for P and Q, got {value!r}")
@@ -140,7 +140,7 @@ def pair(name: str, value: Any) -> tuple[float, float]:
 
 
 def boolean(name: str, value: object) -> bool:
-    """Return ``value``, which must be True or False."""
+    """Return ``value`` as a bool; refuse anything but True and False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
@@ -158,20 +158,18 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def numeric(name: str, array: Any) -> None:
-    """Refuse dtypes that hold no real numbers; bool tells what is known, but not how it is rated."""
+    """Refuse dtypes other than integers and floats, also bool, which holds no ratings."""
     if array.dtype.kind not in "iuf":
-        raise TypeError(
-            f"{name} has dtype {array.dtype}, but real numbers are needed (try {name}.astype(float))"
-        )
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}; try {name}.astype(float)")
 
 
 def copy_indices(name: str, numbers: Any, count: int, count_name: str, remedy: str = "") -> NDArray[Any]:
-    """Return a copy of ``numbers``, integers in ``range(count)``; a scalar becomes 0-dimensional.
+    """Copy ``numbers`` and check that they are integers in ``range(count)``.
 
-    ``remedy`` says how ids become such numbers.
+    A scalar becomes a 0-dimensional array. ``remedy`` tells the user how to translate ids to such numbers.
     """
     unmasked(name, numbers)
-    array = np.array(numbers)  # what is checked must not change
+    array = np.array(numbers)  # a copy, which no other thread can change after the check
     hint = f"; {remedy}" if remedy else ""
     if array.dtype.kind not in "iu":
         if array.size:
@@ -187,14 +185,14 @@ def copy_indices(name: str, numbers: Any, count: int, count_name: str, remedy: s
 
 
 def unmasked(name: str, array: Any) -> None:
-    """Refuse what has masked entries: the numbers under a mask are not to be read."""
+    """Refuse masked entries, whose numbers must not be read."""
     if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():
         masked = first(name, array, np.ma.getmaskarray(array), "masked")
         raise ValueError(f"{masked}; pass {name} without masked entries")
 
 
 def finite(array: NDArray[Any], label: Callable[[int], str]) -> None:
-    """Refuse nan and inf; ``label`` names the n-th value, such as ``values[17]``."""
+    """Refuse nan and inf; ``label(n)`` names the n-th value, such as ``values[17]``."""
     known = np.isfinite(array)
     if not known.all():
         n = int(known.argmin())
@@ -202,22 +200,22 @@ def finite(array: NDArray[Any], label: Callable[[int], str]) -> None:
 
 
 def copy_ratings(array: NDArray[Any], dtype: np.dtype[Any], label: Callable[[int], str]) -> NDArray[Any]:
-    """Return ratings as a new, native, contiguous array of ``dtype``; what is checked is what is kept.
+    """Copy ratings to a native, contiguous array of ``dtype``, and check the copy.
 
     Raises
     ------
     ValueError
-        If one is not finite, or too large or too small for ``dtype``.
+        If a rating is not finite, or too large or too small for ``dtype``.
 
     Warns
     -----
     UserWarning
-        If ``dtype`` rounds them by a noticeable part of their range.
+        If ``dtype`` rounds the ratings by more than ``MAX_SILENT_ROUNDING`` of their range.
     """
     result = np.empty(array.shape, dtype)
     rounded, vanished = 0.0, -1
     least, most = math.inf, -math.inf
-    if array.dtype.kind in "iu":  # NumPy takes int64 for safe in float64
+    if array.dtype.kind in "iu":  # NumPy considers int64 safe in float64
         narrower = np.iinfo(array.dtype).max > 2 ** (np.finfo(dtype).nmant + 1)
     else:
         narrower = dtype.itemsize < array.dtype.itemsize
@@ -240,7 +238,7 @@ def copy_ratings(array: NDArray[Any], dtype: np.dtype[Any], label: Callable[[int
             rounded = max(rounded, float(np.abs(lost).max()))
             if vanished < 0 and part.any():
                 vanished = start + int((part != 0).argmax())
-    if vanished >= 0 and not result.any():  # a few tiny values may become zero, but not all
+    if vanished >= 0 and not result.any():  # some tiny values may become zero, but not all
         raise ValueError(f"{label(vanished)} = {array[vanished]} does not fit in {dtype}; {RANGE_REMEDY}")
     if rounded > MAX_SILENT_ROUNDING * (most - least) and most > least:
         warnings.warn(
@@ -252,7 +250,7 @@ def copy_ratings(array: NDArray[Any], dtype: np.dtype[Any], label: Callable[[int
 
 
 def first(name: str, array: NDArray[Any], where: NDArray[np.bool_], value: Any = None) -> str:
-    """Name the first value in ``where``, such as ``users[3] = 12``; ``value`` describes it otherwise."""
+    """Describe the first value in ``where``, such as ``users[3] = 12``, or with ``value``."""
     position = np.unravel_index(int(where.argmax()), where.shape)
     index = f"[{', '.join(map(str, position))}]" if position else ""
     return f"{name}{index} = {array[position]}" if value is None else f"{name}{index} is {value}"

@@ -1,4 +1,4 @@
-"""Values that are computed, and modules that are imported, on first use."""
+"""Values computed on first use, and modules of optional dependencies."""
 
 import importlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def import_extra(module: str, extra: str, what: str) -> Any:
-    """Import what only an extra of the package brings; without it, say which."""
+    """Import a module of an optional dependency; if it is missing, name the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -17,10 +17,10 @@ def import_extra(module: str, extra: str, what: str) -> Any:
 
 
 class lazy(Generic[T]):  # noqa: N801 (used as a decorator, like property)
-    """A property whose value is kept.
+    """A property that is computed once and kept.
 
-    ``functools.cached_property`` does the same, but in Python 3.11 under a lock, which a process forked
-    meanwhile would find taken for ever.
+    In Python 3.11, ``functools.cached_property`` takes a lock, which a process forked at that moment would
+    find locked forever.
     """
 
     def __init__(self, function: Callable[[Any], T]) -> None:

@@ -1,13 +1,13 @@
-"""A lock that a fork cannot leave closed."""
+"""A lock that a fork cannot leave locked."""
 
 import os
 import threading
 
 
 class ProcessLock:
-    """A lock between the threads of a process; a child that is forked while it is held has another.
+    """A lock between the threads of a process; a forked child has a lock of its own.
 
-    ``with lock.own():`` takes and releases in C, so that Ctrl-C finds it either open or in the block.
+    ``with lock.own():`` locks and unlocks in C, so Ctrl-C never leaves it locked.
     """
 
     def __init__(self) -> None:
@@ -15,4 +15,4 @@ class ProcessLock:
 
     def own(self) -> threading.Lock:
         """Return the lock of this process."""
-        return self._locks.setdefault(os.getpid(), threading.Lock())  # in one step, whoever else asks
+        return self._locks.setdefault(os.getpid(), threading.Lock())  # atomic

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from mfkernel.cli.output import TRACEBACK_VARIABLE, say
 from mfkernel.cli.parser import make_parser
 
-INTERRUPTED, BROKEN_PIPE = 130, 141  # exit status, as a shell has it of a program that a signal has ended
-SELF_EXPLANATORY_ERRORS = (  # errors whose message is enough; of others the name is shown as well
+INTERRUPTED, BROKEN_PIPE = 130, 141  # exit statuses: 128 plus the number of the signal, as in a shell
+SELF_EXPLANATORY_ERRORS = (  # errors shown by their message only; other errors also show their name
     *(OSError, ValueError, TypeError, ArithmeticError, MemoryError, KeyError, RuntimeError, ImportError),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program; whatever goes wrong ends it with one line and an exit status, not a traceback."""
+    """Run the program; an error ends it with one line and an exit status, not a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every id
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every id
     try:
         try:
             options = make_parser().parse_args(arguments)
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # who reads has seen enough
+    except BrokenPipeError:  # the reader of the output has ended
         _close_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _message(error: Exception) -> str:
-    """Say in one line what went wrong."""
+    """Return an error's description in one line."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.splitlines())
     if isinstance(error, MemoryError):
@@ -54,7 +54,7 @@ def _message(error: Exception) -> str:
 
 
 def _close_output() -> None:
-    """Where output can no longer be written, let Python not try again at exit."""
+    """Discard output that cannot be written, so that Python does not retry at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

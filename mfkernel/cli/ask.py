@@ -1,4 +1,4 @@
-"""The commands that ask a saved model, or update it."""
+"""The commands that use or update a saved model."""
 
 import argparse
 from typing import Any
@@ -11,9 +11,9 @@ from mfkernel.cli.output import format_number, id_of_row, print_recommendations,
 
 
 def recommend(options: argparse.Namespace) -> None:
-    """Print a line for each user and item."""
+    """Print one line per user and recommended item."""
     if bool(options.users) == (options.ratings is not None):
-        raise ValueError("pass users, or new users' ratings with --ratings, one of both")
+        raise ValueError("USER or --ratings FILE must be given, not both; --ratings recommends to new users")
     n = checks.integer("-n", options.n, 1)
     if options.ratings is not None:
         model = mf.load(options.model)
@@ -29,7 +29,7 @@ def recommend(options: argparse.Namespace) -> None:
 
 
 def similar(options: argparse.Namespace) -> None:
-    """Print a line for each neighbour."""
+    """Print one line per similar item or user."""
     n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
     search: Any = model.similar_users if options.users else model.similar_items
@@ -43,7 +43,7 @@ def similar(options: argparse.Namespace) -> None:
 
 
 def explain(options: argparse.Namespace) -> None:
-    """Print the parts of a prediction."""
+    """Print the parts of a prediction, one per line."""
     n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
     (user,) = rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
@@ -65,7 +65,7 @@ def explain(options: argparse.Namespace) -> None:
 
 
 def update(options: argparse.Namespace) -> None:
-    """Learn new ratings and save the model again."""
+    """Learn new ratings and save the model."""
     target = str(options.model) if options.output is None else options.output
     check_output(target)
     model = mf.load(options.model)

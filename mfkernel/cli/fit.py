@@ -1,4 +1,4 @@
-"""The commands that fit: factorize and select-rank."""
+"""The commands that fit models: factorize and select-rank."""
 
 import argparse
 import math
@@ -19,21 +19,21 @@ from mfkernel.cli.output import (
 )
 from mfkernel.methods import METHODS
 
-EXAMPLE_ARGUMENTS = {  # the textbook's settings
+EXAMPLE_ARGUMENTS = {  # the textbook's settings of its example
     **{"epochs": 5000, "learning_rate": 0.02, "regularization": 0.0},
     **{"schedule": "sequential", "shuffle": False},
 }
 
 
 def factorize(options: argparse.Namespace) -> None:
-    """Read, factorize, report and save."""
+    """Read ratings, factorize them, print the errors and save the model."""
     check_output(options.output)
     if options.k is not None:
         checks.integer("-k", options.k, 1)
     if options.test is not None and not 0 < options.test < 1:
         raise ValueError(f"--test must be between 0 and 1, got {options.test}")
     if options.patience is not None and options.validation is None:
-        raise ValueError("--patience needs --validation SHARE")
+        raise ValueError("--patience must be used with --validation; pass --validation SHARE")
     settings = fit_arguments(options) | {
         "validation": options.validation,
         "patience": options.patience,
@@ -72,9 +72,9 @@ def factorize(options: argparse.Namespace) -> None:
 
 
 def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    """Factorize the textbook's example, by its own settings where none are given."""
+    """Factorize the textbook's example, by default with its settings."""
     if options.test is not None:
-        raise ValueError("--test needs a FILE: the example has 7 ratings")
+        raise ValueError("--test must be used with a FILE; the example has only 7 ratings")
     check_file_options(options, "a FILE")
     R, P0, Q0 = mf.datasets.textbook()
     k = 2 if options.k is None else options.k
@@ -90,7 +90,7 @@ def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:
 
 
 def select_rank(options: argparse.Namespace) -> None:
-    """Print the errors of each rank, and which to take."""
+    """Print the errors of each rank, and the selected rank."""
     settings = fit_arguments(options)
     settings["dtype"] = settings["dtype"] or "float32"
     found = mf.select_rank(read_file(options, options.file), options.k, options.folds, **settings)
@@ -99,4 +99,4 @@ def select_rank(options: argparse.Namespace) -> None:
     figures = zip(*(map(format_number, column) for column in columns), seconds, strict=True)
     rows = [[str(k), *row] for k, row in zip(found.ks, figures, strict=True)]
     print_table([["k", "train", "test", "std error", "seconds"], *rows], left=())
-    print(f"k = {found.k}, the smallest within a standard error of the best, k = {found.best['k']}")
+    print(f"k = {found.k}, the smallest within one standard error of the best, k = {found.best['k']}")

@@ -1,4 +1,4 @@
-"""Ids as they are written on the command line and in files."""
+"""Ids on the command line and in files."""
 
 import contextlib
 import os
@@ -16,9 +16,9 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
 def decodings(text: str) -> list[str]:
-    """Return what an argument may say: as the locale reads it, or its bytes as UTF-8 or Latin-1.
+    """Return the possible texts of an argument: decoded by the locale, as UTF-8 or as Latin-1.
 
-    A reading that the locale cannot decode comes last.
+    A text with bytes that the locale cannot decode comes last.
     """
     decodings = [text]
     if not text.isascii():
@@ -32,11 +32,11 @@ def decodings(text: str) -> list[str]:
 
 
 def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> list[int]:
-    """Return row or column numbers of ids as they are written on the command line."""
+    """Return the row or column numbers of ids from the command line."""
     rows, unknown = [], []
     for text in wanted:
         if ids is None and not INTEGER.fullmatch(text):
-            raise ValueError(f"this model has no {kind} ids, so that {kind}s must be integers, got {text!r}")
+            raise ValueError(f"{kind}s must be numbers, as this model has no {kind} ids, got {text!r}")
         if ids is None:
             rows.append(int(text))
         elif (row := _row_of_id(kind, ids, translate, text)) is None:
@@ -56,7 +56,7 @@ def _row_of_id(kind: str, ids: Any, translate: Any, text: str) -> int | None:
     """Return the row or column number of an id; None if the model has no such id."""
     integers = ids.dtype.kind in "iu"
     if integers and not INTEGER.fullmatch(text):
-        raise ValueError(f"{kind} ids of this model are integers, got {text!r}")
+        raise ValueError(f"{kind} ids must be integers, as in the model, got {text!r}")
     for decoding in [text] if integers else decodings(text):
         with contextlib.suppress(KeyError, OverflowError):
             wanted = np.array([int(text)], ids.dtype) if integers else [decoding]
@@ -65,7 +65,7 @@ def _row_of_id(kind: str, ids: Any, translate: Any, text: str) -> int | None:
 
 
 def as_in_model(ids: Any, model_ids: Any) -> list[Any]:
-    """Return ids of a file as the model would have them: it may be the only one with ids that are words."""
+    """Convert ids of a file to integers or text, as the model has them."""
     names: list[Any] = ids.tolist()
     if model_ids.dtype.kind not in "iu":
         return list(map(str, names))
@@ -73,7 +73,7 @@ def as_in_model(ids: Any, model_ids: Any) -> list[Any]:
 
 
 def check_either_has_ids(kind: str, theirs: Any, own: Any, path: Path) -> None:
-    """Refuse a file with ids for a model without, and the other way round."""
+    """Refuse a file with ids for a model without ids, and vice versa."""
     if theirs is not None and own is None:
         raise ValueError(
             f"{path} must be MatrixMarket or scipy npz, whose rows and columns keep their numbers, got text, "
@@ -87,7 +87,7 @@ def check_either_has_ids(kind: str, theirs: Any, own: Any, path: Path) -> None:
 
 
 def only_known_items(model: mf.Factors, ratings: mf.Ratings, path: Path) -> mf.Ratings:
-    """Leave out ratings of items that the model does not know, and say so."""
+    """Leave out ratings of items that are not in the model, with a message."""
     check_either_has_ids("item", ratings.item_ids, model.item_ids, path)
     if ratings.item_ids is None or model.item_ids is None:
         return ratings
@@ -95,13 +95,13 @@ def only_known_items(model: mf.Factors, ratings: mf.Ratings, path: Path) -> mf.R
     known = np.array([x in vocabulary for x in ids], np.bool_)
     unknown = join_names([x for x in ids if x not in vocabulary])
     if not known.any():
-        raise ValueError(f"{path}: none of its items is in the model: {unknown}")
+        raise ValueError(f"{path} must have an item that is in the model, got {unknown}")
     kept = known[ratings.items]
     has_any = np.bincount(ratings.users[kept], minlength=ratings.n_users) > 0
     if not known.all():
         say(
             f"left out {quantity(ratings.nnz - int(kept.sum()), 'rating')} of "
-            f"{quantity(int((~known).sum()), 'item')} that the model does not know: {unknown}"
+            f"{quantity(int((~known).sum()), 'item')} not in the model: {unknown}"
         )
     names = np.arange(ratings.n_users) if ratings.user_ids is None else ratings.user_ids
     if not has_any.all():

@@ -1,4 +1,4 @@
-"""Options and files that several commands take."""
+"""Options and files of several commands."""
 
 import argparse
 from pathlib import Path
@@ -14,21 +14,21 @@ FILE_OPTIONS = ("columns", "duplicates", "encoding")
 
 
 def read_file(options: argparse.Namespace, path: Path) -> mf.Ratings:
-    """Read ratings as the options say."""
+    """Read ratings from a file with its options."""
     columns = options.columns and [int(c) if c.isdecimal() else decodings(c)[0] for c in options.columns]
     encoding = {} if options.encoding is None else {"encoding": options.encoding}
     return mf.read_ratings(path, columns=columns, duplicates=options.duplicates or "raise", **encoding)
 
 
 def check_file_options(options: argparse.Namespace, remedy: str) -> None:
-    """Refuse options of a file where there is none, rather than leave them unheeded."""
+    """Refuse options of a file if no file is given."""
     for name in FILE_OPTIONS:
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name} needs {remedy}")
+            raise ValueError(f"--{name} must be used with {remedy}")
 
 
 def fit_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of ``factorize`` among the options, those of the method if they are given."""
+    """Return the arguments of ``factorize`` among the options; omit unset options of the method."""
     for name, least in (("epochs", 1), ("threads", 1), ("seed", 0)):
         if (value := getattr(options, name)) is not None:
             checks.integer(f"--{name}", value, least)
@@ -43,10 +43,10 @@ def fit_arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_output(path: str | None) -> None:
-    """Refuse a place where the model could not be saved, before the work that would be lost."""
+    """Refuse a path where the model cannot be saved, before the fit."""
     if path is None:
         return
     folder = Path(path).parent
     if Path(path).is_dir() or not folder.is_dir():
-        raise ValueError(f"{path} must name a file in a folder that exists, here {folder}")
+        raise ValueError(f"--output must name a file in a folder that exists, got {path}")
     archive.check(path)

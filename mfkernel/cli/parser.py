@@ -1,4 +1,4 @@
-"""The program's options, of which those of the methods are made from their fields."""
+"""The command-line options; those of methods are made from the options' fields."""
 
 import argparse
 import re
@@ -22,15 +22,15 @@ FILE_FORMATS = (
 )
 
 
-Commands = Any  # what add_subparsers returns, which has no public type
+Commands = Any  # type of add_subparsers' result, which is not public
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="mfkernel",
         description="Predict ratings by matrix factorization.",
-        epilog=f"If the environment variable {TRACEBACK_VARIABLE} is set, errors show where they come from.",
+        epilog=f"If the environment variable {TRACEBACK_VARIABLE} is set, errors show a traceback.",
     )
     parser.add_argument("--version", action="version", version=f"mfkernel {mf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -103,7 +103,7 @@ def _add_recommend(commands: Commands) -> None:
         "users", nargs="*", metavar="USER", help="user ids; row numbers if the model has no ids"
     )
     command.add_argument(
-        "--ratings", type=Path, metavar="FILE", help="recommend to new users, who rated what FILE says"
+        "--ratings", type=Path, metavar="FILE", help="recommend to new users, whose ratings are in FILE"
     )
     command.add_argument("-n", type=int, default=10, help="number of items (default: 10)")
     command.add_argument(
@@ -148,7 +148,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 def _add_fit_options(
     command: argparse.ArgumentParser, methods: Sequence[str], dtype: str = "float32"
 ) -> None:
-    """Add a flag for each option of the methods, made from its field; and those that all fits share."""
+    """Add a flag per option of the methods, and the flags that all fits share."""
     add = command.add_argument
     add("--method", choices=methods, default="sgd", help="training method (default: sgd)")
     declared: dict[str, list[tuple[str, Field[Any]]]] = {}
@@ -160,14 +160,14 @@ def _add_fit_options(
         whose = "" if len(names) == len(methods) else f"{', '.join(names)}: "
         _add_option(command, name, whose, [field for _, field in found])
     add("--threads", type=int, metavar="N", help="number of threads (default: from the data size)")
-    add("--dtype", choices=("float32", "float64"), help=f"of the factors (default: {dtype})")
-    add("--seed", type=int, help="the same seed gives the same result, except with schedule hogwild")
+    add("--dtype", choices=("float32", "float64"), help=f"type of the factors (default: {dtype})")
+    add("--seed", type=int, help="seed; the same one gives the same result, except with schedule hogwild")
 
 
 def _add_option(
     command: argparse.ArgumentParser, name: str, whose: str, declarations: "list[Field[Any]]"
 ) -> None:
-    """Add the flag of an option, with the first sentence of its text and its default."""
+    """Add the flag of an option; its help is the first sentence of its text and the default."""
     field, flag = declarations[0], name.replace("_", "-")
     kind, add = field.metadata["kind"], partial(command.add_argument, dest=name, default=None)
     brief = re.split(r"[:.] |[:.]$", field.metadata["text"])[0].replace("%", "%%")
@@ -193,12 +193,14 @@ def _add_file_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--duplicates",
         choices=DUPLICATES,
-        help="what to make of several ratings of one item by one user (default: raise, an error)",
+        help="how to merge several ratings of one user for one item (default: raise, an error)",
     )
     command.add_argument(
         "--columns",
         nargs=3,
         metavar=("USER", "ITEM", "RATING"),
-        help="names in FILE's header, or positions from 0",
+        help="columns of a text FILE: names in its header, or positions from 0",
     )
-    command.add_argument("--encoding", help="of a text FILE, such as latin-1 or utf-16 (default: utf-8)")
+    command.add_argument(
+        "--encoding", help="encoding of a text FILE, such as latin-1 or utf-16 (default: utf-8)"
+    )

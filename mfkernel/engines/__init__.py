@@ -1,1 +1,1 @@
-"""Engines, which run the tasks of an epoch, and the cores and memory that they may use."""
+"""Engines that run tasks, and the cores and memory available to them."""

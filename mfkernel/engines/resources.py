@@ -1,4 +1,4 @@
-"""Cores and memory that this process may use."""
+"""Cores and memory available to this process."""
 
 import math
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may keep busy: its affinity mask, cut by its cgroup's quota."""
+    """Return the number of available cores: the affinity mask, bounded by the cgroup's quota."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity mask
@@ -21,7 +21,7 @@ def available_cores(root: Path = Path("/")) -> int:
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Return how many bytes can still be taken, free memory cut by the cgroup's limit; None if unknown."""
+    """Return the free memory in bytes, bounded by the cgroup's limit; None if unknown."""
     free = None
     for line in _read(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
@@ -34,14 +34,14 @@ def available_memory(root: Path = Path("/")) -> int | None:
             limit, usage = _read(folder / limit_name), _read(folder / usage_name)
             if limit.isdecimal() and usage.isdecimal():
                 statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
-                cache = int(statistics.get(cache_name, 0))  # file pages, which the kernel gives back
+                cache = int(statistics.get(cache_name, 0))  # file pages, which the system can free
                 left = max(0, int(limit) - int(usage) + cache)
                 free = left if free is None else min(free, left)
     return free
 
 
 def _cgroup_folders(root: Path, controller: str) -> list[Path]:
-    """Return the folders that limit this process, its own and its parents', of cgroup v2 and v1."""
+    """Return the cgroup folders (v2 and v1) of this process and their parents."""
     folders = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -57,7 +57,7 @@ def _cgroup_folders(root: Path, controller: str) -> list[Path]:
 
 
 def _cpu_quota(folder: Path) -> tuple[str, str]:
-    """Return a cgroup's limit and period in microseconds, as text; "max" or "" is no limit."""
+    """Return a cgroup's quota and period in microseconds, as text; "max" or "" is no limit."""
     limit, _, period = _read(folder / "cpu.max").partition(" ")
     if limit:
         return limit, period

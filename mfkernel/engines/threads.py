@@ -1,4 +1,4 @@
-"""Run tasks in this thread, or in several that start and end with the training."""
+"""Run tasks in one or several threads, which start and end with the training."""
 
 import contextvars
 import os
@@ -15,7 +15,7 @@ from mfkernel.engines.resources import available_cores
 
 Result = TypeVar("Result")
 
-POLL_SECONDS = 0.05  # seconds; on Windows a wait without a timeout cannot be interrupted
+POLL_SECONDS = 0.05  # timeout of a wait: on Windows, Ctrl-C cannot interrupt a wait without one
 
 
 class Task(NamedTuple):
@@ -24,11 +24,12 @@ class Task(NamedTuple):
     Attributes
     ----------
     work
-        what to do.
+        Argument of the function that the engine runs.
     after
-        numbers of the tasks before this one that must be done when it begins.
-    place
-        where in memory it works; a thread prefers tasks of the place where it has just been.
+        Numbers of the earlier tasks that must end before this one begins.
+    affinity
+        Number of the memory region that the task uses. A thread prefers tasks of its last region, which is in
+        its cache.
     """
 
     work: Any
@@ -37,17 +38,17 @@ class Task(NamedTuple):
 
 
 class ThreadEngine:
-    """Runs tasks on ``n_threads`` threads, of which this is one; a context manager.
+    """An engine that runs tasks on ``n_threads`` threads, the calling one included; a context manager.
 
-    The kernels hold no lock of Python's, so that plain threads run them side by side: no threading layer to
-    clash with, and Ctrl-C is answered between two calls of a kernel. A process that is forked has no helpers
-    of its parent's, and starts its own.
+    Kernels release the GIL, so plain threads run them in parallel. No threading layer can conflict, and
+    Python answers Ctrl-C between two kernel calls. A forked process starts helper threads of its own.
 
-    This thread works too. When it slept and woke two others for 5 ms, the system at times put both on one
-    core, and some runs were no faster than one thread. As Ctrl-C may then strike between any two bytecodes,
-    all that it shares with the helpers is ``Lock`` and ``SimpleQueue``, which take and release in C. A
-    ``Condition``, and so an ``Event`` or a ``Future``, is written in Python: interrupted just when it has
-    taken its lock, it keeps it for ever, and the helpers wait as long.
+    The calling thread also works. When it slept and two helpers worked for 5 ms, the system sometimes put
+    both on one core, and the run was no faster than one thread.
+
+    Ctrl-C may arrive between any two bytecodes of the calling thread. It therefore shares only ``Lock`` and
+    ``SimpleQueue`` with the helpers, which lock and unlock in C. ``Condition``, ``Event`` and ``Future`` are
+    written in Python: an interrupt just after their lock is taken would leave it locked forever.
     """
 
     def __init__(self, n_threads: int) -> None:
@@ -67,23 +68,23 @@ class ThreadEngine:
     def run(
         self, function: Callable[[Any, Callable[[], bool]], Result], tasks: Sequence[Task]
     ) -> list[Result]:
-        """Return ``function(task.work, cancelled)`` of each task, in their order.
+        """Return ``function(task.work, cancelled)`` for each task, in the order of the tasks.
 
-        There is no barrier: a free thread takes a task that may begin at the place where it was, or else the
-        last of all that may. (The first of all would finish one wave of blocks before the next and change
-        place each time; the last goes through many waves at one place.)
+        There is no barrier. A free thread takes a ready task of its last affinity, else the last ready task.
+        The first ready task would complete one wave of blocks after the other, with another affinity each
+        time. The last one leads through many waves of one affinity.
 
-        Each call must look at ``cancelled()`` every few milliseconds and return if it is True. If one fails,
-        or Ctrl-C arrives, the others are cancelled and waited for before the exception is raised.
+        Each call must check ``cancelled()`` every few milliseconds and return if it is True. If a call fails
+        or Ctrl-C arrives, the engine cancels the other calls and waits for them before it raises.
 
         Raises
         ------
         RuntimeError
-            If a thread cannot be started; then no task has begun.
+            If a thread cannot be started. No task has begun then.
         """
         n_helpers = min(self._max_helpers, len(tasks) - 1)
         queue = _Queue(tasks, n_helpers)
-        ended: list[BaseException | None] = []  # not in a queue: what Ctrl-C makes us lose would be missed
+        ended: list[BaseException | None] = []  # not a queue, where Ctrl-C could lose an entry
         an_end: SimpleQueue[None] = SimpleQueue()
 
         def cancelled() -> bool:
@@ -126,10 +127,10 @@ class ThreadEngine:
         return [queue.results[n] for n in range(len(tasks))]
 
     def _ensure_helpers(self, n_helpers: int) -> int:
-        """See to it that so many helpers wait for jobs; return how many do, fewer if this is closed."""
+        """Start helpers up to ``n_helpers``; return their number, fewer if the engine is closed."""
         if self._process != os.getpid():
             self._forget_helpers()
-        # only those that live are counted: a job that nobody takes would be waited for for ever
+        # count only living helpers: run would wait forever for a job that no helper takes
         self._helpers = [helper for helper in self._helpers if helper.is_alive()]
         while len(self._helpers) < n_helpers and not self._closed:
             self._helpers.append(_start_thread(self._help))
@@ -157,14 +158,14 @@ class ThreadEngine:
 
 
 class _Queue:
-    """Tasks that wait for others, those that may begin, and the results of those that are done."""
+    """The waiting and the ready tasks, and the results of those that are done."""
 
     def __init__(self, tasks: Sequence[Task], n_helpers: int) -> None:
         self.results: dict[int, Any] = {}
         self.cancelled = False
         self._tasks, self._n_helpers = tasks, n_helpers
         self._lock = threading.Lock()
-        self._wake: SimpleQueue[None] = SimpleQueue()  # for each entry, a thread that waits looks again
+        self._wake: SimpleQueue[None] = SimpleQueue()  # each entry wakes one waiting thread
         self._waits_for = [len(task.after) for task in tasks]
         self._followers: list[list[int]] = [[] for _ in tasks]
         for n, task in enumerate(tasks):
@@ -174,7 +175,7 @@ class _Queue:
         self._begun = 0
 
     def take(self, affinity: int) -> int | None:
-        """Wait for a task that may begin, best at ``affinity``; None if there will be no more."""
+        """Wait for a ready task, preferably of ``affinity``; return None if none is left."""
         while True:
             with self._lock:
                 if self.cancelled or self._begun == len(self._tasks):
@@ -188,7 +189,7 @@ class _Queue:
             _poll(self._wake)
 
     def finish(self, n: int, result: Any) -> None:
-        """Keep the result of task n, and let those begin that waited for it last."""
+        """Store the result of task n, and release the tasks that only waited for it."""
         with self._lock:
             self.results[n] = result
             freed = 0
@@ -197,25 +198,25 @@ class _Queue:
                 if self._waits_for[follower] == 0:
                     insort(self._ready, follower)
                     freed += 1
-            # this thread takes one of those itself; the last task begun, all are to see that there is no more
+            # this thread takes one of them itself; once the last task has begun, all threads must wake to end
             wanted = self._n_helpers if self._begun == len(self._tasks) else freed - 1
         for _ in range(wanted):
             self._wake.put(None)
 
     def cancel(self) -> None:
-        """Let no further task begin."""
+        """Stop further tasks from beginning."""
         self.cancelled = True
         for _ in range(self._n_helpers + 1):
             self._wake.put(None)
 
 
 def _start_thread(work: Callable[[], Any]) -> threading.Thread:
-    """Return a thread that does some work, or say what to do where the system has none to spare."""
+    """Start a thread; if the system has none to spare, raise an error with the remedy."""
     thread = threading.Thread(target=work, name="mfkernel", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:
-        if "start" not in str(error):  # Ctrl-C in the midst of it may leave another
+        if "start" not in str(error):  # Ctrl-C inside start() may cause another error
             raise
         raise RuntimeError(
             f"a thread could not be started ({error}); pass a smaller n_threads, or raise the limit on "
@@ -225,7 +226,7 @@ def _start_thread(work: Callable[[], Any]) -> threading.Thread:
 
 
 def _poll(queue: SimpleQueue[Result]) -> list[Result]:
-    """Return what comes next, or nothing if nothing comes for a while, open to Ctrl-C on every platform."""
+    """Return the next entry in a list, or an empty list after a timeout; Ctrl-C can interrupt."""
     try:
         return [queue.get(timeout=POLL_SECONDS)]
     except Empty:
@@ -233,17 +234,17 @@ def _poll(queue: SimpleQueue[Result]) -> list[Result]:
 
 
 def default_engine(n_threads: int | None) -> ThreadEngine:
-    """Return an engine of so many threads, by default one per core that this process may use."""
+    """Return an engine with ``n_threads`` threads, by default one per available core."""
     if n_threads is None:
         return ThreadEngine(available_cores())
     return ThreadEngine(checks.integer("n_threads", n_threads, 1))
 
 
 def interruptible(function: Callable[[], Result]) -> Result:
-    """Return ``function()``, computed in a thread of its own, so that Ctrl-C need not wait for its end.
+    """Return ``function()``, computed in another thread so that Ctrl-C need not wait for it.
 
-    For long calls of NumPy or of a kernel; if interrupted, they end unheeded in the background. If no thread
-    can be started, that is a ``RuntimeError``.
+    It is meant for long calls of NumPy or of a kernel. After an interrupt, such a call ends in the
+    background. If no thread can be started, the error is a ``RuntimeError``.
     """
     answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
@@ -253,7 +254,7 @@ def interruptible(function: Callable[[], Result]) -> Result:
         except BaseException as error:
             answers.put((None, error))
 
-    context = contextvars.copy_context()  # np.errstate, for one
+    context = contextvars.copy_context()  # for example np.errstate
     _start_thread(partial(context.run, work))
     while not (answer := _poll(answers)):
         pass

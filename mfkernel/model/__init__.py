@@ -1,1 +1,1 @@
-"""The fitted model: its arrays, and functions of them."""
+"""The fitted model: its arrays and the functions that use them."""

@@ -1,4 +1,4 @@
-"""Named arrays and a header in one ``.npz`` file, written whole or not at all, without pickle."""
+"""Files of named arrays and a header (``.npz``), written atomically and without pickle."""
 
 import contextlib
 import errno
@@ -27,8 +27,8 @@ if sys.platform != "win32":
 Path_ = str | os.PathLike[str]
 Arrays = dict[str, NDArray[Any]]
 
-DTYPE_KINDS = "biufU"  # of numpy's dtypes: what a model is made of
-MAX_DRAFT_AGE = 86_400  # seconds; where files cannot be locked, a draft so old has no process any more
+DTYPE_KINDS = "biufU"  # kinds of NumPy dtypes that a model may have
+MAX_DRAFT_AGE = 86_400  # seconds: where files cannot be locked, older drafts are abandoned
 SPECIAL_FILES = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -38,24 +38,24 @@ SPECIAL_FILES = (
 
 
 class _NotAModelError(ValueError):
-    """Why a file cannot be a model."""
+    """The reason why a file is not a model."""
 
 
 def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | None]) -> None:
-    """Write the arrays that are not None; an older file is replaced only when all is written.
+    """Write the arrays that are not None; replace an older file only when all data is written.
 
-    The new file has mode, owner and access list of the one that it replaces, as far as the system allows,
-    and otherwise gives nobody more access than before. A symbolic link stays, and its target is replaced.
-    Where the system can, the draft has no name until it is whole, so that it is gone with its process.
+    The new file gets the mode, owner and access list of the replaced file if the system allows it. It never
+    gives anybody more access than before. A symbolic link stays, and its target is replaced. If the system
+    supports it, the draft has no name until it is complete, so it disappears with its process.
 
     Raises
     ------
     OSError
-        If the file cannot be written; the error names it.
+        If the file cannot be written. The error names the file.
     ValueError
-        If the path is a device, a pipe or a socket, or ends as a folder does.
+        If the path is a device, a pipe or a socket, or has the form of a folder.
     TypeError
-        If an array holds Python objects, which would be pickled.
+        If an array holds Python objects, which would need pickle.
     """
     kept = {name: array for name, array in arrays.items() if array is not None}
     for name, array in kept.items():
@@ -72,7 +72,7 @@ def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | 
 
 
 def check(path: Path_) -> None:
-    """Raise what :func:`write` would raise of the place, before the work that would be lost."""
+    """Raise the errors of :func:`write` about the path, before any work is done."""
     with _naming(path):
         target = Path(os.path.realpath(path))
         _file_to_replace(path, target)
@@ -81,17 +81,17 @@ def check(path: Path_) -> None:
 
 
 def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
-    """Return header and arrays of a file whose header names one of the ``formats``.
+    """Return header and arrays of a file in one of the ``formats``.
 
-    Nothing is unpickled or decompressed, and no size that the file declares is believed: each array takes
-    as many bytes of memory as it has in the file.
+    Nothing is unpickled or decompressed, and declared sizes are not trusted. Each array takes as many bytes
+    of memory as in the file.
 
     Raises
     ------
     ValueError
-        If the file is no such file, or of another format.
+        If the file is not a saved model, or has another format.
     MemoryError
-        If it would not fit in the memory that is free.
+        If the file does not fit in the free memory.
     """
     name = os.fspath(path)
     _refuse_special(path, os.stat(path))  # noqa: PTH116 (path may be text)
@@ -103,7 +103,7 @@ def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
         except MemoryError as error:
             raise MemoryError(f"{name} does not fit in memory: {error}") from error
         except Exception as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a seek to nowhere
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL is a seek beyond the file
                 raise
             reason = f": {error}" if isinstance(error, _NotAModelError) else ""
             raise ValueError(f"{name} is not a model saved by mfkernel{reason}") from error
@@ -125,7 +125,7 @@ def _refuse_special(path: Path_, status: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def _naming(path: Path_) -> Iterator[None]:
-    """Let errors of the system name the path that the user knows, not a draft or a folder."""
+    """Make errors of the system name the user's path, not a draft or a folder."""
     try:
         yield
     except OSError as error:
@@ -135,12 +135,12 @@ def _naming(path: Path_) -> Iterator[None]:
 
 
 def _file_to_replace(path: Path_, target: Path) -> os.stat_result | None:
-    """Return the status of the file that is to be replaced, None if there is none; refuse what is no file."""
+    """Return the status of the file to replace, or None; refuse paths that are not files."""
     try:
         old: os.stat_result | None = target.stat()
     except FileNotFoundError:
         old = None
-    # what realpath makes of a link to a pipe in /proc is no path
+    # realpath of a link to a pipe in /proc is not a path
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         _refuse_special(path, os.stat(path))  # noqa: PTH116 (path may be text)
     if old is not None and stat.S_ISDIR(old.st_mode):
@@ -149,7 +149,7 @@ def _file_to_replace(path: Path_, target: Path) -> os.stat_result | None:
         raise ValueError(f"path must name a file, got {os.fspath(path)}, a folder; add the name of the file")
     if old is None:
         return None
-    # to replace a file takes no right to write it, but who took that right away meant it
+    # replacing a file needs no write permission, but a missing one is meant as protection
     if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return old
@@ -158,8 +158,8 @@ def _file_to_replace(path: Path_, target: Path) -> os.stat_result | None:
 def _write(
     target: Path, old: os.stat_result | None, header: dict[str, Any], arrays: Arrays, nameless: bool
 ) -> bool:
-    """Write a draft and let it become the target; False if a draft without a name is not possible here."""
-    mode = 0o666 if old is None else 0o600  # less the umask; what is kept of the old file comes later
+    """Write a draft and move it to the target; return False if nameless drafts fail here."""
+    mode = 0o666 if old is None else 0o600  # minus the umask; attributes of the old file follow below
     draft, file = _draft_prefix(target, secrets.token_hex(8)), None
     try:
         file = _open_nameless(target.parent, mode) if nameless else _open_named(draft, mode)
@@ -168,7 +168,7 @@ def _write(
         with file:
             if old is not None:
                 _keep_access(file.fileno(), target, old)
-            # none is of objects, so that none is pickled
+            # no array holds objects, so nothing is pickled
             np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
@@ -179,26 +179,26 @@ def _write(
                     return False
             if sys.platform == "win32":  # an open file cannot be renamed there
                 file.close()
-            draft.replace(target)  # while the file is locked: nobody takes it for abandoned
+            draft.replace(target)  # while the file is locked, so that no process considers it abandoned
         return True
     finally:
         draft.unlink(missing_ok=True)
 
 
 def _draft_prefix(target: Path, token: str = "") -> Path:
-    """Return the name of a draft, short whatever the target's is: it names target and machine by digests."""
+    """Return the name of a draft: short, with digests of the target and of the machine."""
     of_target = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     of_machine = hashlib.sha256(platform.node().encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return target.with_name(f".mfkernel-{of_target}-{of_machine}-{token}")
 
 
 def _open_nameless(folder: Path, mode: int) -> BinaryIO | None:
-    """Return a locked file in a folder that has no name yet, or None where there are no such files."""
+    """Return a locked file without a name in a folder, or None if that is not supported."""
     if sys.platform != "linux":
         return None
     try:
         number = os.open(folder, os.O_TMPFILE | os.O_WRONLY, mode)
-    except OSError:  # of the file system, or one that a file with a name also meets
+    except OSError:  # not supported, or an error that a file with a name also has
         return None
     file = os.fdopen(number, "wb")
     if Path(f"/proc/self/fd/{number}").exists():
@@ -209,29 +209,29 @@ def _open_nameless(folder: Path, mode: int) -> BinaryIO | None:
 
 
 def _open_named(draft: Path, mode: int) -> BinaryIO:
-    """Return a new file, locked as long as it is open."""
+    """Return a new file that is locked while it is open."""
     while True:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(draft, flags, mode), "wb")
         _lock(file.fileno())
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # who looks for abandoned drafts was here before the lock
+        file.close()  # a process that removes abandoned drafts came before the lock
 
 
 def _lock(number: int) -> None:
     if sys.platform != "win32":
-        with contextlib.suppress(OSError):  # not every file system can
+        with contextlib.suppress(OSError):  # not every file system supports locks
             fcntl.flock(number, fcntl.LOCK_EX)
 
 
 def _link(file: BinaryIO, name: Path) -> bool:
-    """Give a file without a name one; False if that is not possible, or there is one of that name."""
+    """Give a name to a file without one; return False if that fails or the name exists."""
     if sys.platform != "linux":
         return False
     folder = os.open(name.parent, os.O_PATH)
     try:
-        # only with a folder does os.link follow the link in /proc
+        # os.link follows the link in /proc only with a folder descriptor
         os.link(f"/proc/self/fd/{file.fileno()}", name.name, dst_dir_fd=folder, follow_symlinks=True)
     except OSError:
         return False
@@ -241,12 +241,12 @@ def _link(file: BinaryIO, name: Path) -> bool:
 
 
 def _keep_access(number: int, target: Path, old: os.stat_result) -> None:
-    """Give a draft owner, access list and mode of the file that it will replace."""
+    """Copy owner, access list and mode of the old file to a draft."""
     if sys.platform == "win32":
         return
     own, mode = os.fstat(number), stat.S_IMODE(old.st_mode)
     kept = _give_to(number, own, old) and _copy_attributes(number, target)
-    if not kept:  # people have changed places: each gets what both groups had
+    if not kept:  # group or others may have changed: both get the lesser rights of the two
         least = mode & mode >> 3 & 0o7
         mode = mode & 0o700 | least << 3 | least
     if mode != stat.S_IMODE(os.fstat(number).st_mode):
@@ -255,7 +255,7 @@ def _keep_access(number: int, target: Path, old: os.stat_result) -> None:
 
 
 def _give_to(number: int, own: os.stat_result, old: os.stat_result) -> bool:
-    """Keep owner and group, or at least the group; only root may give files away."""
+    """Keep owner and group, or at least the group; only root may change owners."""
     if sys.platform == "win32" or (own.st_uid, own.st_gid) == (old.st_uid, old.st_gid):
         return True
     for owner in (old.st_uid, -1):
@@ -266,7 +266,7 @@ def _give_to(number: int, own: os.stat_result, old: os.stat_result) -> bool:
 
 
 def _copy_attributes(number: int, target: Path) -> bool:
-    """Copy extended attributes; say whether the access list, if there is one, is among them."""
+    """Copy extended attributes; return whether the access list is among them, if it exists."""
     if sys.platform != "linux":
         return True
     try:
@@ -283,7 +283,7 @@ def _copy_attributes(number: int, target: Path) -> bool:
 
 
 def _remove_abandoned_drafts(target: Path) -> None:
-    """Remove drafts of this target that processes of this machine have left behind when they were killed."""
+    """Remove drafts of this target that killed processes of this machine have left."""
     prefix = _draft_prefix(target).name
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
@@ -295,11 +295,11 @@ def _remove_abandoned_drafts(target: Path) -> None:
 def _remove_if_abandoned(draft: Path) -> None:
     if sys.platform == "win32":
         if time.time() > draft.stat().st_mtime + MAX_DRAFT_AGE:
-            draft.unlink()  # which fails while it is open
+            draft.unlink()  # this fails while the file is open
         return
     number = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is written
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the draft is being written
         if os.path.samestat(os.fstat(number), draft.stat(follow_symlinks=False)):
             draft.unlink()
     finally:
@@ -307,7 +307,7 @@ def _remove_if_abandoned(draft: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let the new name outlive a power failure, where folders can be written to disk."""
+    """Write a folder to disk if possible, so that a new name survives a power failure."""
     if sys.platform == "win32":
         return
     with contextlib.suppress(OSError):
@@ -327,19 +327,19 @@ def _arrays(stream: BinaryIO) -> Arrays:
         members = archive.infolist()
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise _NotAModelError(f"{member.filename} is compressed, which save does not do")
+                raise _NotAModelError(f"{member.filename} is compressed, but save does not compress")
         if sum(member.file_size for member in members) > size:
             raise _NotAModelError("its parts are larger than the file")
         if len({member.filename for member in members}) < len(members):
             raise _NotAModelError("two of its parts have the same name")
         free = available_memory()
         if free is not None and size > free:
-            raise MemoryError(f"it takes {size / 2**30:,.1f} GiB, but only {free / 2**30:,.1f} GiB is free")
+            raise MemoryError(f"it has {size / 2**30:,.1f} GiB, but only {free / 2**30:,.1f} GiB is free")
         return {member.filename.removesuffix(".npy"): _array(archive, member, size) for member in members}
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> NDArray[Any]:
-    """Read an array after its declared size has been compared with the bytes in the file."""
+    """Read an array whose declared size equals that in the file."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""A model's state from arrays that the user passes, checked."""
+"""Checks of the arguments that make a model's state."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,7 +40,7 @@ def checked_state(
     Raises
     ------
     TypeError, ValueError
-        If no fit could have made such a model; the message names the value.
+        If an argument is invalid. The message names the value.
     """
     P, Q = _own("P", P), _own("Q", Q)
     if not (P.ndim == Q.ndim == 2 and P.shape[1] == Q.shape[0] > 0):
@@ -50,9 +50,9 @@ def checked_state(
         if not (isinstance(thing, kind) or (thing is None and kind is Ratings)):
             raise TypeError(f"{name} must be mf.{kind.__name__}, got {type(thing).__name__}")
     if not all(isinstance(record, Epoch) for record in history):
-        raise TypeError("history must be of mf.Epoch records")
+        raise TypeError("history must hold mf.Epoch records only")
     if (user_bias is None) != (item_bias is None):
-        raise ValueError("user_bias and item_bias go together; one of them is None")
+        raise ValueError("user_bias and item_bias must both be arrays or both None, got one of each")
     checks.one_of("missing", missing, MISSING)
     if "biases" in settings.names():
         settings = replace(settings, biases=user_bias is not None)  # type: ignore[type-var]
@@ -73,7 +73,7 @@ def checked_state(
     if ratings is not None:
         if ratings.shape != (m, n):
             raise ValueError(f"ratings must have the model's shape {(m, n)}, got {ratings.shape}")
-        encode_targets(ratings, settings)  # of the kind that the loss takes
+        encode_targets(ratings, settings)  # refuses ratings that the loss cannot use
         user_ids = ratings.users_by_id if user_ids is None else user_ids
         item_ids = ratings.items_by_id if item_ids is None else item_ids
     users, items = Vocabulary.of("user_ids", user_ids, m), Vocabulary.of("item_ids", item_ids, n)
@@ -95,7 +95,7 @@ def checked_state(
 
 
 def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-    """Return a copy of factors or biases, which must be finite; integers become float64."""
+    """Copy finite factors or biases; integers become float64."""
     checks.unmasked(name, factors)
     array = np.array(factors)
     checks.numeric(name, array)
@@ -115,7 +115,7 @@ def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> N
 
 
 def _number(name: str, number: Any, dtype: np.dtype[Any]) -> float:
-    """Return a number that is finite in ``dtype``."""
+    """Return ``number`` as a float that is finite in ``dtype``."""
     try:
         result = float(number)
     except (TypeError, ValueError):
@@ -127,8 +127,8 @@ def _number(name: str, number: Any, dtype: np.dtype[Any]) -> float:
 
 
 def _mask(name: str, known: ArrayLike) -> NDArray[np.bool_]:
-    """Return a copy of a mask of True and False."""
+    """Copy a mask of True and False."""
     array = np.array(known)
     if array.dtype != np.bool_ and array.size:
-        raise TypeError(f"{name} must be True or False for each row or column, got dtype {array.dtype}")
+        raise TypeError(f"{name} must be True or False per row or column, got dtype {array.dtype}")
     return array.astype(np.bool_)

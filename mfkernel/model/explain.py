@@ -1,4 +1,4 @@
-"""Predictions taken apart."""
+"""Explanations of predictions by the user's ratings."""
 
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ from mfkernel.model.state import State
 
 Vector = NDArray[np.float64]
 
-MAX_RATINGS_RESOLVED = 10  # ratings, of which each has a say of its own
-MAX_LEVERAGE = 0.2  # share of a rating in its own score, from which one step of Newton's method leads astray
+MAX_RATINGS_RESOLVED = 10  # ratings: of so few, each influences the factors too much for a linear estimate
+MAX_LEVERAGE = 0.2  # leverage of a rating, above which one step of Newton's method is inaccurate
+MIN_REMAINDER = 1e-9  # least value of 1 - leverage, by which effects are divided
 
 
 class Explanation(NamedTuple):
@@ -24,11 +25,18 @@ class Explanation(NamedTuple):
     Attributes
     ----------
     score
-        The prediction; under the logistic loss, its log-odds.
-    items, contributions
-        The items that the user has rated, and the amount that each adds, the largest first.
+        The prediction; for the logistic loss, its log-odds.
+    mean
+        Mean rating μ; 0 without biases.
+    user_bias, item_bias
+        Biases b_u and b_i; 0 without biases.
+    items
+        (n,) column numbers of rated items, by decreasing size of their contribution.
+    contributions
+        (n,) part of the score that each of these ratings contributes.
     rest
-        The sum of the other ratings' amounts, and the part of the trained factors beyond all these.
+        Contributions of the user's other ratings, plus the part of the trained factors that ratings do not
+        explain.
     """
 
     score: float
@@ -41,15 +49,17 @@ class Explanation(NamedTuple):
 
 
 def explain(state: State, user: int, item: int, n: int) -> Explanation:
-    """Take the prediction for a user and an item apart; see :meth:`Factors.explain`.
+    """Explain the prediction for a user and an item; see :meth:`Factors.explain`.
 
     Raises
     ------
     ValueError
-        If the model does not hold the ratings that it was made of.
+        If the model does not have its training ratings.
     """
     if state.ratings is None:
-        raise ValueError("this model does not hold the ratings that it was made of; none can explain it")
+        raise ValueError(
+            "the model must have its training ratings for explain, got none; save it with ratings=True"
+        )
     row = state.ratings.take_rows(np.array([user]))
     if state.user_bias is None and not (state.implicit or state.known_items[item]):
         parts = np.zeros(row.nnz)  # the prediction is the mean
@@ -68,7 +78,7 @@ def explain(state: State, user: int, item: int, n: int) -> Explanation:
 
 
 def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
-    """Return what each rating adds to q·p of the least squares factors p, given the biases."""
+    """Return the contribution of each rating to p·q for the least squares p, given the biases."""
     residuals = row.values.astype(np.float64)
     weights = _weights(row)
     penalty = make_penalty(state, 0)
@@ -83,7 +93,7 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
         gradients = weights * residuals
     Y, q = state.Q.T[row.indices].astype(np.float64), state.Q[:, item].astype(np.float64)
     A += (Y.T * weights) @ Y
-    if penalty.l1 or penalty.nonnegative:  # coordinates that are held at zero have no part in it
+    if penalty.l1 or penalty.nonnegative:  # coordinates at zero contribute nothing
         free = state.P[user] != 0
         A, Y, q = A[np.ix_(free, free)], Y[:, free], q[free]
     regularized = penalty.reg > 0 or state.implicit is not None
@@ -92,37 +102,38 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
 
 
 def _effects(state: State, item: int, row: Ratings) -> Vector:
-    r"""Return by how much the score of an item would fall without each rating, if the user was solved again.
+    r"""Return the amount by which the score of an item would fall without each rating.
 
-    Where a rating has a say of its own, and under the absolute loss, by solving again. Else to first order:
-    at the user's optimum θ, the gradient :math:`-\sum w_j g_j y_j + c \Lambda \theta` is zero; without rating
-    j, a step of Newton's method leads from there by :math:`-H_j^{-1} w_j (g_j y_j - \Lambda \theta)`, where
-    :math:`H_j` is the Hessian without this rating, and the last term belongs to penalties per rating. θ holds
-    the factors and the bias; coordinates that an ℓ₁ penalty or a bound keeps at zero stay there.
+    For few or influential ratings, and for the absolute loss, the user is solved without the rating. For
+    others, the amount is of first order. At the user's optimum θ, the gradient
+    :math:`-\sum w_j g_j y_j + c \Lambda \theta` is zero. Without rating j, a step of Newton's method moves
+    θ by :math:`-H_j^{-1} w_j (g_j y_j - \Lambda \theta)`, where :math:`H_j` is the Hessian without this rating.
+    The last term only applies to penalties per rating. θ holds the factors and the bias. Coordinates that an
+    L1 penalty or a bound keeps at zero stay zero.
     """
-    known = usable_ratings(state, row, state.known_items)
+    usable = usable_ratings(state, row, state.known_items)
     # the absolute loss has no curvature to go by
-    if known.nnz <= MAX_RATINGS_RESOLVED or state.settings.loss == "absolute":
-        effects, strong = np.zeros(known.nnz), np.arange(known.nnz)
+    if usable.nnz <= MAX_RATINGS_RESOLVED or state.settings.loss == "absolute":
+        effects, strong = np.zeros(usable.nnz), np.arange(usable.nnz)
     else:
-        effects, leverage = _first_order(state, item, known)
+        effects, leverage = _first_order(state, item, usable)
         strong = np.flatnonzero(leverage > MAX_LEVERAGE)
     if strong.size:
-        others = np.ones((strong.size, known.nnz), np.bool_)
+        others = np.ones((strong.size, usable.nnz), np.bool_)
         others[np.arange(strong.size), strong] = False
-        rows = known.take_rows(np.zeros(strong.size + 1, np.intp))  # the last is whole
-        rows = rows.select(np.append(others, np.ones(known.nnz, np.bool_)))
+        rows = usable.take_rows(np.zeros(strong.size + 1, np.intp))  # the last row stays complete
+        rows = rows.select(np.append(others, np.ones(usable.nnz, np.bool_)))
         with ThreadEngine(1) as engine:
             found = fold_in(state, rows, engine)
         scores = found.scores(np.arange(strong.size + 1), np.full(strong.size + 1, item)).astype(np.float64)
         effects[strong] = scores[-1] - scores[:-1]
     result = np.zeros(row.nnz)
-    result[np.isin(row.indices, known.indices)] = effects
+    result[np.isin(row.indices, usable.indices)] = effects
     return result
 
 
 def _first_order(state: State, item: int, known: Ratings) -> tuple[Vector, Vector]:
-    """Return the effects by one step of Newton's method, and the share of each rating in its own score."""
+    """Return the effects by one step of Newton's method, and the leverage of each rating."""
     settings, biased = state.settings, state.user_bias is not None
     Y = state.Q.T[known.indices].astype(np.float64)
     base = np.zeros(known.nnz)
@@ -165,7 +176,7 @@ def _first_order(state: State, item: int, known: Ratings) -> tuple[Vector, Vecto
     to_item, to_ratings = inverse @ asked, vectors @ inverse
     leverage = weights * curvature * np.einsum("nf,nf->n", to_ratings, vectors)
     again = weights * curvature * (vectors @ to_item) * np.einsum("nf,nf->n", to_ratings, gradients)
-    return gradients @ to_item + again / np.maximum(1 - leverage, 1e-9), leverage
+    return gradients @ to_item + again / np.maximum(1 - leverage, MIN_REMAINDER), leverage
 
 
 def _weights(row: Ratings) -> Vector:

@@ -1,4 +1,4 @@
-"""Models in files."""
+"""Models saved to files, and read from them."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from mfkernel.model import archive
 from mfkernel.model.history import Epoch
 from mfkernel.model.state import State
 
-FORMATS = range(1, 6)  # that can be read; the last is written
+FORMATS = range(1, 6)  # formats that can be read; the last one is written
 ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
 RATINGS_ARRAYS = ("indptr", "indices", "values", "weights")
 
@@ -37,7 +37,7 @@ def write_state(path: str | os.PathLike[str], state: State, *, ratings: bool) ->
 
 
 def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what :class:`Factors` takes to make the model of a file, also of an earlier version."""
+    """Read the arguments of :class:`Factors` from a file of any version."""
     header, arrays = archive.read(path, FORMATS)
     try:
         records = arrays.pop("history").astype(np.float64).tolist()
@@ -59,7 +59,7 @@ def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def not_whole(path: str | os.PathLike[str], error: Exception) -> ValueError:
-    """Word the error for a file whose parts make no model."""
+    """Return the error for a file with inconsistent parts."""
     return ValueError(f"{os.fspath(path)} is not a whole model ({error})")
 
 

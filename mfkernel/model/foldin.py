@@ -1,4 +1,4 @@
-"""Rows of a model solved again: those of new users, and those that have new ratings."""
+"""Rows solved for new users, and solved again for new ratings."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from mfkernel.model.state import State
 from mfkernel.options import both
 from mfkernel.typing import Duplicates, Missing
 
-PARTIAL_FIT_SWEEPS = 2  # of solving users and then items, where both have new ratings
+PARTIAL_FIT_SWEEPS = 2  # sweeps over users and then items with new ratings
 
 
 def new_users(
@@ -47,7 +47,7 @@ def fold_in(
     regularization: float | None = None,
     bias_regularization: float | None = None,
 ) -> State:
-    """Return a state of new users, with the items as they are."""
+    """Return a state of new users with the same items."""
     penalty = make_penalty(state, 0, regularization, bias_regularization)
     rows = usable_ratings(state, ratings, state.known_items)
     P, bias = solve(state, rows, state.Q.T, state.item_bias, penalty, engine)
@@ -68,10 +68,10 @@ def fold_in(
 
 
 def update_state(state: State, old: Ratings, new: Ratings, engine: ThreadEngine) -> State:
-    """Return a state that has learned ``new`` ratings beside the ``old`` ones that it was made of.
+    """Return a state that has also learned the ``new`` ratings; ``old`` are its training ratings.
 
-    Rows and columns with new ratings, and only these, are solved again for all their ratings, first the users
-    given the items and then the items given the users, twice.
+    Only rows and columns with new ratings are solved again, from all their ratings. Users and items are
+    solved one after the other, twice.
     """
     known, user_positions, item_positions = merge_ratings(old, new)
     P, Y = add_zero_rows(state.P, known.n_users), add_zero_rows(state.Q.T, known.n_items)
@@ -95,8 +95,8 @@ def update_state(state: State, old: Ratings, new: Ratings, engine: ThreadEngine)
             item_bias[items] = bias
     if not all(np.isfinite(X).all() for X in (P, Y)):
         raise FloatingPointError(
-            f"ratings of up to {np.abs(known.values).max():g} lead to factors beyond {P.dtype}; "
-            "the model stays as it was"
+            f"factors must be finite in {P.dtype}, got others from ratings of up to "
+            f"{np.abs(known.values).max():g}; the model has not changed"
         )
     return replace(
         state,
@@ -115,15 +115,15 @@ def update_state(state: State, old: Ratings, new: Ratings, engine: ThreadEngine)
 def make_penalty(
     state: State, side: int, regularization: float | None = None, bias_regularization: float | None = None
 ) -> Penalty:
-    """Return what holds the factors of the users, side 0, or of the items down."""
+    """Return the penalty of the user factors (side 0) or of the item factors (side 1)."""
     settings = state.settings
     reg = checks.optional("regularization", regularization, positive=False)
     bias_reg = checks.optional("bias_regularization", bias_regularization, positive=False)
     if reg is None:
         if settings.regularization is None:
             raise ValueError(
-                "this model does not say its regularization; make it with settings=mf.SGD("
-                "regularization=(λ_P, λ_Q)), or pass fold_in(…, regularization=λ_P)"
+                "regularization must be given, as the model's settings have none; pass fold_in(…, "
+                "regularization=λ_P), or make the model with settings=mf.SGD(regularization=(λ_P, λ_Q))"
             )
         reg = both(settings.regularization)[side]
     if bias_reg is None:
@@ -132,7 +132,7 @@ def make_penalty(
 
 
 def usable_ratings(state: State, rows: Ratings, known: NDArray[np.bool_]) -> Ratings:
-    """Return the ratings from which something follows: of some weight, and for what has factors."""
+    """Return the ratings with positive weight whose other side has factors."""
     usable = np.ones(rows.nnz, np.bool_) if rows.weights is None else rows.weights > 0
     if state.user_bias is None and not state.settings.implicit:
         usable &= known[rows.indices]
@@ -147,7 +147,7 @@ def solve(
     penalty: Penalty,
     engine: ThreadEngine,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Solve rows given the other side's factors Y and biases."""
+    """Solve rows, given the factors Y and the biases of the other side."""
     return solve_rows(
         rows.indptr,
         rows.indices,

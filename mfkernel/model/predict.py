@@ -1,4 +1,4 @@
-"""Predictions of a model: of pairs, of ratings, of all cells."""
+"""Predictions of pairs, of ratings and of all cells."""
 
 import warnings
 from typing import Any
@@ -12,7 +12,7 @@ from mfkernel.engines.resources import available_memory
 from mfkernel.methods.objective import encode_targets, expected_scores, prediction
 from mfkernel.model.state import State
 
-NUMBERS_PER_BLOCK = 2**20  # factors that are gathered at a time: they stay in the cache
+NUMBERS_PER_BLOCK = 2**20  # factors gathered at a time, so that they stay in the cache
 
 
 def predict(state: State, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
@@ -20,7 +20,7 @@ def predict(state: State, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
     rows, columns = np.broadcast_arrays(state.rows(users), state.columns(items))
     result = np.empty(rows.shape, state.P.dtype)
     flat, start = result.reshape(-1), 0
-    pairs = np.nditer(  # in blocks, so that broadcast numbers are not copied whole
+    pairs = np.nditer(  # in blocks, so that broadcast arrays are not copied as a whole
         [rows, columns],
         ["external_loop", "buffered", "zerosize_ok"],
         [["readonly"], ["readonly"]],
@@ -37,9 +37,9 @@ def expected(state: State, R: Ratings, name: str) -> tuple[NDArray[Any], NDArray
     """Return ratings and their predictions; see :meth:`Factors.expected`."""
     ratings = encode_targets(match_ratings(R, (state.users, state.items), state.shape, name), state.settings)
     if ratings.nnz == 0:
-        raise ValueError(f"{name} has no ratings to compare with")
+        raise ValueError(f"{name} must have ratings to compare with, got none")
     if ratings.users.min() >= state.shape[0] or ratings.items.min() >= state.shape[1]:
-        warnings.warn(f"the model knows no user, or no item, of {name}", stacklevel=4)
+        warnings.warn(f"some users or items of {name} are not in the model", stacklevel=4)
     predicted = np.empty(ratings.nnz, state.P.dtype)
     step = max(1, NUMBERS_PER_BLOCK // state.k)
     for start in range(0, ratings.nnz, step):
@@ -55,14 +55,14 @@ def reconstruct(state: State) -> NDArray[Any]:
     Raises
     ------
     MemoryError
-        If they would not fit in the free memory.
+        If they do not fit in the free memory.
     """
     (m, n), dtype = state.shape, state.P.dtype
     size, free = m * n * dtype.itemsize, available_memory()
     if free is not None and size > free:
         raise MemoryError(
-            f"P @ Q is {m:,} × {n:,} {dtype}, {size / 2**30:,.1f} GiB, but only "
-            f"{free / 2**30:,.1f} GiB is free; predict(users, items) gives the cells that you need"
+            f"P @ Q must fit in {free / 2**30:,.1f} GiB of free memory, got {m:,} × {n:,} {dtype}, "
+            f"{size / 2**30:,.1f} GiB; predict(users, items) returns single cells"
         )
     scores = np.asarray(state.P @ state.Q)
     if state.user_bias is not None and state.item_bias is not None:

@@ -12,7 +12,7 @@ from mfkernel.linalg.top_n import Panels, Recommendations, top_n
 from mfkernel.methods.objective import prediction
 from mfkernel.model.state import State
 
-NO_ITEM = np.iinfo(np.int32).max  # the number under a mask: as an index, it is an error
+NO_ITEM = np.iinfo(np.int32).max  # item number under a mask, which is an error as an index
 
 Pack = Callable[[NDArray[Any]], Panels]
 

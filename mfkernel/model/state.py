@@ -1,4 +1,4 @@
-"""The arrays of a model, which never change, and the scores that they give."""
+"""The immutable arrays of a model, and the scores that follow from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -24,8 +24,8 @@ from mfkernel.typing import Missing
 class State:
     """The parts of a model at one moment; :class:`Factors` documents each field.
 
-    All arrays are read-only for good, so that whatever is computed from them and kept stays right, and any
-    number of threads may use a state. A change of the model is another state.
+    All arrays are permanently read-only. Values computed from them and cached therefore stay valid, and
+    threads may share a state. A changed model has another state.
     """
 
     P: NDArray[Any]
@@ -57,14 +57,16 @@ class State:
             if vector is not None and len(vector) != size:
                 raise ValueError(f"{name} must have {size} entries, got {len(vector)}")
         if self.P.shape[1] != self.Q.shape[0] or (self.ratings is not None and self.ratings.shape != (m, n)):
-            raise ValueError("P, Q and ratings must have shapes that go together")
+            raise ValueError(
+                f"P, Q and ratings must have matching shapes, got P {self.P.shape} and Q {self.Q.shape}"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
                 self.__dict__[field.name] = immutable(value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # a pickled array forgets that it is read-only
+        # pickling loses the read-only flag
         return _restored, ({field.name: getattr(self, field.name) for field in fields(self)},)
 
     @property
@@ -79,7 +81,7 @@ class State:
 
     @property
     def implicit(self) -> Implicit | None:
-        """Weights of implicit feedback; None for a model of ratings."""
+        """Weights of implicit feedback; None for explicit ratings."""
         settings = self.settings
         return Implicit(settings.alpha, settings.unobserved_weight) if settings.implicit else None
 
@@ -103,14 +105,15 @@ class State:
         """Translate ids of users or items to row or column numbers."""
         vocabulary = self.users if kind == "user" else self.items
         if vocabulary is None:
-            raise ValueError(f"this model has no {kind} ids: its ratings were given by row and column number")
+            raise ValueError(
+                f"the model must have {kind} ids to look up, got none; pass row and column numbers"
+            )
         return vocabulary.positions(kind, ids)
 
     def scores(self, users: NDArray[Any], items: NDArray[Any]) -> NDArray[Any]:
         """Return the scores of pairs of row and column numbers, two flat arrays.
 
-        Numbers beyond the last row or column are of new users or items: of these no factors are known, and no
-        bias.
+        Numbers beyond the last row or column are new users or items, which have no factors and no bias.
         """
         (m, n), new = self.shape, None
         if users.size and (users.max() >= m or items.max() >= n):
@@ -131,11 +134,14 @@ class State:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether there are rows or columns without ratings."""
+        """Whether some rows or columns have no ratings."""
         return not (self.known_users.all() and self.known_items.all())
 
     def user_vectors(self, users: Any, gaps: bool) -> NDArray[Any]:
-        """Return the rows of the augmented P, (s, k + 2), of some users; ``gaps`` as for the items."""
+        """Return the rows of the augmented P of some users, (s, k + 2).
+
+        ``gaps`` says whether rows or columns without ratings get the mean.
+        """
         P, known = self.P[users], self.known_users[users]
         X = np.zeros((len(P), self.k + 2), self.P.dtype)
         X[:, :-2] = P
@@ -147,7 +153,7 @@ class State:
         return X
 
     def item_vectors(self, items: Any, gaps: bool) -> NDArray[Any]:
-        """Return the rows of the augmented Qᵀ, (s, k + 2), of some items."""
+        """Return the rows of the augmented Qᵀ of some items, (s, k + 2); see :meth:`user_vectors`."""
         Q, known = self.Q.T[items], self.known_items[items]
         Y = np.zeros((len(Q), self.k + 2), self.P.dtype)
         Y[:, :-2] = Q
@@ -159,9 +165,9 @@ class State:
         return Y
 
     def item_panels(self, lay_out: Callable[[NDArray[Any]], Panels]) -> Panels:
-        """Return all items as ``lay_out`` lays their vectors out; kept from then on.
+        """Return the vectors of all items in the layout of ``lay_out``; computed once.
 
-        A last coordinate is how often each has been rated.
+        The last coordinate is the number of ratings of the item.
         """
         if "_panels" not in self.__dict__:
             Y = np.zeros((self.shape[1], self.k + 3), self.P.dtype)
@@ -173,18 +179,19 @@ class State:
         return panels
 
     def queries(self, users: "State", rows: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the vectors of some users, of this model or folded in, for ``item_panels``.
+        """Return the vectors of some users, from this model or folded in, to multiply with items.
 
         Returns
         -------
         tuple
-            (s, k + 3), whose products with the items' are scores; and (s,) nan, or where nothing is known of
-            a user the one score that all items have: then products are how often items have been rated.
+            The vectors, (s, k + 3), and constant scores, (s,). The products of vectors and items are scores,
+            and the constant score is nan. For a user without ratings, the products are numbers of ratings,
+            and all items have the constant score.
 
         Raises
         ------
         ValueError
-            If there are such users, and the model does not hold the ratings that it was made of.
+            If there are such users, and the model does not have its training ratings.
         """
         X = np.zeros((len(users.P[rows]), self.k + 3), self.P.dtype)
         X[:, :-1] = users.user_vectors(rows, self.has_gaps)
@@ -193,31 +200,30 @@ class State:
             return X, only
         known = users.known_users[rows]
         unknown = ~known
-        if self.settings.implicit:  # a user of items that nobody else has is as new
+        if self.settings.implicit:  # a user whose items have no other users is like a new user
             unknown |= ~users.P[rows].any(axis=1)
         only[unknown] = np.where(known[unknown], 0, self.mean)
         if unknown.any() and self.ratings is None:
             raise ValueError(
-                f"user {int(unknown.argmax())} of those asked for has no ratings, so that items can only be "
-                "ordered by how often they have been rated, but this model does not hold the ratings that it "
-                "was made of; ask for users with ratings"
+                f"users must have ratings if the model has no training ratings, got none for user "
+                f"{int(unknown.argmax())} of the list; save with ratings=True to recommend popular items"
             )
         X[unknown] = 0
         X[unknown, -1] = 1
         return X, only
 
     def seen(self, rows: NDArray[Any]) -> Ratings:
-        """Return what some users have rated.
+        """Return the training ratings of some users.
 
         Raises
         ------
         ValueError
-            If the model does not hold the ratings that it was made of.
+            If the model does not have its training ratings.
         """
         if self.ratings is None:
             raise ValueError(
-                "this model does not hold the ratings that it was made of, so that it cannot leave out what "
-                "a user has rated; pass exclude_seen=False"
+                "exclude_seen must be False if the model has no training ratings, got True; pass "
+                "exclude_seen=False, or save the model with ratings=True"
             )
         return self.ratings.take_rows(rows)
 
@@ -229,12 +235,12 @@ class State:
 
     @property
     def user_ids(self) -> Ids:
-        """(m,) what the rows are called outside, or None."""
+        """(m,) ids of the rows, or None."""
         return None if self.users is None else self.users.ids
 
     @property
     def item_ids(self) -> Ids:
-        """(n,) what the columns are called outside, or None."""
+        """(n,) ids of the columns, or None."""
         return None if self.items is None else self.items.ids
 
 
@@ -249,4 +255,6 @@ def _single(name: str, array: NDArray[Any]) -> int:
 
 
 def _lookup(vocabulary: Vocabulary | None, name: str) -> str:
-    return "" if vocabulary is None else f"these are positions, and model.{name}(ids) finds those of ids"
+    return (
+        "" if vocabulary is None else f"pass row and column numbers, which model.{name}(ids) returns for ids"
+    )

@@ -1,4 +1,4 @@
-"""The parts of a model, read from its state."""
+"""The parts of a model as attributes."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -16,14 +16,14 @@ from mfkernel.typing import Missing
 
 
 class StateView(Immutable):
-    """An object that has a state, which may be replaced in one step, and shows its parts as attributes."""
+    """An object with the parts of its state as attributes; the state is replaced atomically."""
 
     state: State
     _writing: ProcessLock
 
     @classmethod
     def of_state(cls, state: State) -> Self:
-        """Make a model of a state."""
+        """Make a model from a state."""
         model = cls.__new__(cls)
         model._become(state)
         return model
@@ -62,12 +62,12 @@ class StateView(Immutable):
 
     @property
     def known_users(self) -> NDArray[np.bool_]:
-        """(m,) True where there were ratings to learn from."""
+        """(m,) True for users with training ratings."""
         return self.state.known_users
 
     @property
     def known_items(self) -> NDArray[np.bool_]:
-        """(n,) True where there were ratings to learn from."""
+        """(n,) True for items with training ratings."""
         return self.state.known_items
 
     @property
@@ -82,7 +82,7 @@ class StateView(Immutable):
 
     @property
     def settings(self) -> Settings:
-        """The method and its options, such as ``mf.SGD(…)``, with the values that training has used."""
+        """The method and its options, such as ``mf.SGD(…)``, with the values used in training."""
         return self.state.settings
 
     @property
@@ -97,12 +97,12 @@ class StateView(Immutable):
 
     @property
     def user_ids(self) -> NDArray[Any] | None:
-        """(m,) what the rows are called outside, or None."""
+        """(m,) ids of the rows, or None."""
         return self.state.user_ids
 
     @property
     def item_ids(self) -> NDArray[Any] | None:
-        """(n,) what the columns are called outside, or None."""
+        """(n,) ids of the columns, or None."""
         return self.state.item_ids
 
     @property
