@@ -1,4 +1,4 @@
-"""``factorize``: from ratings to factors."""
+"""The function ``factorize``, which fits factors to ratings."""
 
 import numbers
 import warnings
@@ -31,7 +31,7 @@ from mfkernel.typing import (
     SGDKeywords,
 )
 
-PATIENCE = 5  # epochs without a better validation RMSE
+PATIENCE = 5  # epochs without a lower validation error
 
 
 @overload
@@ -120,7 +120,7 @@ def factorize(
     TypeError, ValueError
         If an argument is not allowed; the message names the value and its place.
     DivergenceError, numpy.linalg.LinAlgError, MemoryError
-        If training diverges, if the equations of a row are singular, if training would not fit in memory.
+        If training diverges, if the equations of a row are singular, or if training does not fit in memory.
     Interrupted
         On Ctrl-C after the first epoch; its ``model`` is that of the last whole epoch.
     """
@@ -139,12 +139,12 @@ def factorize(
         settings,
     )
     if known.nnz == 0:
-        raise ValueError(f"R has no known ratings (shape {known.shape})")
+        raise ValueError(f"R must have known ratings, got none (shape {known.shape})")
     if settings.nonnegative and not settings.biases and (known.values < 0).any():
         n = int((known.values < 0).argmax())
         raise ValueError(
-            f"nonnegative=True without biases cannot predict below zero, but R[{known.users[n]}, "
-            f"{known.indices[n]}] is {known.values[n]:g}; pass biases=True or shift the ratings"
+            f"R must not be negative with nonnegative=True and without biases, got R[{known.users[n]}, "
+            f"{known.indices[n]}] = {known.values[n]:g}; pass biases=True or shift the ratings"
         )
     train, held_out = _parts(known, validation, generator, settings, missing=missing, duplicates=duplicates)
     plan = Plan(
@@ -168,7 +168,7 @@ def _stopping(validation: Any, patience: int | None, tol: float | None, time_lim
     if patience is not None:
         patience = checks.integer("patience", patience, 1)
         if validation is None:
-            raise ValueError(f"patience={patience} needs validation ratings; pass validation=0.1")
+            raise ValueError(f"patience must be None without validation, got {patience}; pass validation=0.1")
     elif validation is not None:
         patience = PATIENCE
     return Stopping(
@@ -181,7 +181,7 @@ def _stopping(validation: Any, patience: int | None, tol: float | None, time_lim
 def _parts(
     known: Ratings, validation: Any, rng: np.random.Generator, settings: Settings, **form: str
 ) -> tuple[Ratings, Ratings | None]:
-    """Return what to train with, of some weight, and what to validate with."""
+    """Return the training ratings of positive weight, and the validation ratings."""
     if known.weights is not None and not known.weights.all():
         known = known.select(known.weights > 0)
     if validation is None:
@@ -191,7 +191,7 @@ def _parts(
         if share >= 1:
             raise ValueError(f"validation must be a share between 0 and 1, or ratings, got {share:g}")
         if known.nnz < 2:
-            raise ValueError(f"R has {known.nnz} rating; to hold out one takes two")
+            raise ValueError(f"R must have at least 2 ratings to hold one out, got {known.nnz}")
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
         return known.hold_out(count, rng, keep_rows=True)
     try:
@@ -200,24 +200,24 @@ def _parts(
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"validation: {error}") from None
     if held_out.nnz == 0:
-        raise ValueError("validation has no ratings")
+        raise ValueError("validation must have ratings, got none")
     held_out = match_ratings(held_out, (known.users_by_id, known.items_by_id), known.shape, "validation", "R")
     if not settings.implicit:
         return known, held_out
     inside = keep_within(held_out, known.shape)
     if inside.nnz == 0:
-        raise ValueError("validation has no rating of a user and an item that R knows")
+        raise ValueError("validation must have a rating of a user and an item in R, got none")
     if inside.nnz < held_out.nnz:
         warnings.warn(
-            f"{held_out.nnz - inside.nnz:,} of {held_out.nnz:,} validation ratings are left out: they are of "
-            "users or items that R does not know",
+            f"{held_out.nnz - inside.nnz:,} of {held_out.nnz:,} validation ratings are left out, as their "
+            "users or items are not in R",
             stacklevel=4,
         )
     return known, inside
 
 
 def _compare_with_biases(model: Factors, training: Ratings, held_out: Ratings) -> None:
-    """Warn if the factors predict worse than means do."""
+    """Warn if the factors predict worse than the mean and biases alone."""
     baseline = bias_baseline(training).rmse(held_out)
     best = min(record.validation_rmse for record in model.history if record.validation_rmse is not None)
     can_have_biases = "biases" in model.settings.names() and not model.settings.biases
@@ -241,22 +241,21 @@ def _generator(rng: Any) -> np.random.Generator:
 def _checked_init(
     init: Any, R: Ratings, k: int, dtype: np.dtype[Any], settings: Settings
 ) -> Factors | tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return start values that fit: a model, or P0 and Q0 transposed."""
+    """Check start values; return a model, or P0 and Q0 transposed."""
     if init is None:
         return None
     if isinstance(init, Factors):
-        model = Factors.of_state(init.state)  # as it is now, whatever it learns meanwhile
+        model = Factors.of_state(init.state)  # its current state, whatever it learns later
         if init.k != k:
-            raise ValueError(f"init has {init.k} factors, but k = {k}")
+            raise ValueError(f"k must be that of init, {init.k}, got k = {k}")
         if init.settings.biases != settings.biases:
-            has = "biases" if init.settings.biases else "no biases"
-            raise ValueError(f"init has {has}, so that biases={init.settings.biases} must be passed")
+            raise ValueError(f"biases must be {init.settings.biases} as in init, got {settings.biases}")
         init_rows(model, R)
         for name, X in (("P", model.P), ("Q", model.Q)):
             if settings.nonnegative and (X < 0).any():
                 row, column = np.argwhere(X < 0)[0]
                 raise ValueError(
-                    f"init must be zero or positive, but its {name}[{row}, {column}] is {X[row, column]}"
+                    f"init must be zero or positive, got {name}[{row}, {column}] = {X[row, column]}"
                 )
         return model
     try:
@@ -274,10 +273,10 @@ def _checked_init(
         checks.numeric(name, X)
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(X.astype(dtype, copy=False))
-        wanted = f"finite, but {{}} in {dtype}"
+        rule = f"finite in {dtype}"
         if settings.nonnegative and not bad.any():
-            bad, wanted = X < 0, "zero or positive, but {}"
+            bad, rule = X < 0, "zero or positive"
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            raise ValueError(f"init must be {wanted.format(f'{name}[{row}, {column}] is {X[row, column]}')}")
+            raise ValueError(f"init must be {rule}, got {name}[{row}, {column}] = {X[row, column]}")
     return P0, Q0.T

@@ -195,8 +195,8 @@ def ranking(
     if relevant is not None:
         held_out = held_out.select(held_out.values >= relevant)
     if held_out.nnz == 0:
-        none = "no ratings" if relevant is None else f"no rating of at least {relevant:g}"
-        raise ValueError(f"R has {none}, so that nothing is relevant")
+        least = "" if relevant is None else f" of at least {relevant:g}"
+        raise ValueError(f"R must have a relevant rating{least}, got none")
     users = np.flatnonzero(held_out.user_counts())
     rows = held_out.take_rows(users)
     seen = state.seen(users) if exclude_seen else None
@@ -243,15 +243,15 @@ def _held_out(state: State, R: Any) -> Ratings:
     ratings = encode_targets(match_ratings(ratings, (state.users, state.items), state.shape), state.settings)
     known = keep_within(ratings, state.shape)
     if ratings.nnz and not known.nnz:
-        raise ValueError("R has no rating of a user and an item that the model knows")
+        raise ValueError("R must have a rating of a user and an item in the model, got none")
     if known.nnz < ratings.nnz:
         users, items = (
             np.unique(numbers[numbers >= size]).size
             for numbers, size in zip((ratings.users, ratings.items), state.shape, strict=True)
         )
         warnings.warn(
-            f"{ratings.nnz - known.nnz:,} of {ratings.nnz:,} held-out ratings are left out: the model does "
-            f"not know {users:,} of their users and {items:,} of their items",
+            f"{ratings.nnz - known.nnz:,} of {ratings.nnz:,} held-out ratings are left out, as {users:,} of "
+            f"their users and {items:,} of their items are not in the model",
             stacklevel=3,
         )
     return known

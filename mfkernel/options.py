@@ -108,12 +108,16 @@ class Settings:
     """Options of a training method: the base class of ``SGD``, ``ALS`` and ``ImplicitALS``.
 
     None leaves a value to mfkernel, which chooses it from the ratings. ``model.settings`` has the values that
-    training has used. The attributes below are what other modules ask of any method; a method without an
-    option has the value given here.
+    training has used. A method without one of the options below has the value given here.
+
+    Parameters
+    ----------
+    **options
+        Not allowed: make an object of a subclass.
     """
 
     method: ClassVar[MethodName]
-    implicit: ClassVar[bool] = False  # whether missing cells count, as zeros of a small weight
+    implicit: ClassVar[bool] = False  # whether missing cells count as zeros of small weight
 
     epochs: int | None = None
     learning_rate: float | None = None
@@ -140,7 +144,7 @@ class Settings:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Refuse options that exclude one another."""
+        """Refuse options that exclude each other."""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -152,7 +156,13 @@ class Settings:
         return {name: getattr(self, name) for name in self.names()}
 
     def changed(self, **values: Any) -> Self:
-        """Return a copy with other values, unchecked: those that training has computed."""
+        """Return a copy with other values, which are not checked.
+
+        Parameters
+        ----------
+        **values
+            New values of options, by name.
+        """
         copy: Self = object.__new__(type(self))
         for name, value in (self.values() | values).items():
             object.__setattr__(copy, name, value)

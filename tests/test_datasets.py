@@ -72,5 +72,5 @@ def test_train_test_split__refuses_shares_that_are_none(share, ratings):
 
 
 def test_train_test_split__needs_two_ratings():
-    with pytest.raises(ValueError, match="1 ratings; to split them takes two"):
+    with pytest.raises(ValueError, match="at least 2 ratings to split, got 1"):
         mf.train_test_split([[5, 0]], 0.5)

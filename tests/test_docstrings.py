@@ -46,6 +46,12 @@ ALLOWED: dict[str, int] = {
 }
 
 
+def members(kind):
+    """Return the members of a class and of its bases in mfkernel."""
+    bases = [base for base in kind.__mro__ if base.__module__.startswith("mfkernel.")]
+    return {name: value for base in reversed(bases) for name, value in vars(base).items()}
+
+
 def public_names():
     """Yield the public functions and classes, with methods, properties and the functions of modules."""
     for name in mf.__all__:
@@ -57,7 +63,7 @@ def public_names():
         else:
             yield f"mfkernel.{name}"
             if inspect.isclass(found):
-                for inner, value in vars(found).items():
+                for inner, value in members(found).items():
                     if inner[0] != "_" and (
                         callable(value) or isinstance(value, property | classmethod | staticmethod)
                     ):

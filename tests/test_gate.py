@@ -24,7 +24,7 @@ from tests.helpers import ROOT
 
 NO_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 SGD, BLOCKS = "mfkernel/methods/sgd.py", "mfkernel/methods/schedules/blocks.py"
-FACTORS = "mfkernel/model/factors.py"
+PREDICTOR = "mfkernel/model/predictor.py"
 FAST = "kernel: tiles, 64, float32"
 RMSE = "error: blocks, ml-100k-like, 32"
 RUNS_UNDER_LOAD = int(os.environ.get("MFKERNEL_GATE_RUNS", "1"))
@@ -81,7 +81,7 @@ def test_gate__fails_on_needless_work_in_a_kernel(tree):
 @pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_loss_of_quality_unless_the_commit_accepts_it(tree):
-    replace(tree / SGD, "else 0.07\n", "else 0.02\n")
+    replace(tree / SGD, "_REGULARIZATION = 0.07, ", "_REGULARIZATION = 0.02, ")
     status, printed, verdicts = run(tree, "HEAD", RMSE)
     assert status == 1, printed
     assert verdicts[RMSE]["verdict"] == "WORSE"
@@ -109,7 +109,7 @@ def test_gate__fails_on_any_increase_of_a_count(tree):
 @pytest.mark.slow
 @NO_GIT
 def test_gate__fails_on_a_case_that_does_not_run_any_more(tree):
-    replace(tree / FACTORS, "    def reconstruct(", "    def rebuild(")
+    replace(tree / PREDICTOR, "    def reconstruct(", "    def rebuild(")
     status, printed, verdicts = run(tree, "HEAD", "prediction: reconstruct, ml-100k-like")
     assert status == 1, printed
     assert verdicts["prediction: reconstruct, ml-100k-like"]["verdict"] == "FAILS"
@@ -119,9 +119,9 @@ def test_gate__fails_on_a_case_that_does_not_run_any_more(tree):
 @pytest.mark.slow
 @NO_GIT
 def test_gate__passes_a_case_that_the_base_does_not_know(tree):
-    replace(tree / FACTORS, "    def reconstruct(", "    def rebuild(")
+    replace(tree / PREDICTOR, "    def reconstruct(", "    def rebuild(")
     git(tree, "commit", "-q", "-a", "-m", "Older")
-    replace(tree / FACTORS, "    def rebuild(", "    def reconstruct(")
+    replace(tree / PREDICTOR, "    def rebuild(", "    def reconstruct(")
     name = "prediction: reconstruct, ml-100k-like"
     status, printed, verdicts = run(tree, "HEAD", name, "bytes: ratings")
     assert status == 0, printed
@@ -451,7 +451,7 @@ def test_verdict__of_errors():
 def test_gate__fails_on_a_figure_that_is_no_number(tree):
     old = "    def rmse(\n        self, R"
     wrong = f"    def rmse(self, *_):\n        return np.nan\n\n{old.replace('rmse', 'old')}"
-    replace(tree / FACTORS, old, wrong)
+    replace(tree / PREDICTOR, old, wrong)
     status, printed, verdicts = run(tree, "HEAD", RMSE)
     assert status == 1, printed
     assert verdicts[RMSE]["verdict"] == "FAILS"

@@ -109,7 +109,7 @@ def test_ids__of_nobody_in_common_are_said():
     others = mf.Ratings(np.ones((2, 3)), user_ids=[7, 8])
     with pytest.warns(UserWarning, match="some users or items of R are not in the model"):
         model.rmse(others)
-    with pytest.raises(ValueError, match="no rating of a user and an item that the model knows"):
+    with pytest.raises(ValueError, match="must have a rating of a user and an item in the model"):
         mf.metrics.ranking(model, others)
     with pytest.raises(ValueError, match="init must have a user in common with R"):
         mf.factorize(others, 1, init=model)
@@ -207,7 +207,7 @@ def test_lookups__are_named_where_positions_are_wrong():
     for ask in (model.predict, lambda users, _: model.recommend(users), model.explain):
         with pytest.raises(
             ValueError,
-            match=r"= 40 but n_users = 4; pass row and column numbers, which model\.user_rows\(ids\)",
+            match=r"= 40 but n_users = 4; pass row and column .*model\.user_rows\(ids\)",
         ):
             ask(40, 0)
     with pytest.raises(TypeError, match=r"must be integers, got dtype <U3; .*model\.item_columns\(ids\)"):
@@ -318,7 +318,7 @@ def test_unknown_ids__are_left_out_of_rankings_and_counted(rng):
         item_ids=same.item_ids,
     )
     with pytest.warns(
-        UserWarning, match=r"3 of 243 held-out ratings are left out.* 2 of their users and 0 of"
+        UserWarning, match=r"3 of 243 held-out ratings are left out, as 2 of their users and 0 of"
     ):
         found = mf.metrics.ranking(model, more)
     assert found == mf.metrics.ranking(model, same)

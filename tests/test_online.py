@@ -450,10 +450,10 @@ def test_partial_fit__leaves_the_model_as_it_was_if_ratings_are_bad(biases, kind
 @pytest.mark.parametrize(
     ("model_ids", "names", "message"),
     [
-        (True, {}, "old ratings have user ids and the new ratings have none"),
-        (True, {"user_ids": ["eve"]}, "old ratings have item ids and the new ratings have none"),
-        (False, {"user_ids": ["eve"]}, "new ratings have user ids and the old ratings have none"),
-        (False, {"item_ids": [10]}, "new ratings have item ids and the old ratings have none"),
+        (True, {}, "new ratings must have user ids like the old ratings, got none"),
+        (True, {"user_ids": ["eve"]}, "new ratings must have item ids like the old ratings, got none"),
+        (False, {"user_ids": ["eve"]}, "old ratings must have user ids like the new ratings, got none"),
+        (False, {"item_ids": [10]}, "old ratings must have item ids like the new ratings, got none"),
         (
             True,
             {"user_ids": ["eve"], "item_ids": ["x"]},
@@ -721,7 +721,7 @@ def test_factorize__keeps_what_only_the_model_has_known():
 @pytest.mark.parametrize(
     ("R", "options", "message"),
     [
-        (DENSE, {"k": 3}, "init has 2 factors, but k = 3"),
+        (DENSE, {"k": 3}, "k must be that of init, 2, got k = 3"),
         (DENSE, {"biases": True}, "no biases.*biases=False"),
         (DENSE[:3], {}, "init must have at most R's 3 users, got 4"),
         (DENSE[:, :2], {}, "init must have at most R's 2 items, got 3"),

@@ -265,7 +265,7 @@ def test_leave_k_out__names_what_is_wrong(R, k, error, message):
         (DENSE, {"holdout": 0}, ValueError, "holdout must be finite and positive, got 0.0"),
         (DENSE, {"holdout": 1}, ValueError, "holdout must be between 0 and 1, got 1.0$"),
         (DENSE, {"holdout": None}, TypeError, "holdout must be a number, got None"),
-        (NO_PAIR, {}, ValueError, "3 users with ratings, 0 of them with two or more; it takes one with two"),
+        (NO_PAIR, {}, ValueError, "got 3 users with ratings, 0 of them with two or more"),
         ([[5, 3], [0, 0]], {}, ValueError, "1 users with ratings, 1 of them .* and another for training"),
         (np.zeros((0, 3)), {}, ValueError, "0 users with ratings, 0 of them with two or more"),
     ],

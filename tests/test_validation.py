@@ -432,7 +432,7 @@ def test_factorize__does_not_warn_without_validation():
         ({"validation": np.zeros((2, 3))}, ValueError, "validation has no ratings"),
         ({"validation": [[1, np.inf, 0], [0, 0, 0]]}, ValueError, r"validation: .*\[0, 1\].* is inf"),
         ({"validation": "tenth"}, (TypeError, ValueError), "validation"),
-        ({"patience": 3}, ValueError, "patience=3 needs validation ratings; pass validation=0.1"),
+        ({"patience": 3}, ValueError, "patience must be None without validation, got 3; pass validation=0.1"),
         ({"patience": 0, "validation": 0.5}, ValueError, "patience must be at least 1, got 0"),
         ({"patience": 1.5, "validation": 0.5}, TypeError, "patience must be an integer"),
         ({"tol": -1e-3}, ValueError, "tol must be finite and zero or positive, got -0.001"),
@@ -448,7 +448,7 @@ def test_factorize__refuses_what_cannot_be_validated(options, error, message):
 
 
 def test_factorize__cannot_hold_out_the_only_rating():
-    with pytest.raises(ValueError, match="R has 1 rating; to hold out one takes two"):
+    with pytest.raises(ValueError, match="R must have at least 2 ratings to hold one out, got 1"):
         mf.factorize([[5, 0], [0, 0]], 2, validation=0.1)
 
 

@@ -125,8 +125,9 @@ def _check_memory(n_users: int, n_items: int) -> None:
     size, free = 24 * (n_users + n_items), available_memory()
     if free is not None and size > free:
         raise MemoryError(
-            f"{n_users:,} rows and {n_items:,} columns take {size / 2**30:,.1f} GiB before any factor, but "
-            f"only {free / 2**30:,.1f} GiB is free; if these are ids, {NUMBERING_REMEDY}"
+            f"R must fit in {free / 2**30:,.1f} GiB of free memory, got {n_users:,} rows and {n_items:,} "
+            f"columns, which take {size / 2**30:,.1f} GiB before any factor; if these are ids, "
+            f"{NUMBERING_REMEDY}"
         )
 
 
@@ -190,7 +191,7 @@ def _coo_triplets(R: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     try:
         coo = R.tocoo(copy=False)
     except (IndexError, ValueError) as error:
-        raise ValueError(f"R is a damaged {R.format} matrix: {error}") from error
+        raise ValueError(f"R must be a valid {R.format} matrix, got a damaged one: {error}") from error
     if R.format == "bsr" and R.blocksize != (1, 1):
         known = coo.data != 0
         return coo.row[known], coo.col[known], coo.data[known]
@@ -221,11 +222,11 @@ def _compressed(
     if (falls := indptr[1:] < indptr[:-1]).any():
         row = int(falls.argmax())
         raise ValueError(
-            f"R.indptr[{row + 1}] = {indptr[row + 1]} is less than R.indptr[{row}] = {indptr[row]}"
+            f"R.indptr must not decrease, got R.indptr[{row}] = {indptr[row]} before {indptr[row + 1]}"
         )
     nnz = min(arrays[1].size, arrays[2].size)
     if indptr[-1] > nnz:
-        raise ValueError(f"R.indptr ends at {indptr[-1]} but R has {nnz} stored entries")
+        raise ValueError(f"R.indptr must end at or below {nnz}, the stored entries, got {indptr[-1]}")
     nnz = int(indptr[-1])
     indices, _ = _copy_indices("R.indices", arrays[1][:nnz], shape[1], names[1])
     values = _copy_values(arrays[2][:nnz], dtype, partial(cell, indptr, indices), copy)

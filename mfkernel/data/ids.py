@@ -188,7 +188,7 @@ def _of_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
         if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
             return array.astype(dtype)
     raise ValueError(
-        f"{name} has {least if least < -(2**63) else most}, beyond 64 bits; pass str(id) for each"
+        f"{name} must fit in 64 bits, got {least if least < -(2**63) else most}; pass str(id) for each"
     )
 
 
@@ -222,7 +222,7 @@ def union_ids(
     """
     if (old is None) != (new is None):
         named, other = sides if new is None else sides[::-1]
-        raise ValueError(f"{named} have {kind} ids and {other} have none; give both or neither")
+        raise ValueError(f"{other} must have {kind} ids like {named}, got none; give both or neither")
     if old is None or new is None:
         return None, np.arange(n_new)
     if n_old and n_new and old.is_text != new.is_text:
@@ -261,5 +261,5 @@ def unpack_ids(name: str, arrays: dict[str, Any]) -> Any:
     content = text.astype(np.uint8).tobytes()
     starts = [0, *ends[:-1].tolist()]
     if ends.dtype.kind not in "iu" or starts != sorted(starts) or ends[-1:].tolist() != [len(content)]:
-        raise ValueError(f"{name} do not end where their text does")
+        raise ValueError(f"{name} must end where their text ends")
     return [content[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends.tolist(), strict=True)]

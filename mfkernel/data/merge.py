@@ -103,8 +103,8 @@ def match_ratings(
         if own is None or known is None:
             if size != wanted:
                 raise ValueError(
-                    f"{name} must have {others}'s shape {shape}, got {ratings.shape}; triplets may name a "
-                    f"shape, and ratings with {kind} ids on both sides are found by these"
+                    f"{name} must have {others}'s shape {shape}, got {ratings.shape}; pass triplets with a "
+                    f"shape, or {kind} ids on both sides"
                 )
             own = known = None
         _, rows = union_ids(kind, known, own, wanted, size, (others, name))

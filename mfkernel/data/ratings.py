@@ -130,7 +130,7 @@ class Ratings(Entries):
     ) -> None:
         m, n = int(csr.shape[0]), int(csr.shape[1])
         if weights is not None and weights.shape != csr.values.shape:
-            raise ValueError("R has changed while its weights were read")
+            raise ValueError("R must not change while it is read, but another thread has changed it")
         self._set_once(
             indptr=immutable(csr.indptr),
             indices=immutable(csr.indices),

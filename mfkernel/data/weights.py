@@ -26,7 +26,7 @@ def align_weights(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str)
         How duplicates of R were merged.
     """
     if duplicates in ("sum", "mean"):
-        raise ValueError(f"sample_weight goes with duplicates='raise' or 'last', got {duplicates!r}")
+        raise ValueError(f"duplicates must be 'raise' or 'last' with sample_weight, got {duplicates!r}")
     if len(np.shape(sample_weight)) == 2:
         weights = _of_cells(sample_weight, csr)
     else:

@@ -88,7 +88,7 @@ class Search:
     def _best(self) -> int:
         mean = self.mean
         if np.isnan(mean).all():
-            raise ValueError("no candidate could be fitted on all folds, so that none is the best")
+            raise ValueError("a candidate must be fitted on all folds to be the best, got none")
         return int(np.nanargmin(mean))
 
     def to_frame(self) -> Any:

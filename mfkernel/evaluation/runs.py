@@ -48,20 +48,23 @@ def run_fits(
     for settings in candidates:
         for name in ("callback", "progress", "init"):
             if settings.get(name) not in (None, False):
-                raise ValueError(f"{name} goes with a single fit, not with several")
+                raise ValueError(f"{name} must not be passed to several fits, got {settings[name]!r}")
         if "k" not in settings:
-            raise TypeError("k is missing: pass k=…, or try several in the grid")
+            raise TypeError("k must be given; pass k=…, or several in the grid")
         checks.integer("k", settings["k"], 1)
         if _is_implicit(settings):
             raise ValueError(
-                f"method must be for known ratings, got {settings['method']!r}, which rankings judge; fit "
+                f"method must be for known ratings, got {settings['method']!r}; to measure rankings, fit "
                 "the first part of leave_k_out or train_test_split, and pass the other to metrics.ranking"
             )
     # arguments about R are the same for all candidates, and R is read once
     about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
     given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
     if any(settings.get(name) is not given.get(name) for settings in candidates for name in about_ratings):
-        raise ValueError(f"{', '.join(about_ratings)} are the same for all fits; none can be in the grid")
+        raise ValueError(
+            f"{', '.join(about_ratings)} must be the same for all fits, got several; "
+            "leave them out of the grid"
+        )
     ratings = Ratings(R, **({"dtype": np.float32} | given), copy=False)
     generator = np.random.default_rng(rng)
     folds = _folds(ratings, cv, generator)
@@ -160,10 +163,10 @@ def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
     if isinstance(cv, Iterable):
         folds = [(Ratings(training), Ratings(test)) for training, test in cv]
         if len(folds) < 2:
-            raise ValueError(f"cv has {len(folds)} folds; it takes two")
+            raise ValueError(f"cv must have at least 2 folds, got {len(folds)}")
         return folds
     n_folds = checks.integer("cv", cv, 2)
     if ratings.nnz < n_folds:
-        raise ValueError(f"R has {ratings.nnz} ratings, too few for {n_folds} folds")
+        raise ValueError(f"R must have at least one rating per fold, got {ratings.nnz} for {n_folds} folds")
     fold = rng.permutation(ratings.nnz) % n_folds
     return [(ratings.select(fold != n), ratings.select(fold == n)) for n in range(n_folds)]

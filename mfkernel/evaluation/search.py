@@ -85,7 +85,7 @@ def grid_search(
     values = {name: list(choices) for name, choices in grid.items()}
     for name, choices in values.items():
         if not choices:
-            raise ValueError(f"grid[{name!r}] is empty")
+            raise ValueError(f"grid[{name!r}] must have a value to try, got none")
     candidates = [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
     return Search(candidates, run_fits(R, settings, candidates, cv, rng, n_threads))
 
@@ -125,6 +125,6 @@ def select_rank(
     """
     ranks = sorted({checks.integer(f"ks[{n}]", k, 1) for n, k in enumerate(ks)})
     if not ranks:
-        raise ValueError("ks is empty")
+        raise ValueError("ks must have a rank to try, got none")
     candidates = [{"k": k} for k in ranks]
     return RankSelection(candidates, run_fits(R, settings, candidates, cv, rng, n_threads))

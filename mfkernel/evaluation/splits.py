@@ -48,7 +48,7 @@ def train_test_split(
         raise ValueError(f"test must be between 0 and 1, got {share}")
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     if ratings.nnz < 2:
-        raise ValueError(f"R has {ratings.nnz} ratings; to split them takes two")
+        raise ValueError(f"R must have at least 2 ratings to split, got {ratings.nnz}")
     count = min(max(1, round(share * ratings.nnz)), ratings.nnz - 1)
     return ratings.hold_out(count, np.random.default_rng(rng))
 
@@ -93,8 +93,8 @@ def leave_k_out(
     counts = ratings.user_counts()
     most = int(counts.max(initial=0))
     if most <= n:
-        remedy = f"pass n of at most {most - 1}" if most > 1 else "one user at least must have two"
-        raise ValueError(f"no user of R has more than n = {n} ratings, the most is {most}; {remedy}")
+        remedy = f"pass n of at most {most - 1}" if most > 1 else "a user must have two"
+        raise ValueError(f"n must be below {most}, the most ratings of a user, got n = {n}; {remedy}")
     return _hold_out_per_user(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
 
 
@@ -221,13 +221,13 @@ def _new_users(counts: NDArray[np.int64], wanted: float, rng: np.random.Generato
     most = able.size if able.size < rated else rated - 1  # training needs one user with ratings
     if most < 1:
         raise ValueError(
-            f"R has {rated} users with ratings, {able.size} of them with two or more; it takes one with two "
-            "to be the new user, and another for training (train_test_split needs neither)"
+            f"R must have a user with two ratings and another user with one, got {rated} users with ratings, "
+            f"{able.size} of them with two or more; train_test_split needs neither"
         )
     if wanted > most:
         raise ValueError(
-            f"test_users must be at most {most}, got {wanted}: of {rated} users with ratings {able.size} "
-            "have two or more, and one must be left for training"
+            f"test_users must be at most {most}, got {wanted}: {able.size} of {rated} users have two or more "
+            "ratings, and one user with ratings must stay in training"
         )
     number = int(wanted) if wanted >= 1 else min(max(1, round(wanted * able.size)), most)
     is_new = np.zeros(counts.size, np.bool_)

@@ -107,7 +107,7 @@ def _effects(state: State, item: int, row: Ratings) -> Vector:
     For few or influential ratings, and for the absolute loss, the user is solved without the rating. For
     others, the amount is of first order. At the user's optimum θ, the gradient
     :math:`-\sum w_j g_j y_j + c \Lambda \theta` is zero. Without rating j, a step of Newton's method moves
-    θ by :math:`-H_j^{-1} w_j (g_j y_j - \Lambda \theta)`, where :math:`H_j` is the Hessian without this rating.
+    θ by :math:`-H_j^{-1} w_j (g_j y_j - \Lambda \theta)`, where :math:`H_j` is the Hessian without it.
     The last term only applies to penalties per rating. θ holds the factors and the bias. Coordinates that an
     L1 penalty or a bound keeps at zero stay zero.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mfkernel._support import checks
 from mfkernel.data.convert import MISSING
@@ -19,14 +19,13 @@ from mfkernel.model.construct import checked_state
 from mfkernel.model.explain import Explanation, explain
 from mfkernel.model.foldin import new_users, update_state
 from mfkernel.model.history import Epoch
-from mfkernel.model.predict import expected, predict, reconstruct
+from mfkernel.model.predictor import Predictor
 from mfkernel.model.recommend import recommend, similar
-from mfkernel.model.view import StateView
 from mfkernel.options import SGD, Settings
 from mfkernel.typing import Duplicates, Missing, RatingsLike
 
 
-class Factors(StateView):
+class Factors(Predictor):
     """Factors P (m, k) and Q (k, n) with R ≈ P·Q, and biases if there are any; unpacks as ``P, Q``.
 
     Arrays are read-only copies. Only :meth:`partial_fit` changes a model, in one step, so threads may share
@@ -95,68 +94,6 @@ class Factors(StateView):
         if "state" in self.__dict__:
             raise AttributeError(f"Factors cannot be made a second time: {self._remedy}")
         self._become(checked_state(P, Q, **given))
-
-    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
-        """Predict the rating of each user for each item.
-
-        Parameters
-        ----------
-        users, items
-            Row and column numbers, of any shapes that broadcast: ``predict(3, [0, 7])``,
-            ``predict(users[:, None], items)``.
-
-        Returns
-        -------
-        ndarray
-            The predictions, of the broadcast shape and P's dtype: μ + b_u + b_i + p·q with biases; without,
-            p·q where both have ratings, else the mean. For the logistic loss, the probability of a 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a number is no integer, negative, or beyond the last row or column.
-        """
-        return predict(self.state, users, items)
-
-    def expected(self, R: Ratings, name: str = "R") -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return ratings as the loss sees them, and their predictions, both (nnz,).
-
-        Where R and the model have ids, ratings are found by id, in any order. Unknown users and items get the
-        default prediction: the mean, plus the bias of the other one with biases. Without ids, R has the
-        model's shape.
-        """
-        return expected(self.state, R, name)
-
-    def augmented(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return P (m, k + 2) and Q (k + 2, n) whose product is every prediction, biases and mean included.
-
-        For vector indices and other programs that know only products. The last two coordinates are μ + b_u
-        and 1, times 1 and b_i. Without biases, they give the mean where there are no ratings, and are zero if
-        there are ratings everywhere. For the logistic loss, the product is the log-odds.
-        """
-        state = self.state
-        gaps = state.has_gaps
-        return state.user_vectors(slice(None), gaps), state.item_vectors(slice(None), gaps).T
-
-    def reconstruct(self) -> NDArray[Any]:
-        """Return all m × n predictions.
-
-        Without biases, rows and columns without ratings are as near to the mean as k factors allow;
-        ``predict`` gives the mean itself. Predictions that would not fit in the free memory are refused.
-        """
-        return reconstruct(self.state)
-
-    def rmse(
-        self, R: RatingsLike, *, missing: Missing | None = None, duplicates: Duplicates = "raise"
-    ) -> float:
-        """Return the root mean square error of the predictions for the ratings R.
-
-        ``R``, ``missing`` and ``duplicates`` are as for :class:`Ratings`; ``missing`` is by default as in
-        training. Ratings are found as by :meth:`expected`. For the logistic loss, probabilities are compared.
-        """
-        missing = self.missing if missing is None else missing
-        values, predicted = self.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
-        return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
 
     @checks.explains_names
     def recommend(
@@ -227,13 +164,18 @@ class Factors(StateView):
         items
             Column number, or a 1-D array of them.
         n
-            Number of similar items.
+            Number of similar items, at least 1. Default: 10.
 
         Returns
         -------
         Recommendations
             ``items`` and ``scores``, the cosines, best first, in the forms of :meth:`recommend`. The item
-            itself and items without ratings are left out; items without ratings are similar to nothing.
+            itself and items without ratings are left out. Items without ratings have no similar items.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number is no integer or out of range.
         """
         state = self.state
         return similar(state.columns(items), "items", n, state.Q.T, state.known_items, pack_items)
@@ -241,7 +183,22 @@ class Factors(StateView):
     def similar_users(self, users: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n users whose factors have the greatest cosine to those of a user, or of several.
 
-        As :meth:`similar_items`; ``items`` are row numbers of users.
+        Parameters
+        ----------
+        users
+            Row number, or a 1-D array of them.
+        n
+            Number of similar users, at least 1. Default: 10.
+
+        Returns
+        -------
+        Recommendations
+            ``items``, which are row numbers of users, and ``scores``, as for :meth:`similar_items`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number is no integer or out of range.
         """
         state = self.state
         return similar(state.rows(users), "users", n, state.P, state.known_users, pack_items)
@@ -355,6 +312,18 @@ class Factors(StateView):
             As for :class:`Ratings`. Default of ``missing``: as in training.
         n_threads
             Number of threads. Default: one per core.
+
+        Returns
+        -------
+        Factors
+            This model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If R cannot be read, or the model does not have its training ratings.
+        FloatingPointError
+            If the new factors are not finite.
         """
         settings, dtype = self.state.settings, self.state.P.dtype
         missing = self.missing if missing is None else missing
@@ -363,30 +332,56 @@ class Factors(StateView):
             with self._writing.own():
                 state = self.state
                 if state.ratings is None:
-                    raise ValueError("partial_fit needs the training ratings; save with ratings=True")
+                    raise ValueError(
+                        "the model must have its training ratings for partial_fit, got none; "
+                        "save it with ratings=True"
+                    )
                 self._become(update_state(state, state.ratings, new, engine))
         return self
 
-    def user_rows(self, ids: Any) -> NDArray[np.intp]:
-        """Translate user ids, of any shape, to row numbers; an unknown id is a ``KeyError``."""
-        return self.state.positions("user", ids)
-
-    def item_columns(self, ids: Any) -> NDArray[np.intp]:
-        """Translate item ids, of any shape, to column numbers; an unknown id is a ``KeyError``."""
-        return self.state.positions("item", ids)
-
     def save(self, path: str | os.PathLike[str], *, ratings: bool = True) -> None:
-        """Write the model to one ``.npz`` file, without pickle; an older file is replaced in one step.
+        """Write the model to one ``.npz`` file, without pickle; replace an older file in one step.
 
         The file has the arrays ``P``, ``Q``, ``user_bias``, ``item_bias``, ``user_ids`` and ``item_ids``.
-        With ``ratings=False``, it is smaller and passes on nobody's ratings, but the model that is loaded
-        cannot exclude seen items or learn new ratings.
+
+        Parameters
+        ----------
+        path
+            Path of the file.
+        ratings
+            Whether to save the training ratings. Without them, the file is smaller and discloses no ratings,
+            but the loaded model cannot exclude seen items, explain or learn new ratings. Default: True.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file cannot be written.
         """
         files.write_state(path, self.state, ratings=ratings)
 
 
 def load(path: str | os.PathLike[str]) -> Factors:
-    """Read a model that ``Factors.save`` wrote, also in an earlier version; else raise a ``ValueError``."""
+    """Read a model that ``Factors.save`` of this or an earlier version wrote.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+
+    Returns
+    -------
+    Factors
+        The model.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If the file is not a whole model.
+    MemoryError
+        If the model does not fit in the free memory.
+    """
     arguments = files.read_arguments(path)
     try:
         return Factors(**arguments)

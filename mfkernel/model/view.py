@@ -23,7 +23,13 @@ class StateView(Immutable):
 
     @classmethod
     def of_state(cls, state: State) -> Self:
-        """Make a model from a state."""
+        """Make a model from a state.
+
+        Parameters
+        ----------
+        state
+            All parts of the model.
+        """
         model = cls.__new__(cls)
         model._become(state)
         return model

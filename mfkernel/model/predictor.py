@@ -1,0 +1,170 @@
+"""The predictions of a model, as methods that delegate to functions of its state."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mfkernel.data.ratings import Ratings
+from mfkernel.model.predict import expected, predict, reconstruct
+from mfkernel.model.view import StateView
+from mfkernel.typing import Duplicates, Missing, RatingsLike
+
+
+class Predictor(StateView):
+    """A model that predicts ratings, and translates ids to rows and columns."""
+
+    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
+        """Predict the rating of each user for each item.
+
+        Parameters
+        ----------
+        users, items
+            Row and column numbers, of any shapes that broadcast: ``predict(3, [0, 7])``,
+            ``predict(users[:, None], items)``.
+
+        Returns
+        -------
+        ndarray
+            The predictions, of the broadcast shape and P's dtype: μ + b_u + b_i + p·q with biases; without,
+            p·q where both have ratings, else the mean. For the logistic loss, the probability of a 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number is no integer, negative, or beyond the last row or column.
+        """
+        return predict(self.state, users, items)
+
+    def expected(self, R: Ratings, name: str = "R") -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return ratings in the encoding of the loss, and their predictions.
+
+        Ratings are matched by id if R and the model have ids. Unknown users and items get the default
+        prediction: the mean, plus the other side's bias with biases.
+
+        Parameters
+        ----------
+        R
+            Ratings, of the model's shape unless both sides have ids.
+        name
+            Name of the ratings in errors. Default: ``"R"``.
+
+        Returns
+        -------
+        values, predictions
+            (nnz,) and (nnz,). Values are 0 or 1 for the logistic loss, and 1 for implicit feedback.
+
+        Raises
+        ------
+        ValueError
+            If R has no ratings or another shape.
+        """
+        return expected(self.state, R, name)
+
+    def augmented(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return P and Q with two more coordinates, whose product has all biases and the mean.
+
+        Vector indices and other programs that only compute products can use them. The last two coordinates
+        are μ + b_u and 1, times 1 and b_i. Without biases, they give the mean to rows and columns without
+        ratings.
+
+        Returns
+        -------
+        P, Q
+            (m, k + 2) and (k + 2, n). For the logistic loss, the product has the log-odds.
+        """
+        state = self.state
+        gaps = state.has_gaps
+        return state.user_vectors(slice(None), gaps), state.item_vectors(slice(None), gaps).T
+
+    def reconstruct(self) -> NDArray[Any]:
+        """Return all predictions.
+
+        Without biases, rows and columns without ratings are as near to the mean as k factors allow, while
+        :meth:`predict` returns the mean itself.
+
+        Returns
+        -------
+        ndarray
+            (m, n) predictions of P's dtype.
+
+        Raises
+        ------
+        MemoryError
+            If the predictions do not fit in the free memory.
+        """
+        return reconstruct(self.state)
+
+    def rmse(
+        self, R: RatingsLike, *, missing: Missing | None = None, duplicates: Duplicates = "raise"
+    ) -> float:
+        """Return the root mean square error of the predictions for the ratings R.
+
+        For the logistic loss, the predictions are probabilities.
+
+        Parameters
+        ----------
+        R
+            Ratings in any form that :class:`Ratings` takes, matched as by :meth:`expected`.
+        missing
+            Meaning of a zero in a dense R, as for :class:`Ratings`. Default: as in training.
+        duplicates
+            How to merge several ratings of one cell, as for :class:`Ratings`. Default: ``"raise"``.
+
+        Returns
+        -------
+        float
+            The error, in the unit of the ratings.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If R has no ratings or another shape, or cannot be read.
+        """
+        missing = self.missing if missing is None else missing
+        values, predicted = self.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
+        return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
+
+    def user_rows(self, ids: Any) -> NDArray[np.intp]:
+        """Translate user ids to row numbers.
+
+        Parameters
+        ----------
+        ids
+            Ids, as an array of any shape.
+
+        Returns
+        -------
+        ndarray
+            Row numbers, of the same shape.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the model.
+        ValueError
+            If the model has no user ids.
+        """
+        return self.state.positions("user", ids)
+
+    def item_columns(self, ids: Any) -> NDArray[np.intp]:
+        """Translate item ids to column numbers.
+
+        Parameters
+        ----------
+        ids
+            Ids, as an array of any shape.
+
+        Returns
+        -------
+        ndarray
+            Column numbers, of the same shape.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the model.
+        ValueError
+            If the model has no item ids.
+        """
+        return self.state.positions("item", ids)
