@@ -716,7 +716,7 @@ def test_blocks__refuses_what_cannot_fit_before_memory_is_taken(monkeypatch):
     message = str(raised.value)
     assert "factors 7.5 GiB" in message  # two million rows of 1,000 float32
     assert "blocks 0." in message
-    assert "only 3.0 GiB is free" in message
+    assert "must fit in 3.0 GiB of free memory" in message
     assert memory.peak < 2**27
 
 
@@ -724,7 +724,9 @@ def test_blocks__refuses_what_cannot_fit_before_memory_is_taken(monkeypatch):
 def test_blocks__names_what_takes_memory(free, ratings, monkeypatch):
     monkeypatch.setattr("mfkernel.training.fit.available_memory", lambda: free)
     for n_threads in (1, 2, None):
-        with pytest.raises(MemoryError, match=r"factors [\d.,]+ GiB.*blocks [\d.,]+ GiB.*only 0\.0 GiB"):
+        with pytest.raises(
+            MemoryError, match=r"0\.0 GiB of free memory, got factors [\d.,]+ GiB.*blocks [\d.,]+ GiB"
+        ):
             fit(table("square"), 64, n_threads=n_threads)
 
 

@@ -222,7 +222,7 @@ def test_factorize__says_in_one_line_what_is_wrong(capsys, tmp_path, rating_file
         (b"", "no ratings"),
         (b"1 2 3\n4 5 x\n", "line 2.*4 5 x"),
         (b"1 2 3\n4 \xff 5\n", "line 2"),
-        (b"1 2 3\n", "1 ratings"),
+        (b"1 2 3\n", "at least 2 ratings to split, got 1"),
         (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "damaged"),
     ],
 )

@@ -121,7 +121,9 @@ def test_reconstruct__is_the_product(dtype):
 def test_reconstruct__refuses_what_cannot_fit(monkeypatch):
     model = mf.Factors(np.zeros((2**15, 1), np.float32), np.zeros((1, 2**14), np.float32))
     monkeypatch.setattr("mfkernel.model.predict.available_memory", lambda: 2**30)
-    with pytest.raises(MemoryError, match=r"32,?768 × 16,?384.*\b2\.0 GiB.*\b1\.0 GiB"):
+    with pytest.raises(
+        MemoryError, match=r"fit in 1\.0 GiB of free memory, got 32,768 × 16,384 float32, 2\.0 GiB"
+    ):
         model.reconstruct()
     monkeypatch.setattr("mfkernel.model.predict.available_memory", lambda: None)
     assert factors().reconstruct().shape == (3, 4)
@@ -148,7 +150,7 @@ def test_rmse__is_that_of_numpy(rng, dtype):
 def test_rmse__refuses_other_shapes_and_no_ratings():
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 2\)"):
         factors().rmse([[1, 2], [3, 4]])
-    with pytest.raises(ValueError, match="no ratings"):
+    with pytest.raises(ValueError, match="R must have ratings to compare with, got none"):
         factors().rmse(np.zeros((3, 4)))
 
 
@@ -231,7 +233,7 @@ def test_user_rows__knows_no_id_in_an_empty_vocabulary():
 
 
 def test_user_rows__says_that_there_are_no_ids():
-    with pytest.raises(ValueError, match="no user ids"):
+    with pytest.raises(ValueError, match="must have user ids to look up, got none"):
         factors().user_rows([1])
 
 

@@ -361,7 +361,7 @@ def test_strengths__below_zero_are_named(form):
         "csr": sparse.csr_array(dense),
         "triplets": (*np.nonzero(dense), dense[np.nonzero(dense)]),
     }[form]
-    with pytest.raises(ValueError, match=r"R\[1, 2\] is -0\.5"):
+    with pytest.raises(ValueError, match=r"got R\[1, 2\] = -0\.5"):
         fit(R, 1)
 
 
@@ -374,7 +374,7 @@ def test_strengths__below_zero_are_named_wherever_they_come(capsys, tmp_path):
         fit(feedback(), validation=([0], [1], [-2.0], (8, 7)))
     path = tmp_path / "clicks.txt"
     path.write_text("1 1 4\n1 2 -1\n")
-    with pytest.raises(SystemExit, match=r"^mfkernel: .*'implicit'.* is -1"):
+    with pytest.raises(SystemExit, match=r"^mfkernel: .*'implicit'.* = -1"):
         main(["factorize", str(path), "--method", "implicit", "-q"])
 
 

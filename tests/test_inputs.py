@@ -376,5 +376,5 @@ def test_factorize__predicts_unknown_rows_and_columns_by_the_mean(ratings, k, of
     ],
 )
 def test_factorize__refuses_no_ratings(R):
-    with pytest.raises(ValueError, match=r"no .*ratings|empty"):
+    with pytest.raises(ValueError, match="R must have known ratings, got none"):
         fit(R)

@@ -630,7 +630,7 @@ def test_factorize__the_logistic_loss_names_other_ratings(R, place):
 
 def test_factorize__nonnegative_names_what_is_negative():
     R = [[5, 3, 0], [4, 0, -2]]
-    with pytest.raises(ValueError, match=r"R\[1, 2\] is -2; pass biases=True"):
+    with pytest.raises(ValueError, match=r"got R\[1, 2\] = -2; pass biases=True"):
         mf.factorize(R, 2, nonnegative=True)
     P0, Q0 = np.ones((2, 2)), np.ones((2, 3))
     for name, X, place in (("P0", P0, (1, 0)), ("Q0", Q0, (0, 2))):
@@ -672,7 +672,7 @@ def test_factorize__names_weights_in_a_row_that_cannot_be(form):
     ):
         with pytest.raises(ValueError, match=message):
             mf.factorize(R, 2, sample_weight=weights)
-    with pytest.raises(TypeError, match="sample_weight has dtype"):
+    with pytest.raises(TypeError, match="sample_weight must be real numbers, got dtype"):
         mf.factorize(R, 2, sample_weight=["a", "b", "c"])
     with pytest.raises(ValueError, match="duplicates='raise' or 'last', got 'mean'"):
         mf.factorize(R, 2, sample_weight=[1, 2, 3], duplicates="mean")

@@ -429,7 +429,7 @@ def test_factorize__does_not_warn_without_validation():
         ({"validation": 1.5}, ValueError, "a share between 0 and 1, or ratings, got 1.5"),
         ({"validation": True}, TypeError, "validation must be a number, got True"),
         ({"validation": np.ones((2, 2))}, ValueError, r"R's shape \(2, 3\), got \(2, 2\)"),
-        ({"validation": np.zeros((2, 3))}, ValueError, "validation has no ratings"),
+        ({"validation": np.zeros((2, 3))}, ValueError, "validation must have ratings, got none"),
         ({"validation": [[1, np.inf, 0], [0, 0, 0]]}, ValueError, r"validation: .*\[0, 1\].* is inf"),
         ({"validation": "tenth"}, (TypeError, ValueError), "validation"),
         ({"patience": 3}, ValueError, "patience must be None without validation, got 3; pass validation=0.1"),

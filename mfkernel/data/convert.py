@@ -222,7 +222,7 @@ def _compressed(
     if (falls := indptr[1:] < indptr[:-1]).any():
         row = int(falls.argmax())
         raise ValueError(
-            f"R.indptr must not decrease, got R.indptr[{row}] = {indptr[row]} before {indptr[row + 1]}"
+            f"R.indptr must not decrease, got R.indptr[{row + 1}] = {indptr[row + 1]} after {indptr[row]}"
         )
     nnz = min(arrays[1].size, arrays[2].size)
     if indptr[-1] > nnz:

@@ -93,8 +93,9 @@ def leave_k_out(
     counts = ratings.user_counts()
     most = int(counts.max(initial=0))
     if most <= n:
-        remedy = f"pass n of at most {most - 1}" if most > 1 else "a user must have two"
-        raise ValueError(f"n must be below {most}, the most ratings of a user, got n = {n}; {remedy}")
+        if most < 2:
+            raise ValueError(f"R must have a user with two or more ratings, got at most {most} per user")
+        raise ValueError(f"n must be at most {most - 1}, one below the most ratings of a user, got {n}")
     return _hold_out_per_user(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
 
 
