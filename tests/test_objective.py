@@ -635,7 +635,7 @@ def test_factorize__nonnegative_names_what_is_negative():
     P0, Q0 = np.ones((2, 2)), np.ones((2, 3))
     for name, X, place in (("P0", P0, (1, 0)), ("Q0", Q0, (0, 2))):
         X[place] = -0.5
-        with pytest.raises(ValueError, match=rf"{name}\[{place[0]}, {place[1]}\] is -0.5"):
+        with pytest.raises(ValueError, match=rf"{name}\[{place[0]}, {place[1]}\] = -0.5"):
             mf.factorize(np.abs(R), 2, nonnegative=True, init=(P0, Q0))
         X[place] = 1
 
@@ -674,5 +674,5 @@ def test_factorize__names_weights_in_a_row_that_cannot_be(form):
             mf.factorize(R, 2, sample_weight=weights)
     with pytest.raises(TypeError, match="sample_weight must be real numbers, got dtype"):
         mf.factorize(R, 2, sample_weight=["a", "b", "c"])
-    with pytest.raises(ValueError, match="duplicates='raise' or 'last', got 'mean'"):
+    with pytest.raises(ValueError, match="duplicates must be 'raise' or 'last' with sample_weight, got 'mean'"):
         mf.factorize(R, 2, sample_weight=[1, 2, 3], duplicates="mean")

@@ -276,7 +276,7 @@ def test_fold_in__takes_both_kinds_of_logistic_ratings(biases):
     np.testing.assert_allclose(y.T @ errors + 3 * 0.1 * zeros.P[0], 0, atol=1e-6)
     if biases:
         np.testing.assert_allclose(errors.sum() + 3 * 0.05 * zeros.user_bias[0], 0, atol=1e-6)
-    with pytest.raises(ValueError, match="logistic.*is 5"):
+    with pytest.raises(ValueError, match="logistic.*= 5"):
         model.fold_in({0: 5.0})
 
 

@@ -29,7 +29,7 @@ from mfkernel.data.tables import MIN_TIME
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import Task, default_engine, interruptible
 
-BLOCK_BYTES = 2**22  # that one thread reads at a time: a call of pyarrow takes as long as a few kilobytes
+BLOCK_BYTES = 2**21  # that one thread reads at a time: a call of pyarrow takes as long as a few kilobytes
 SHORT_FILE = 2**20  # bytes that are read before pyarrow could be imported
 
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9].*)?")
