@@ -674,5 +674,5 @@ def test_factorize__names_weights_in_a_row_that_cannot_be(form):
             mf.factorize(R, 2, sample_weight=weights)
     with pytest.raises(TypeError, match="sample_weight must be real numbers, got dtype"):
         mf.factorize(R, 2, sample_weight=["a", "b", "c"])
-    with pytest.raises(ValueError, match="duplicates must be 'raise' or 'last' with sample_weight, got 'mean'"):
+    with pytest.raises(ValueError, match="must be 'raise' or 'last' with sample_weight, got 'mean'"):
         mf.factorize(R, 2, sample_weight=[1, 2, 3], duplicates="mean")
