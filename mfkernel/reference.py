@@ -60,7 +60,7 @@ def residual(r: float, z: float, loss: str) -> float:
     return float(r - (1 / (1 + np.exp(-z)) if loss == "logistic" else z))
 
 
-def pull(e: float, loss: str, delta: float = 1.0) -> float:
+def negative_gradient(e: float, loss: str, delta: float = 1.0) -> float:
     """Return minus the derivative of the loss by the score."""
     return {"absolute": float(np.sign(e)), "huber": min(max(e, -delta), delta)}.get(loss, e)
 
@@ -82,7 +82,7 @@ def general_update(
     """
     z = float(p @ q + (mean + b.sum() if settings.biases else 0.0))
     e = residual(r, z, settings.loss)
-    g = pull(e, settings.loss, settings.huber_delta)
+    g = negative_gradient(e, settings.loss, settings.huber_delta)
     if settings.biases:
         b += weight * settings.bias_learning_rate * (g - settings.bias_regularization * b)
     lr = weight * settings.learning_rate

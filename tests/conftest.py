@@ -14,7 +14,7 @@ import pytest  # noqa: E402
 import mfkernel as mf  # noqa: E402
 
 # the first example may have to wait for a kernel to be compiled
-hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 

@@ -37,7 +37,7 @@ def _parts(value):
 def examples(count):
     """Return settings for so many examples with the profile "thorough", and a few without it."""
     is_thorough = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-    return hypothesis.settings(max_examples=count if is_thorough else min(20, count))
+    return hypothesis.settings(max_examples=count if is_thorough else min(10, count))
 
 
 def fit(R, k=2, **options):

@@ -387,6 +387,7 @@ def test_conjugate_gradients__are_exact_of_as_many_coordinates_as_steps(kind, k)
 
 
 @pytest.mark.parametrize("k", [16, 48, 80])
+@pytest.mark.slow
 def test_solvers__are_near_cholesky_in_half_as_many_epochs_more(k):
     R = low_rank_ratings(300, 200, 6000, 8)
     exact = losses(fit(R, k, epochs=10, solver="cholesky"))[-1]

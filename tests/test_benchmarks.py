@@ -398,6 +398,7 @@ def test_tune__refit_finds_the_best_constants(biases):
         np.testing.assert_allclose(np.log(tune.formula(found, search.scale)), expected, atol=0.05)
 
 
+@pytest.mark.slow
 def test_tune__compares_the_defaults_with_random_settings(capsys):
     tune.main(["--settings", "12", "--splits", "1", "--k", "8", "--sets", "3 per row"])
     lines = capsys.readouterr().out.splitlines()

@@ -71,6 +71,7 @@ def stopped_after(last, R, **options):
     ("shape", "decay"),
     quick([*((shape, "cosine") for shape in SHAPES), ("many blocks", "adaptive")], *SOME_SHAPES),
 )
+@pytest.mark.slow
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_shape(shape, decay):
     expected = bits(fit(table(shape), decay=decay, n_threads=1))
     assert {n: bits(fit(table(shape), decay=decay, n_threads=n)) for n in THREADS} == dict.fromkeys(
@@ -80,6 +81,7 @@ def test_blocks__bits_do_not_depend_on_the_threads_for_any_shape(shape, decay):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", quick([1, 8, 20, 64, 200], 20))
+@pytest.mark.slow
 def test_blocks__bits_do_not_depend_on_the_threads_for_any_rank(k, dtype):
     expected = fit(table("square"), k, dtype=dtype, epochs=2, n_threads=1)
     assert expected.P.dtype == expected.Q.dtype == dtype
@@ -216,6 +218,7 @@ def test_blocks__same_bits_in_a_child_process(method):
 
 @POSIX
 @FORKING
+@pytest.mark.slow
 def test_blocks__a_child_forked_during_a_fit_gives_the_same_bits():
     expected = fit_square(1)
     with repeating(lambda: fit(table("square"), n_threads=2, epochs=20)):
@@ -463,6 +466,7 @@ def test_blocks__is_as_accurate_as_sequential(k, split):
     assert blocks < test.std
 
 
+@pytest.mark.slow
 def test_blocks__is_as_accurate_as_sequential_on_a_small_set():
     train, test = mf.train_test_split(mf.datasets.synthetic(), 0.1, rng=0)
     blocks, sequential = (
@@ -483,6 +487,7 @@ def test_blocks__learns_the_training_ratings_of_any_shape(shape, decay):
     assert model.rmse(R) < 1.01 * model.history[-1].rmse
 
 
+@pytest.mark.slow
 def test_blocks__learns_a_transposed_matrix_as_well():
     R = table("tall")
     for n in THREADS:
@@ -585,6 +590,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", quick(ODD, "1 × 1", "1 × n", "n × 2", "3 × 4", "every cell", "diagonal"))
+@pytest.mark.slow
 def test_blocks__odd_shapes_are_fitted_without_a_hang(name):
     R = ODD[name]()
     for decay in ("cosine", "adaptive"):

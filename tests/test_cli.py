@@ -789,6 +789,7 @@ for line in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_options__none_is_always_refused(tmp_path):
     ratings = mf.datasets.synthetic(12, 10, 60)
     named = {name: str(tmp_path / name) for name in ("FILE", "BINARY", "MODEL", "NEW")} | {"ITEM": "3"}

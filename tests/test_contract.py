@@ -219,6 +219,7 @@ def test_warm_start__leaves_the_model_alone_and_begins_with_it(method):
 
 
 @pytest.mark.parametrize("method", methods())
+@pytest.mark.slow
 def test_memory__is_about_what_the_method_says(method):
     """Arrays at the peak of a fit, beside those of the ratings."""
     from benchmarks.probes import peak_of

@@ -206,6 +206,7 @@ def test_factors__keep_nothing_of_what_they_were_made_of(rng):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_ratings__survive_a_thread_that_changes_what_they_are_made_of(form):
     """In range all the time, but never the same: counts of one pass do not hold in the next."""
     rng = np.random.default_rng(0)
@@ -230,6 +231,7 @@ N_THREADS, N_EACH = 4, 25
 
 
 @pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.slow
 def test_partial_fit__from_threads_loses_nothing(ids):
     R = mf.datasets.synthetic(120, 60, 1500, rng=1)
     if ids:

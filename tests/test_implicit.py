@@ -493,6 +493,7 @@ def test_partial_fit__leaves_items_that_solve_their_equations(per):
         {"regularization_per": "row"},
     ),
 )
+@pytest.mark.slow
 def test_explain__adds_up_and_leaves_nothing_over(options):
     R = feedback(share=0.5)
     model = fit(R, 2, epochs=2000, **options)

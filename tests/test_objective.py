@@ -90,7 +90,7 @@ def test_pull__is_minus_the_derivative_of_the_loss(loss, r, z):
     if loss != "logistic" and min(abs(abs(e) - 0.4), abs(e)) < 1e-4:
         return  # a kink
     slope = gradient(lambda x: reference.loss_of(r, x[0], loss, 0.4), np.array([z]))
-    assert reference.pull(e, loss, 0.4) == pytest.approx(-slope[0], abs=1e-6)
+    assert reference.negative_gradient(e, loss, 0.4) == pytest.approx(-slope[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
