@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.arrays import readonly
 from mfkernel.data import grouping
-from mfkernel.data.grouping import grouped
 from mfkernel.data.tables import refuse_table_of_triplets
 from mfkernel.engines.resources import available_memory
 
@@ -19,7 +18,7 @@ MISSING = ("zero", "nan")
 
 NUMBERING_REMEDY = (
     "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
-    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them repeated"
+    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
 )
 
 
@@ -94,7 +93,7 @@ def from_triplets(
     values = _copy_values(values, dtype, label)
     _check_memory(n_users, n_items)
     if not is_sorted(readonly(users)):
-        by_item = Csr(*grouped(items, users, values, n_items), (n_items, n_users))
+        by_item = Csr(*grouping.grouped(items, users, values, n_items), (n_items, n_users))
         del users, items, values  # a third of the memory at the peak
         return _merge_duplicates(transpose_csr(by_item), duplicates)
     indptr = np.zeros(n_users + 1, np.int64)
@@ -118,6 +117,17 @@ def row_numbers(indptr: NDArray[np.int64]) -> NDArray[Any]:
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
     """Return int32 if it holds all numbers below ``count``, else int64."""
     return np.int32 if count <= np.iinfo(np.int32).max else np.int64
+
+
+def exact_dtype(values: NDArray[Any]) -> type[np.floating[Any]]:
+    """Return float32 if it holds all these numbers exactly, else float64."""
+    if values.dtype == np.float32:
+        return np.float32
+    if values.dtype.kind not in "iuf":
+        return np.float64
+    with np.errstate(over="ignore"):
+        exact = bool((values.astype(np.float32) == values).all())
+    return np.float32 if exact else np.float64
 
 
 def _check_memory(n_users: int, n_items: int) -> None:
