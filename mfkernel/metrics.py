@@ -46,14 +46,8 @@ def mae(model: Factors, R: Any, *, missing: str | None = None, duplicates: str =
 
     Parameters
     ----------
-    model
-        The model that predicts the ratings.
-    R
-        Ratings to compare with, in any form that :class:`~mfkernel.Ratings` takes.
-    missing
-        Meaning of a zero in a dense R, as for :class:`~mfkernel.Ratings`. Default: as in training.
-    duplicates
-        How to merge several ratings of one cell, as for :class:`~mfkernel.Ratings`. Default: ``"raise"``.
+    model, R, missing, duplicates
+        As for :func:`rmse`.
     """
     residuals, _ = _residuals(model, R, missing, duplicates)
     return float(np.mean(np.abs(residuals)))
@@ -67,14 +61,8 @@ def r2(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = 
 
     Parameters
     ----------
-    model
-        The model that predicts the ratings.
-    R
-        Ratings to compare with, in any form that :class:`~mfkernel.Ratings` takes.
-    missing
-        Meaning of a zero in a dense R, as for :class:`~mfkernel.Ratings`. Default: as in training.
-    duplicates
-        How to merge several ratings of one cell, as for :class:`~mfkernel.Ratings`. Default: ``"raise"``.
+    model, R, missing, duplicates
+        As for :func:`rmse`.
     """
     residuals, values = _residuals(model, R, missing, duplicates)
     error, spread = float(residuals @ residuals), float(np.square(values - values.mean()).sum())

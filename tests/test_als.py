@@ -543,15 +543,15 @@ def test_progress__shows_the_objective(capsys):
 @pytest.mark.parametrize("kind", quick(["plain", "biased"], "plain"))
 def test_fold_in__solves_the_normal_equations(kind, per):
     model = fit(random_ratings(8, 7, 0.6), 3, kind, regularization=(0.3, 0.9), regularization_per=per)
-    strangers = random_ratings(4, 7, 0.5, seed=1)
-    folded = model.fold_in(strangers)
+    new_users = random_ratings(4, 7, 0.5, seed=1)
+    folded = model.fold_in(new_users)
     biased = kind == "biased"
     base = model.mean + model.item_bias if biased else np.zeros(7)
-    for u in np.unique(strangers.users):
-        at = strangers.users == u
+    for u in np.unique(new_users.users):
+        at = new_users.users == u
         c = at.sum() if per == "rating" else 1
         x = reference.als_row(
-            model.Q.T, strangers.items[at], strangers.values[at], np.ones(at.sum()), base, 0.3 * c,
+            model.Q.T, new_users.items[at], new_users.values[at], np.ones(at.sum()), base, 0.3 * c,
             model.settings.bias_regularization * c if biased else None,
         )  # fmt: skip
         np.testing.assert_allclose(folded.P[u], x[:3], rtol=1e-9, atol=1e-12)

@@ -456,14 +456,14 @@ def test_fold_in__solves_the_equations_of_all_cells(per):
         "unobserved_weight": 0.5,
         "regularization_per": per,
     }
-    model, strangers = fit(feedback(share=0.6), **options), feedback(4, 7, 0.5, seed=1)
+    model, new_users = fit(feedback(share=0.6), **options), feedback(4, 7, 0.5, seed=1)
     assert model.known_items.all()
-    folded = model.fold_in(strangers)
+    folded = model.fold_in(new_users)
     for u in range(4):
-        at = strangers.users == u
+        at = new_users.users == u
         c = at.sum() + 0.5 * 7 if per == "rating" else 1
         x = (
-            reference.implicit_row(model.Q.T, strangers.items[at], strangers.values[at], 2.0, 0.5, 0.3 * c)
+            reference.implicit_row(model.Q.T, new_users.items[at], new_users.values[at], 2.0, 0.5, 0.3 * c)
             * at.any()
         )
         np.testing.assert_allclose(folded.P[u], x, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Ratings after the fit: of strangers, new ones, and fits and files that go on from a model."""
+"""Ratings after the fit: of new users, new ones, and fits and files that go on from a model."""
 
 import dataclasses
 import json
@@ -186,8 +186,8 @@ def test_fold_in__predicts_by_the_mean_who_says_nothing(why):
     model = make_model(known_items=np.arange(N) != 3)
     R = np.zeros((2, N))
     R[0, 3 if why == "unknown item" else 0], R[1, 2] = 5, 4
-    strangers = mf.Ratings(R, sample_weight=None if why == "unknown item" else (R != 5).astype(float))
-    folded = model.fold_in(strangers)
+    new_users = mf.Ratings(R, sample_weight=None if why == "unknown item" else (R != 5).astype(float))
+    folded = model.fold_in(new_users)
     assert (folded.predict(0, np.arange(N)) == model.mean).all()
 
 
@@ -530,11 +530,11 @@ def test_partial_fit__goes_on_from_a_file_with_ids(tmp_path):
 
 
 def test_partial_fit__goes_on_from_strangers_with_ids():
-    strangers = make_model(ids=True).fold_in(make_ratings({(0, 0): 5.0, (0, 1): 1.0}, ["new"], [50, 30]))
-    strangers.partial_fit(make_ratings({(0, 0): 4.0, (1, 1): 2.0}, ["new", "newer"], [60, 50]))
-    assert strangers.user_ids.tolist() == ["new", "newer"]
-    assert strangers.item_ids.tolist() == ITEM_IDS
-    assert sorted(strangers.ratings.items[:3]) == [0, 2, 4]
+    new_users = make_model(ids=True).fold_in(make_ratings({(0, 0): 5.0, (0, 1): 1.0}, ["new"], [50, 30]))
+    new_users.partial_fit(make_ratings({(0, 0): 4.0, (1, 1): 2.0}, ["new", "newer"], [60, 50]))
+    assert new_users.user_ids.tolist() == ["new", "newer"]
+    assert new_users.item_ids.tolist() == ITEM_IDS
+    assert sorted(new_users.ratings.items[:3]) == [0, 2, 4]
 
 
 def test_partial_fit__does_not_lose_the_ids_of_a_model_from_a_file(tmp_path):

@@ -61,13 +61,13 @@ def cells_per_part(parts):
     return [cells(part) for part in parts]
 
 
-def strangers_of(ratings, split):
-    """Return the numbers of the users in training and of the strangers, told by their ratings.
+def new_users_of(ratings, split):
+    """Return the numbers of the users in training and of the new users, told by their ratings.
 
-    Users without ratings are in training; each stranger's row is known by the first rating in it.
+    Users without ratings are in training; the first rating of a new user tells who it is.
     """
-    strangers = ratings.users[split.support.values[split.support.indptr[:-1]].astype(int) - 1]
-    return np.setdiff1d(np.arange(ratings.n_users), strangers), strangers
+    new_users = ratings.users[split.support.values[split.support.indptr[:-1]].astype(int) - 1]
+    return np.setdiff1d(np.arange(ratings.n_users), new_users), new_users
 
 
 @given(rated(), st.integers(1, 6), SEEDS)
@@ -97,17 +97,17 @@ def test_strong_generalization_split__parts_users_and_then_the_ratings_of_strang
     assume(most >= 1 and test_users <= most)
     split = mf.strong_generalization_split(ratings, test_users, holdout, rng=seed)
     number = test_users if isinstance(test_users, int) else min(max(1, round(test_users * able)), most)
-    others, strangers = strangers_of(ratings, split)
+    others, new_users = new_users_of(ratings, split)
     assert split.train.shape == (ratings.n_users - number, ratings.n_items)
     assert split.support.shape == split.held_out.shape == (number, ratings.n_items)
-    assert (np.diff(strangers) > 0).all()
+    assert (np.diff(new_users) > 0).all()
     assert split.train.nnz > 0
     for n, held_out, known in zip(
-        counts[strangers], split.held_out.user_counts(), split.support.user_counts(), strict=True
+        counts[new_users], split.held_out.user_counts(), split.support.user_counts(), strict=True
     ):
         assert held_out == min(max(1, round(holdout * n)), n - 1)
         assert known == n - held_out
-    owners = (split.train, others), (split.support, strangers), (split.held_out, strangers)
+    owners = (split.train, others), (split.support, new_users), (split.held_out, new_users)
     np.testing.assert_array_equal(rows(*owners), rows((ratings, np.arange(ratings.n_users))))
     for part, users in owners:
         assert part.dtype == ratings.dtype
@@ -284,16 +284,16 @@ def test_strong_generalization_split__tests_what_is_folded_in(rng):
     ids = [f"user {u}" for u in range(80)]
     split = mf.strong_generalization_split(mf.Ratings(R, user_ids=ids), 0.25, 0.3, rng=0)
     model = mf.factorize(split.train, 2, biases=True, rng=0, epochs=40)
-    strangers = model.fold_in(split.support)
-    assert strangers.user_ids.tolist() == split.held_out.user_ids.tolist()
-    assert strangers.rmse(split.held_out) < 0.5 * split.held_out.std
-    found = mf.metrics.ranking(strangers, split.held_out, 5, relevant=4)
+    new_users = model.fold_in(split.support)
+    assert new_users.user_ids.tolist() == split.held_out.user_ids.tolist()
+    assert new_users.rmse(split.held_out) < 0.5 * split.held_out.std
+    found = mf.metrics.ranking(new_users, split.held_out, 5, relevant=4)
     factors = rng.normal(size=(20, 2)), rng.normal(size=(2, 30))
     chance = mf.metrics.ranking(mf.Factors(*factors, ratings=split.support), split.held_out, 5, relevant=4)
     assert found["auc"] > chance["auc"] + 0.15
     assert found["recall"] > chance["recall"] + 0.1
     # what is known is left out of the lists, what is held out is not
-    listed = strangers.recommend(np.arange(20), 30).items
+    listed = new_users.recommend(np.arange(20), 30).items
     for u in range(20):
         known, held_out = (set(x.items[x.users == u]) for x in (split.support, split.held_out))
         assert not known & set(listed[u].compressed())

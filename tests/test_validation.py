@@ -204,11 +204,11 @@ def test_factorize__validates_with_users_and_items_that_are_unknown(biases, sche
     model = overfit(train, test, biases=biases, schedule=schedule, n_threads=1)
     assert not model.known_users[:6].any()
     assert model.rmse(test) == pytest.approx(min(reached(model)), rel=1e-4)
-    strangers = test.select(test.users <= 5)
-    alone = overfit(train, strangers, biases=biases, schedule=schedule, n_threads=1, epochs=3)
-    assert alone.rmse(strangers) == pytest.approx(min(reached(alone)), rel=1e-4)
+    new_users = test.select(test.users <= 5)
+    alone = overfit(train, new_users, biases=biases, schedule=schedule, n_threads=1, epochs=3)
+    assert alone.rmse(new_users) == pytest.approx(min(reached(alone)), rel=1e-4)
     if not biases:
-        expected = np.sqrt(np.mean((strangers.values - train.mean) ** 2))
+        expected = np.sqrt(np.mean((new_users.values - train.mean) ** 2))
         np.testing.assert_allclose(reached(alone), expected, rtol=1e-5)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.arrays import readonly
+from mfkernel.data.convert import exact_dtype
 from mfkernel.data.files.layout import Layout
 from mfkernel.data.files.lines import SPACE
 from mfkernel.data.files.numbering import MAX_ID_LENGTH, MEASUREMENT, Codes, IdColumn, integer_codes
@@ -75,11 +76,9 @@ class BlockParser:
 
         text, byte = readonly(text), np.uint8(ord(separator))
         nul, quote, mark, odd = find_oddities(text, byte)
-        if (
-            nul
-            or mark
-            or (quote and (self._layout.separator is None or np.count_nonzero(text == ord('"')) % 2))
-        ):
+        if nul or mark or (quote and self._layout.separator is None):
+            return False
+        if quote and np.count_nonzero(text == ord('"')) % 2:  # an open quote
             return False
         columns = (-1 if x else at for x, at in zip(self._is_text, self._layout.columns, strict=False))
         return not (odd and has_odd_integer(text, byte, *columns))
@@ -125,7 +124,11 @@ class BlockParser:
         if self._layout.guessed == 4 and columns[3].to_numpy().min() < MIN_TIME:
             return None
         users, items = (self._ids(column) for column in columns[:2])
-        return None if users is None or items is None else Block(users, items, _narrow(values))
+        return (
+            None
+            if users is None or items is None
+            else Block(users, items, values.astype(exact_dtype(values), copy=False))
+        )
 
     def _ids(self, column: Any) -> Codes | TextIds | None:
         import pyarrow as pa
@@ -142,15 +145,13 @@ class BlockParser:
             return None
         if pc.any(pc.not_equal(pc.utf8_trim(texts, SPACE), texts)).as_py():
             return None
-        if (
-            self._layout.guessed
-            and pc.any(pc.match_substring_regex(texts, f"^(?:{MEASUREMENT.pattern})$")).as_py()
-        ):
+        measured = f"^(?:{MEASUREMENT.pattern})$"
+        if self._layout.guessed and pc.any(pc.match_substring_regex(texts, measured)).as_py():
             return None
         return TextIds(column.indices.to_numpy(), texts)
 
 
-def number_texts(column: IdColumn, blocks: list[Codes | TextIds]) -> None:
+def add_blocks(column: IdColumn, blocks: list[Codes | TextIds]) -> None:
     """Add the ids of all blocks to the column, each distinct text once."""
     of_text = [block for block in blocks if isinstance(block, TextIds)]
     numbers: Iterator[NDArray[np.int64]] = iter(())
@@ -192,9 +193,3 @@ def _count_fields(lines: bytes, separator: str, quoted: bool) -> int:
     if not quoted or '"' not in first:
         return first.count(separator) + 1
     return re.sub(r'"[^"]*"', "", first).count(separator) + 1
-
-
-def _narrow(values: NDArray[np.float64]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    return narrow if (narrow == values).all() else values

@@ -150,8 +150,10 @@ class Lines:
             return
         for n, line in enumerate(self.text(block).split("\n")):
             if len(line) > MAX_LINE_LENGTH:
-                expected = f"a line of at most {MAX_LINE_LENGTH:,} characters"
-                raise self.error(self.number + n, line[:300], expected)
+                raise self._too_long(self.number + n, line)
+
+    def _too_long(self, number: int, line: str) -> ValueError:
+        return self.error(number, line[:300], f"a line of at most {MAX_LINE_LENGTH:,} characters")
 
     def error(self, number: int, line: str, expected: str, remedy: str = "") -> ValueError:
         """Return the error for a line."""
@@ -180,14 +182,12 @@ class Lines:
         self._text, self._at = self._text[self._at :] + text, 0
         end = self._text.find("\n")
         if (len(self._text) if end < 0 else end) > MAX_LINE_LENGTH:
-            expected = f"a line of at most {MAX_LINE_LENGTH:,} characters"
-            raise self.error(self.number, self._text[:300], expected)
+            raise self._too_long(self.number, self._text)
 
 
 def _count_lines(block: bytes) -> int:
-    return int(
-        np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))
-    )  # bytes.count takes 9 times as long
+    # bytes.count takes 9 times as long
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
 
 
 def _as_surrogates(error: UnicodeError) -> tuple[str, int]:

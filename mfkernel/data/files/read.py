@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.convert import DUPLICATES
+from mfkernel.data.convert import DUPLICATES, exact_dtype
 from mfkernel.data.files.layout import Column, check_columns, find_layout
 from mfkernel.data.files.lines import Lines, check_encoding
 from mfkernel.data.files.market import is_market, read_market
@@ -137,7 +137,9 @@ def read_ratings(
 def _read_npz(path: Path, archive: Archive, duplicates: str) -> Ratings:
     matrix: Any = interruptible(lambda: read_matrix(path, archive))
     try:
-        return Ratings(matrix, duplicates=duplicates, dtype=_exact_dtype(matrix.data), copy=False)
+        return Ratings(
+            matrix, duplicates=duplicates, dtype=interruptible(lambda: exact_dtype(matrix.data)), copy=False
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -147,7 +149,7 @@ def _read_text(path: Path, lines: Lines, columns: tuple[Column, ...] | None, dup
     table = parse(lines, layout)
     user_ids, item_ids = table.user_ids, table.item_ids
     triplets = (table.users, table.items, table.values, (user_ids.size, item_ids.size))
-    dtype = _exact_dtype(table.values)
+    dtype = interruptible(lambda: exact_dtype(table.values))
     try:
         return Ratings(triplets, duplicates=duplicates, dtype=dtype, user_ids=user_ids, item_ids=item_ids)
     except ValueError as error:
@@ -157,18 +159,10 @@ def _read_text(path: Path, lines: Lines, columns: tuple[Column, ...] | None, dup
 def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
     rows, columns, values, (m, n) = read_market(lines)
     try:
-        return Ratings((rows, columns, values, (m, n)), duplicates=duplicates, dtype=_exact_dtype(values))
+        dtype = interruptible(lambda: exact_dtype(values))
+        return Ratings((rows, columns, values, (m, n)), duplicates=duplicates, dtype=dtype)
     except ValueError as error:
         raise _add_path(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
-
-
-def _exact_dtype(values: NDArray[Any]) -> type[np.floating]:
-    """Return float32 if it holds all values exactly, else float64."""
-    if values.dtype.kind not in "iuf":
-        return np.float64
-    with np.errstate(over="ignore"):
-        exact = interruptible(lambda: bool((values.astype(np.float32) == values).all()))
-    return np.float32 if exact else np.float64
 
 
 def _add_path(

@@ -121,7 +121,7 @@ class _Reader:
                 return
             try:
                 self._read[n] = self._read_block(*block)
-            except Exception as error:  # table() raises that of the first such block, whichever thread has it
+            except Exception as error:  # values() raises that of the first such block
                 self._faults[n] = error
                 return
             with self._reading:
@@ -153,7 +153,7 @@ class _Reader:
     def numbered(self, side: str, _: Callable[[], bool]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the distinct ids of the users, or of the items, and the position of each line's id."""
         column = self._users if side == "users" else self._items
-        arrow.number_texts(column, [getattr(block, side) for block in self._read.values()])
+        arrow.add_blocks(column, [getattr(block, side) for block in self._read.values()])
         return column.numbered()
 
 
