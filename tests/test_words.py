@@ -71,7 +71,7 @@ ALLOWED: dict[str, int] = {
     "tests/test_options.py": 1,
     "tests/test_process.py": 1,
     "tests/test_saving.py": 2,
-    "tests/test_splits.py": 4,
+    "tests/test_splits.py": 3,
     "tests/test_top_n.py": 1,
     "tests/test_units.py": 1,
     "tests/test_vectors.py": 2,
