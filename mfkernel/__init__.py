@@ -7,10 +7,11 @@ from mfkernel.data.ratings import Ratings
 from mfkernel.evaluation.results import CrossValidation, RankSelection, Search
 from mfkernel.evaluation.search import cross_validate, grid_search, select_rank
 from mfkernel.evaluation.splits import leave_k_out, strong_generalization_split, train_test_split
-from mfkernel.linalg.top_n import Recommendations
+from mfkernel.model.answers import Recommendations
 from mfkernel.model.explain import Explanation
-from mfkernel.model.factors import Factors, load
+from mfkernel.model.factors import Factors
 from mfkernel.model.history import Epoch
+from mfkernel.model.load import load
 from mfkernel.options import ALS, SGD, ImplicitALS, Settings
 from mfkernel.training.loop import DivergenceError, Interrupted
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import keep_within, match_ratings
+from mfkernel.data import frames
+from mfkernel.data.merge import keep_within, match_ratings, with_ids_of
+from mfkernel.data.named import number_frame
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods import make_settings, trainer_for
 from mfkernel.methods.baseline import bias_baseline
@@ -26,6 +28,7 @@ from mfkernel.typing import (
     InitLike,
     MethodName,
     Missing,
+    Nulls,
     RatingsLike,
     RngLike,
     SGDKeywords,
@@ -54,6 +57,11 @@ def factorize(
     k: int,
     method: MethodName | Settings = "sgd",
     *,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    count: bool = False,
+    nulls: Nulls = "raise",
     validation: float | RatingsLike | None = None,
     patience: int | None = None,
     tol: float | None = None,
@@ -75,12 +83,14 @@ def factorize(
     ----------
     R
         Ratings, one row per user and one column per item: a dense array, a ``scipy.sparse`` matrix, triplets
-        ``(users, items, values)``, or a :class:`Ratings`. Never modified.
+        ``(users, items, values)``, a data frame, or a :class:`Ratings`. If it has ids, the model speaks them.
     k
         Number of factors. More factors fit finer structure and need more ratings.
     method
         ``"sgd"``, ``"als"`` or ``"implicit"``, with its options as further keywords; or its options as an
         object: :class:`SGD`, :class:`ALS` or :class:`ImplicitALS`, whose pages list them.
+    user, item, rating, count, nulls
+        Columns of a data frame and how they are read, as for :meth:`Ratings.from_frame`.
     validation
         Share of the ratings to hold out, or ratings of R's shape. Returns the epoch that predicts them best:
         with the lowest RMSE, for implicit feedback the highest NDCG of the best 100 items.
@@ -134,6 +144,8 @@ def factorize(
     progress = checks.boolean("progress", progress)
     generator = _generator(rng)
     stopping = _stopping(validation, patience, tol, time_limit)
+    columns: dict[str, Any] = {"user": user, "item": item, "rating": rating, "count": count, "nulls": nulls}
+    R, validation, duplicates = _read_frames(R, validation, columns, duplicates, settings)
     known = encode_targets(
         Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type, sample_weight=sample_weight),
         settings,
@@ -162,6 +174,24 @@ def factorize(
     if held_out is not None and settings.loss != "absolute" and not settings.implicit:
         _compare_with_biases(model, train, held_out)
     return model
+
+
+def _read_frames(
+    R: Any, validation: Any, columns: dict[str, Any], duplicates: Duplicates, settings: Settings
+) -> tuple[Any, Any, Duplicates]:
+    """Return R and validation read from their frames, and how to merge their duplicates."""
+    count = checks.boolean("count", columns["count"])
+    if not frames.is_frame(R):
+        for name, value in columns.items():
+            if value not in (None, False, "raise"):
+                raise TypeError(
+                    f"{name} must be used with a data frame, got {name}={value!r} and {type(R).__name__}"
+                )
+        return R, validation, duplicates
+    columns = columns | {"needs_rating": not settings.implicit}
+    if frames.is_frame(validation):
+        validation = number_frame(validation, **columns)
+    return number_frame(R, **columns), validation, "sum" if count else duplicates
 
 
 def _stopping(validation: Any, patience: int | None, tol: float | None, time_limit: float | None) -> Stopping:
@@ -195,6 +225,7 @@ def _parts(
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
         return known.hold_out(count, rng, keep_rows=True)
     try:
+        validation = with_ids_of(validation, known.users_by_id, known.items_by_id)
         held_out = encode_targets(Ratings(validation, dtype=known.dtype, copy=False, **form), settings)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError

@@ -21,6 +21,9 @@ SolverName = Literal["cholesky", "cg", "subspace"]
 PenaltyUnit = Literal["rating", "row"]
 Missing = Literal["zero", "nan"]
 Duplicates = Literal["raise", "sum", "mean", "last"]
+Unknown = Literal["raise", "default"]
+Nulls = Literal["raise", "drop"]
+UnknownItems = Literal["raise", "ignore"]
 
 Pair: TypeAlias = tuple[float, float]
 """A number for P and one for Q."""
@@ -45,6 +48,11 @@ else:
 class FitKeywords(TypedDict, total=False):
     """The keywords of :func:`mfkernel.factorize` that all methods share."""
 
+    user: str | None
+    item: str | None
+    rating: str | None
+    count: bool
+    nulls: Nulls
     validation: float | RatingsLike | None
     patience: int | None
     tol: float | None

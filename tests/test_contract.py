@@ -185,7 +185,7 @@ def test_save_and_load__keep_all(method, tmp_path):
         )
         assert other.user_ids.tolist() == model.user_ids.tolist()
         assert other.item_ids.tolist() == model.item_ids.tolist()
-        assert (other.recommend(3, 5).items == model.recommend(3, 5).items).all()
+        assert (other.recommend(10, 5).items == model.recommend(10, 5).items).all()
 
 
 @pytest.mark.parametrize("method", methods("folds_in"))

@@ -192,7 +192,7 @@ def test_user_rows__translates_ids_of_any_shape(ids):
         np.testing.assert_array_equal(translate(names[[[2, 0], [1, 1]]].tolist()), [[2, 0], [1, 1]])
         assert translate(names[1]) == 1
         assert translate([]).shape == (0,)
-    cell = model.predict(model.user_rows(ids["user_ids"][2]), model.item_columns(ids["item_ids"][1]))
+    cell = model.predict(ids["user_ids"][2], ids["item_ids"][1])
     assert cell == pytest.approx((P @ Q)[2, 1])
 
 

@@ -1,5 +1,7 @@
 """Ids: which are taken, how they are found, and that held-out ratings are compared by them."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -206,14 +208,12 @@ def test_lookups__are_named_where_positions_are_wrong():
     model = model_of([10, 20, 30, 40])
     for ask in (model.predict, lambda users, _: model.recommend(users), model.explain):
         with pytest.raises(
-            ValueError,
-            match=r"= 40 but n_users = 4; pass row and column .*model\.user_rows\(ids\)",
+            KeyError,
+            match=r"user id 3 is not in the model; the nearest is 10; model\.by_position takes row",
         ):
-            ask(40, 0)
-    with pytest.raises(TypeError, match=r"must be integers, got dtype <U3; .*model\.item_columns\(ids\)"):
-        model_of(TEXTS).predict(0, "zoë")
+            ask(3, 10)
     with pytest.raises(TypeError, match=r"np\.unique\(ids, return_inverse=True\).*user_ids=user_ids"):
-        mf.Ratings((["u1", "u2"], [0, 1], [1.0, 2.0]))
+        mf.Ratings(([0.5, 1.5], [0, 1], [1.0, 2.0]))
 
 
 # held-out ratings, and start values
@@ -246,7 +246,7 @@ def sides(rng):
 def test_errors__are_compared_by_id(options, rng):
     known, same, shuffled = sides(rng)
     model = mf.factorize(known, 4, rng=0, **options)
-    residuals = same.values - model.predict(same.users, same.items)
+    residuals = same.values - model.by_position.predict(same.users, same.items)
     expected = np.sqrt(np.mean(residuals**2.0))
     assert model.rmse(shuffled) == pytest.approx(expected)
     assert mf.metrics.rmse(model, shuffled) == pytest.approx(expected)
@@ -281,7 +281,7 @@ def test_one_rating__is_found_by_its_ids(rng):
     known, _, _ = sides(rng)
     model = mf.factorize(known, 4, biases=True, rng=0)
     few = mf.Ratings(([0], [0], [4.0]), user_ids=["u07"], item_ids=[30])
-    assert model.rmse(few) == pytest.approx(abs(float(model.predict(7, 3)) - 4))
+    assert model.rmse(few) == pytest.approx(abs(float(model.predict("u07", 30)) - 4))
 
 
 @pytest.mark.parametrize("biases", [False, True])
@@ -294,7 +294,7 @@ def test_unknown_ids__get_the_default_prediction(biases, rng):
     )
     c = model.item_bias[3] if biases else 0.0
     # nobody and 30; nobody and 12345; u07 and 30
-    predicted = np.array([model.mean + c, model.mean, model.predict(7, 3)])
+    predicted = np.array([model.mean + c, model.mean, model.predict("u07", 30)])
     expected = np.sqrt(np.mean((np.array([4.0, 2.0, 5.0]) - predicted) ** 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a default prediction is no loss
@@ -381,6 +381,122 @@ def test_fold_in__ignores_unknown_items_that_nobody_rated():
     model = mf.factorize(mf.Ratings([[1.0, 2], [3, 4]], item_ids=["a", "b"]), 1, rng=0, epochs=2)
     R = sparse.csr_array(([5.0], ([0], [1])), shape=(1, 3))
     folded = model.fold_in(mf.Ratings(R, item_ids=["x", "b", "y"]))
-    np.testing.assert_allclose(folded.P, model.fold_in({1: 5.0}).P)
+    np.testing.assert_allclose(folded.P, model.fold_in({"b": 5.0}).P)
     with pytest.raises(KeyError, match="item id 'x'"):
         model.fold_in(mf.Ratings([[1.0, 2.0]], item_ids=["x", "b"]))
+
+
+# ids in, ids out
+
+TRIPLETS = (["bob", "ada", "bob", "eve"], [30, 10, 20, 10], [5.0, 3.0, 1.0, 4.0])
+
+
+def test_triplets_of_text__make_a_model_that_speaks_ids():
+    model = mf.factorize(TRIPLETS, 2, rng=0, epochs=3, biases=True)
+    assert model.user_ids.tolist() == ["ada", "bob", "eve"]
+    assert model.item_ids is None  # integers are positions
+    model = mf.factorize(mf.Ratings((TRIPLETS[0], [str(x) for x in TRIPLETS[1]], TRIPLETS[2])), 2, rng=0)
+    assert model.item_ids.tolist() == ["10", "20", "30"]
+
+
+def test_integer_ids__are_ids_and_not_positions():
+    R = mf.Ratings([[5.0, 3.0, 1.0], [0.0, 4.0, 2.0]], user_ids=[1, 0], item_ids=[2, 0, 1])
+    model = mf.factorize(R, 2, rng=0, epochs=3, biases=True)
+    plain = model.by_position
+    assert (plain.user_ids, plain.item_ids, plain.ratings.user_ids) == (None, None, None)
+    assert model.predict(1, 2) == plain.predict(0, 0)
+    assert model.recommend(0, 5).items.tolist() == [2]
+    assert plain.recommend(1, 5).items.tolist() == [0]
+    assert model.explain(1, 2).items.tolist() == [[2, 0, 1][i] for i in plain.explain(0, 0).items]
+    assert model.similar_items(2, 1).items.tolist() == [[2, 0, 1][i] for i in plain.similar_items(0, 1).items]
+    assert model.similar_users(1, 1).items.tolist() == [0]
+    several = model.recommend([1, 0], 3)
+    assert several.items.mask.tolist() == [[True] * 3, [False, True, True]]
+    assert several.asked.tolist() == [1, 0]
+    np.testing.assert_array_equal(model.fold_in({0: 5.0}).P, plain.fold_in({1: 5.0}).P)
+    np.testing.assert_array_equal(
+        model.fold_in(([0, 0], [0, 2], [5.0, 1.0])).P, plain.fold_in({1: 5.0, 0: 1.0}).P
+    )
+    model.partial_fit(([7], [0], [2.0]))
+    assert model.user_ids.tolist() == [1, 0, 7]
+    assert plain.shape == (2, 3)
+
+
+@given(st.lists(st.integers(-50, 50), min_size=3, max_size=3, unique=True), st.permutations(range(3)))
+def test_answers__by_id_are_those_by_position(ids, order):
+    R = mf.Ratings(np.arange(1.0, 10).reshape(3, 3), user_ids=ids, item_ids=[ids[n] for n in order])
+    model = mf.Factors(np.eye(3), np.arange(9.0).reshape(3, 3), ratings=R)
+    users, items = model.user_ids, model.item_ids
+    np.testing.assert_array_equal(model.predict(users[:, None], items), model.reconstruct())
+    found, plain = (
+        model.recommend(users, 3, exclude_seen=False),
+        model.by_position.recommend(range(3), 3, exclude_seen=False),
+    )
+    np.testing.assert_array_equal(found.items, items[plain.items])
+    np.testing.assert_array_equal(found.scores, plain.scores)
+
+
+@pytest.mark.parametrize(
+    ("ids", "asked", "message"),
+    [
+        (["ada", "bob"], "Ada ", "user id 'Ada ' is not in the model; the nearest is 'ada'"),
+        (["ada", "bob"], ["x", "ada", "y"], "user ids 'x', 'y' are not in the model"),
+        (["ada", "bob"], list("vwxyz"), "user ids 'v', 'w', 'x' and 2 more are not in the model"),
+        (
+            ["ada", "bob"],
+            0,
+            "user id 0 is not in the model, whose ids are text such as 'ada'; model.by_position",
+        ),
+        (["7", "08"], "007", "user id '007' is not in the model"),
+        ([100, 7], "7", "user id '7' is not in the model, whose ids are integers such as 100"),
+        ([100, 7], 98, "user id 98 is not in the model; the nearest is 100; model.by_position takes row"),
+        ([100, 7], -9, "the nearest is 7"),
+        ([100, 7], 5.5, "user ids = 5.5; ids must be integers or text"),
+    ],
+    ids=str,
+)
+def test_unknown_ids__are_named_with_the_nearest(ids, asked, message):
+    model = mf.Factors(np.ones((2, 1)), np.ones((1, 2)), user_ids=ids)
+    for ask in (lambda: model.predict(asked, 0), lambda: model.recommend(asked, exclude_seen=False)):
+        with pytest.raises(KeyError) as caught:
+            ask()
+        assert message in caught.value.args[0]
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_predict__gives_the_default_for_unknown_ids_if_asked(biases):
+    R = mf.Ratings([[5.0, 3.0], [1.0, 2.0]], user_ids=["ada", "bob"], item_ids=[3, 4])
+    model = mf.factorize(R, 1, biases=biases, rng=0, epochs=3)
+    b, c = (model.user_bias[0], model.item_bias[1]) if biases else (0.0, 0.0)
+    found = model.predict(["ada", "ada", "zoë", "zoë"], [4, 9, 4, 9], unknown="default")
+    np.testing.assert_allclose(
+        found, [model.predict("ada", 4), model.mean + b, model.mean + c, model.mean], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        model.by_position.predict([0, 2], [5, 1], unknown="default"), found[1:3], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="negative"):
+        model.by_position.predict(-1, 0, unknown="default")
+    with pytest.raises(ValueError, match="unknown must be one of 'raise', 'default', got 'nan'"):
+        model.predict("ada", 3, unknown="nan")
+
+
+def test_recommend__leaves_out_unknown_items_of_a_list_if_asked():
+    model = mf.Factors(np.ones((1, 1)), [[1.0, 3.0, 2.0]], item_ids=["a", "b", "c"])
+    stock = ["c", "x", "a", "y"]
+    with pytest.warns(UserWarning, match="2 of 4 items are left out, as they are not in the model"):
+        found = model.recommend(0, items=stock, unknown="ignore", exclude_seen=False)
+    assert found.items.tolist() == ["c", "a"]
+    with pytest.raises(KeyError, match="item ids 'x', 'y' are not in the model"):
+        model.recommend(0, items=stock, exclude_seen=False)
+    with pytest.raises(ValueError, match="unknown must be one of 'raise', 'ignore', got 'default'"):
+        model.recommend(0, items=stock, unknown="default")
+
+
+def test_answers__survive_pickle_and_copy():
+    found = mf.Factors(np.ones((2, 1)), [[1.0, 3.0]], user_ids=["a", "b"]).recommend(
+        ["a", "b"], exclude_seen=False
+    )
+    for twin in (pickle.loads(pickle.dumps(found)), copy.copy(found)):
+        assert twin.asked.tolist() == ["a", "b"]
+        np.testing.assert_array_equal(twin.items, found.items)

@@ -40,12 +40,13 @@ def public(thing) -> list[str]:
 def answers(model: mf.Factors) -> list:
     """Ask a model everything."""
     P, Q = model
-    explained = model.explain(0, 3)
-    recommended = [model.recommend(u, n) for u, n in ((0, 5), ([1, 2], 3), ({3: 4.0}, 4))]
-    similar = [model.similar_items(2, 3), model.similar_users([0, 4], 3)]
-    folded = model.fold_in(([1, 5], [3.0, 4.0]))
+    users, items = model.user_ids, model.item_ids
+    explained = model.explain(users[0], items[3])
+    recommended = [model.recommend(u, n) for u, n in ((users[0], 5), (users[1:3], 3), ({items[3]: 4.0}, 4))]
+    similar = [model.similar_items(items[2], 3), model.similar_users(users[[0, 4]], 3)]
+    folded = model.fold_in((items[[1, 5]], [3.0, 4.0]))
     return [
-        *(P, Q, *model.augmented(), model.reconstruct(), model.predict([0, 1], [[2], [3]])),
+        *(P, Q, *model.augmented(), model.reconstruct(), model.predict(users[:2], items[2:4, None])),
         *(part for found in recommended + similar for part in found),
         *(explained.items, explained.contributions, folded.P, folded.user_bias),
         *(model.rmse(model.ratings), mf.metrics.ranking(model, model.ratings, 3, relevant=4)["ndcg"]),
@@ -300,10 +301,10 @@ def test_answers__are_of_one_state_while_others_learn():
             P, Q = model
             assert P.shape[1] == Q.shape[0]
             n = model.shape[1]
-            found = model.recommend(np.arange(30), n + 5)
+            found = model.recommend(model.user_ids[:30], n + 5)
             assert found.items.shape[0] == 30
             mf.metrics.rmse(model, mf.Ratings([[3.0]], user_ids=["u1"], item_ids=[119]))
-            model.explain(3, 2)
+            model.explain("u3", 102)
             assert pickle.loads(pickle.dumps(model)).ratings.shape[1] >= n
 
 

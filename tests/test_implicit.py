@@ -648,7 +648,6 @@ def test_program__goes_on_with_a_model(capsys, tmp_path):
     capsys.readouterr()
     main(["recommend", saved, "stranger", "-n", "3"])
     items = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]]
-    row = model.user_rows(["stranger"])[0]
-    assert items == [model.item_ids[i] for i in model.recommend(row, 3).items]
+    assert items == model.recommend("stranger", 3).items.tolist()
     main(["explain", saved, "u3", "i7"])
     assert "rating of" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
+from mfkernel.data import tables
 
 pd = pytest.importorskip("pandas")
 
@@ -71,35 +72,38 @@ def test_the_call_to_make__is_right():
     assert mf.Ratings(sparse.csr_array(R)).shape == (3000, 3)  # as a matrix after all
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("user", "item", "rating"),
-        ("userId", "movieId", "rating", "timestamp"),
-        ("User-ID", "ISBN", "Book-Rating"),
-        ("user_id", "item_id"),
-        ("item", "stars", "user"),
-        ("uid", "iid", "clicks"),
-        ("user_id:token", "item_id:token", "rating:float"),
-        ("user_id", "track_id", "plays"),
-        ("visitor", "song", "liked"),
-    ],
-)
-@pytest.mark.parametrize("text", [False, True])
-def test_frames_with_such_names__are_refused_whatever_they_hold(names, text):
-    frame = pd.DataFrame({name: [f"x{n}" if text else n for n in (1, 2, 3)] for name in names})
+NAMES = [
+    ("user", "item", "rating"),
+    ("userId", "movieId", "rating", "timestamp"),
+    ("User-ID", "ISBN", "Book-Rating"),
+    ("user_id", "item_id"),
+    ("item", "stars", "user"),
+    ("uid", "iid", "clicks"),
+    ("user_id:token", "item_id:token", "rating:float"),
+    ("user_id", "track_id", "plays"),
+    ("visitor", "song", "liked"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_structured_arrays_with_such_names__are_refused(names):
+    table = np.ones(3, [(name, float) for name in names])
     with pytest.raises(ValueError, match=r"got the columns .*pass triplets: .*np\.unique\(R\['"):
-        mf.factorize(frame, 2)
+        mf.factorize(table, 2)
 
 
-def test_frames_of_polars_and_arrow__are_refused_likewise():
-    columns = {"user": [1, 2, 3], "item": [1, 1, 2], "rating": [5.0, 3.0, 1.0]}
-    for make in (
-        lambda: pytest.importorskip("polars").DataFrame(columns),
-        lambda: pytest.importorskip("pyarrow").table(columns),
-    ):
-        with pytest.raises(ValueError, match=r"got the columns 'user', 'item', 'rating'; pass triplets"):
-            mf.Ratings(make())
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("text", [False, True])
+def test_frames_with_such_names__are_read_by_them(names, text):
+    frame = pd.DataFrame({name: [n + 1, n + 2, n + 3] for n, name in enumerate(names)})
+    at = tables.find_names(names, tables.FRAME_COLUMN_NAMES)
+    user, item, *rating = (names[n] for n in at if n >= 0)
+    if text:
+        frame[[user, item]] = frame[[user, item]].astype(str)
+    R = mf.Ratings(frame)
+    assert R.user_ids.tolist() == frame[user].tolist()
+    assert R.item_ids.tolist() == frame[item].tolist()
+    assert R.values.tolist() == (frame[rating[0]].tolist() if rating else [1.0] * 3)
 
 
 def test_matrices__of_three_columns_are_taken():

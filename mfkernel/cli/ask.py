@@ -5,7 +5,7 @@ from typing import Any
 
 import mfkernel as mf
 from mfkernel._support import checks
-from mfkernel.cli.ids import as_in_model, check_either_has_ids, only_known_items, rows_of_ids
+from mfkernel.cli.ids import as_in_model, check_either_has_ids, ids_of_rows, only_known_items, rows_of_ids
 from mfkernel.cli.inputs import check_file_options, check_output, read_file
 from mfkernel.cli.output import format_number, id_of_row, print_recommendations, print_table, printable
 
@@ -22,10 +22,11 @@ def recommend(options: argparse.Namespace) -> None:
     else:
         check_file_options(options, "--ratings FILE")
         model = mf.load(options.model)
-        asked = rows_of_ids("user", model.user_ids, model.user_rows, options.users)
-        names = [id_of_row(model.user_ids, row) for row in asked]
+        rows = rows_of_ids("user", model.user_ids, model.user_rows, options.users)
+        asked = ids_of_rows(model.user_ids, rows)
+        names = [id_of_row(model.user_ids, row) for row in rows]
     found = model.recommend(asked, n, exclude_seen=not options.include_seen)
-    print_recommendations("item", names, found, model.item_ids, "score")
+    print_recommendations("item", names, found, "score")
 
 
 def similar(options: argparse.Namespace) -> None:
@@ -39,15 +40,20 @@ def similar(options: argparse.Namespace) -> None:
         else ("item", model.item_ids, model.item_columns)
     )
     rows = rows_of_ids(kind, ids, translate, options.ids)
-    print_recommendations(kind, [id_of_row(ids, row) for row in rows], search(rows, n), ids, "cosine")
+    found = search(ids_of_rows(ids, rows), n)
+    print_recommendations(kind, [id_of_row(ids, row) for row in rows], found, "cosine")
 
 
 def explain(options: argparse.Namespace) -> None:
     """Print the parts of a prediction, one per line."""
     n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
-    (user,) = rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
-    (item,) = rows_of_ids("item", model.item_ids, model.item_columns, [options.item])
+    (user,) = ids_of_rows(
+        model.user_ids, rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
+    )
+    (item,) = ids_of_rows(
+        model.item_ids, rows_of_ids("item", model.item_ids, model.item_columns, [options.item])
+    )
     parts = model.explain(user, item, n)
     scale = " (as log-odds)" if model.settings.loss == "logistic" else ""
     rows = [
@@ -56,8 +62,8 @@ def explain(options: argparse.Namespace) -> None:
         (parts.user_bias, "user's bias"),
         (parts.item_bias, "item's bias"),
         *(
-            (part, f"rating of {id_of_row(model.item_ids, column)}")
-            for column, part in zip(parts.items, parts.contributions, strict=True)
+            (part, f"rating of {printable(item)}")
+            for item, part in zip(parts.items, parts.contributions, strict=True)
         ),
         (parts.rest, "other ratings and the rest"),
     ]

@@ -52,6 +52,11 @@ def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> l
     return rows
 
 
+def ids_of_rows(ids: Any, rows: Sequence[int]) -> list[Any]:
+    """Return the ids of rows, or the rows without ids."""
+    return list(rows) if ids is None else ids[rows].tolist()
+
+
 def _row_of_id(kind: str, ids: Any, translate: Any, text: str) -> int | None:
     """Return the row or column number of an id; None if the model has no such id."""
     integers = ids.dtype.kind in "iu"

@@ -99,15 +99,13 @@ def print_errors(model: mf.Factors, train: mf.Ratings, test: mf.Ratings | None) 
     )
 
 
-def print_recommendations(
-    kind: str, names: Sequence[str], found: mf.Recommendations, ids: Any, score: str
-) -> None:
-    """Print one row per item or user found; missing ones are masked, or -1."""
+def print_recommendations(kind: str, names: Sequence[str], found: mf.Recommendations, score: str) -> None:
+    """Print one row per item or user found; missing ones are masked."""
     rows = [["for", score, kind]]
     for name, items, scores in zip(names, found.items, found.scores, strict=True):
-        left = ~np.ma.getmaskarray(items) & (np.ma.getdata(items) >= 0)
-        for number, value in zip(np.ma.getdata(items)[left], np.ma.getdata(scores)[left], strict=True):
-            rows.append([name, format_number(value), id_of_row(ids, number)])
+        left = ~np.ma.getmaskarray(items)
+        for item, value in zip(np.ma.getdata(items)[left], np.ma.getdata(scores)[left], strict=True):
+            rows.append([name, format_number(value), printable(item)])
         if not left.any():
             say(f"no {kind} is left for {name}")
     print_table(rows, left=(0, 2))

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.arrays import readonly
 from mfkernel.data import grouping
+from mfkernel.data.ids import as_ids
 from mfkernel.data.tables import refuse_table_of_triplets
 from mfkernel.engines.resources import available_memory
+from mfkernel.engines.threads import interruptible
 
 DUPLICATES = ("raise", "sum", "mean", "last")
 MISSING = ("zero", "nan")
@@ -59,6 +61,26 @@ def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, c
         return _from_sparse(R, duplicates, dtype, copy)
     refuse_table_of_triplets(R)
     return _from_dense(R, missing, dtype)
+
+
+def to_csr_of_ids(
+    R: Any,
+    missing: str,
+    duplicates: str,
+    dtype: np.dtype[Any] | None,
+    copy: bool,
+    user_ids: Any,
+    item_ids: Any,
+) -> Csr:
+    """Convert ratings as :func:`to_csr` does; an error for duplicates names their ids."""
+    try:
+        return interruptible(lambda: to_csr(R, missing, duplicates, dtype, copy))
+    except DuplicateError as error:
+        names = []
+        for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
+            known = None if ids is None else as_ids(name, ids).ravel()
+            names.append(number if known is None or number >= known.size else known.tolist()[number])
+        raise DuplicateError(error.count, *names) from None
 
 
 def from_triplets(

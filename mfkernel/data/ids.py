@@ -1,5 +1,6 @@
 """Check and look up the ids of users and items: unique integers or texts."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,14 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.arrays import Immutable, immutable, readonly
 from mfkernel._support.lazy import lazy
+from mfkernel.typing import Unknown
 
 Ids = NDArray[Any] | None
 
 MAX_PADDING = 8  # largest size of a fixed-width array, in multiples of the characters of all its texts
 MISSING_TYPES = ("NAType", "NaTType")  # pandas.NA, pandas.NaT
+MAX_NAMES = 3  # unknown ids in a message
+MAX_COMPARED = 10_000  # ids, neighbours in order, that are compared with an unknown one
 ID_RULE = "ids must be integers or text, none missing"
 
 
@@ -95,22 +99,53 @@ class Vocabulary(Immutable):
         unknown = outside | np.asarray(self._ids[found] != wanted, np.bool_)
         return np.where(unknown, 0, found), unknown
 
-    def positions(self, kind: str, ids: Any) -> NDArray[np.intp]:
-        """Return the position of each id.
+    def positions(self, kind: str, ids: Any, unknown: Unknown = "raise") -> NDArray[np.intp]:
+        """Return the position of each id; with ``unknown="default"``, len(self) for an unknown one.
 
         Raises
         ------
         KeyError
-            For the first id that is unknown, or that cannot be an id. The message starts with ``kind``.
+            For ids that are unknown, or that cannot be ids. The message starts with ``kind``.
         """
         try:
             wanted = as_ids(f"{kind} ids", ids)
         except (TypeError, ValueError) as error:  # such as 5.5, which cannot be an id
             raise KeyError(str(error)) from None
-        found, unknown = self.find(wanted)
-        if unknown.any():
-            raise KeyError(f"{kind} id {wanted[unknown].tolist()[0]!r} is not in the model")
-        return found
+        found, is_unknown = self.find(wanted)
+        if not is_unknown.any():
+            return found
+        if unknown == "default":
+            return np.where(is_unknown, len(self), found)
+        missed = wanted[is_unknown]
+        hint = self._hint(missed.reshape(-1)[:1].tolist()[0])
+        raise KeyError(f"{_phrase(kind, missed)} not in the model{hint}")
+
+    def _hint(self, wanted: Any) -> str:
+        """Name the known id nearest to an unknown one; for a number, also the way to positions."""
+        number = not isinstance(wanted, str)
+        remedy = "; model.by_position takes row and column numbers" if number else ""
+        if len(self) == 0:
+            return ""
+        if self.is_text == number:
+            kind, example = "text" if self.is_text else "integers", self.ids[:1].tolist()[0]
+            return f", whose ids are {kind} such as {example!r}{remedy}"
+        ids = self._ids[self._order]
+        if not self.is_text:
+            return f"; the nearest is {min(ids.tolist(), key=lambda x: abs(x - wanted))}{remedy}"
+        at = int(np.searchsorted(ids, wanted))
+        window = ids[max(0, at - MAX_COMPARED // 2) : at + MAX_COMPARED // 2].tolist()
+        plain = {x.casefold().strip(): x for x in window}
+        near = difflib.get_close_matches(wanted.casefold().strip(), plain, n=1)
+        return f"; the nearest is {plain[near[0]]!r}" if near else ""
+
+
+def _phrase(kind: str, unknown: NDArray[Any]) -> str:
+    """Return the start of a sentence on unknown ids, such as "user ids 3, 7 are"."""
+    names = list(dict.fromkeys(unknown.ravel().tolist()))
+    if len(names) == 1:
+        return f"{kind} id {names[0]!r} is"
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"{kind} ids {', '.join(map(repr, names[:MAX_NAMES]))}{more} are"
 
 
 def as_ids(name: str, ids: Any) -> NDArray[Any]:

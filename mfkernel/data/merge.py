@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mfkernel._support import checks
 from mfkernel.data.ids import Vocabulary, union_ids
+from mfkernel.data.named import number_ids
 from mfkernel.data.ratings import Ratings
 
 
@@ -40,31 +41,36 @@ def new_user_ratings(
     ----------
     R
         For one user, ``{item: rating}`` or a pair ``(items, ratings)``. For several users, any form that
-        :class:`Ratings` takes, one row per user. Items are column numbers; a :class:`Ratings` with item ids
-        is read by id.
+        :class:`Ratings` takes, one row per user. Items are ids if the model has them.
     """
     if is_one_user(R):
         items, values = (list(R), list(R.values())) if isinstance(R, Mapping) else R
-        remedy = (
-            "" if item_ids is None else "these are positions, and model.item_columns(ids) finds those of ids"
-        )
-        items = checks.copy_indices("items", items, n_items, "n_items", remedy)
+        if item_ids is None:
+            items = checks.copy_indices("items", items, n_items, "n_items")
+        else:
+            items = item_ids.positions("item", items)
         R = np.zeros(items.size, np.int32), items, values, (1, n_items)
-    ratings = Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype)
+    ratings = Ratings(with_ids_of(R, None, item_ids), missing=missing, duplicates=duplicates, dtype=dtype)
     if ratings.items_by_id is not None and item_ids is not None:
         users, n_users = ratings.users_by_id, ratings.n_users
         moved = match_ratings(ratings, (users, item_ids), (n_users, n_items), "ratings")
         unknown = moved.indices >= n_items
         if unknown.any():
-            new = np.flatnonzero(~np.isin(ratings.items_by_id.ids, item_ids.ids))
-            rated = ratings.item_counts()[new] > 0
-            raise KeyError(f"item id {ratings.items_by_id.ids[new[rated]].tolist()[0]!r} is not in the model")
+            item_ids.positions("item", ratings.items_by_id.ids[ratings.item_counts() > 0])  # names them
         return Ratings(_cut(moved, (n_users, n_items)), user_ids=users, item_ids=item_ids)
     if ratings.n_items > n_items or (ratings.n_items < n_items and not isinstance(R, tuple)):
         raise ValueError(
             f"ratings must have a column for each of the model's {n_items} items, got {ratings.shape}"
         )
     return ratings if ratings.n_items == n_items else ratings.reshaped((ratings.n_users, n_items))
+
+
+def with_ids_of(R: Any, users: Vocabulary | None, items: Vocabulary | None) -> Any:
+    """Return ratings whose triplets have ids wherever the model has them.
+
+    Triplets with a shape hold positions, and stay as they are; so does any other form.
+    """
+    return number_ids(R, (users is not None, items is not None))
 
 
 def match_ratings(

@@ -9,7 +9,8 @@ from mfkernel._support import checks
 from mfkernel._support.arrays import immutable
 from mfkernel.data import convert
 from mfkernel.data.entries import Entries
-from mfkernel.data.ids import Vocabulary, as_ids
+from mfkernel.data.ids import Vocabulary
+from mfkernel.data.named import Named, number_frame, number_ids
 from mfkernel.data.weights import align_weights, check_weights, copy_input
 from mfkernel.engines.threads import interruptible
 
@@ -26,10 +27,11 @@ class Ratings(Entries):
     Parameters
     ----------
     R
-        One of four forms. A dense (m, n) array, where ``missing`` says which values are unknown. A masked
-        array. Any ``scipy.sparse`` matrix or array: all stored entries are ratings, also explicit zeros, but
-        not the zeros with which DIA and BSR blocks beyond 1 × 1 are padded. A tuple ``(users, items,
-        values)`` or ``(users, items, values, shape)``; a list is a dense array.
+        A dense (m, n) array, where ``missing`` says which values are unknown. A masked array. Any
+        ``scipy.sparse`` matrix or array: all stored entries are ratings, also explicit zeros, but not the
+        zeros with which DIA and BSR blocks beyond 1 × 1 are padded. A tuple ``(users, items, values)``, where
+        text is an id and integers are positions, or ``(users, items, values, shape)``; a list is a dense
+        array. A data frame, as for :meth:`from_frame`.
     missing
         Unknown values of a dense array: ``"zero"`` for zero and nan, ``"nan"`` for nan only. Ignored if R is
         a ``Ratings``. Default: ``"zero"``.
@@ -40,7 +42,8 @@ class Ratings(Entries):
         float32 or float64. Default: float32 if the type of the values always fits in it (float16, float32,
         integers up to 16 bits), else float64.
     user_ids, item_ids
-        (m,), (n,) ids of the rows and columns: integers or text, unique, none missing. Default: no ids.
+        (m,), (n,) ids of the rows and columns: integers or text, unique, none missing. Default: those of R,
+        if it has any.
     sample_weight
         How often each rating counts, at least 0: (m, n) like R, or one-dimensional in the order of the
         triplets, of ``R.data``, or of the values of a ``Ratings``. Default: each rating counts once.
@@ -91,6 +94,11 @@ class Ratings(Entries):
         checks.one_of("missing", missing, convert.MISSING)
         checks.one_of("duplicates", duplicates, convert.DUPLICATES)
         float_type = None if dtype is None else checks.float_dtype(dtype)
+        R = number_ids(R)
+        if isinstance(R, Named):
+            user_ids = R.user_ids if user_ids is None else user_ids
+            item_ids = R.item_ids if item_ids is None else item_ids
+            R = R.ratings
         if sample_weight is not None:
             R = copy_input(R)  # because R is read twice
         if isinstance(R, Ratings):
@@ -100,30 +108,77 @@ class Ratings(Entries):
             if float_type is not None and float_type != R.dtype:
                 csr = csr._replace(values=checks.copy_ratings(R.values, float_type, "values[{}]".format))
         else:
-            csr = self._converted(R, missing, duplicates, float_type, copy, user_ids, item_ids)
+            csr = convert.to_csr_of_ids(R, missing, duplicates, float_type, copy, user_ids, item_ids)
         weights = R.weights if isinstance(R, Ratings) else None
         if sample_weight is not None:
             weights = interruptible(lambda: align_weights(sample_weight, R, csr, duplicates))
         self._set(csr, user_ids, item_ids, weights)
 
-    @staticmethod
-    def _converted(
-        R: Any,
-        missing: str,
-        duplicates: str,
-        dtype: np.dtype[Any] | None,
-        copy: bool,
-        user_ids: Any,
-        item_ids: Any,
-    ) -> convert.Csr:
-        try:
-            return interruptible(lambda: convert.to_csr(R, missing, duplicates, dtype, copy))
-        except convert.DuplicateError as error:
-            names = []
-            for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
-                known = None if ids is None else as_ids(name, ids).ravel()
-                names.append(number if known is None or number >= known.size else known.tolist()[number])
-            raise convert.DuplicateError(error.count, *names) from None
+    @classmethod
+    @checks.explains_names
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        rating: str | None = None,
+        count: bool = False,
+        nulls: str = "raise",
+        missing: str = "zero",
+        duplicates: str = "raise",
+        dtype: DTypeLike | None = None,
+    ) -> "Ratings":
+        """Read a data frame of pandas, polars, Arrow or another library (extra ``frame``).
+
+        Ids are sorted. A categorical column keeps its categories and their order, also unused ones.
+
+        Parameters
+        ----------
+        frame
+            Frame with a row per rating; or with a row per user and a column per item, whose index and column
+            names are the ids.
+        user, item, rating
+            Names of the columns. Default: found by their usual names, such as ``userId``, ``movie_id`` and
+            ``stars``. Without a column of ratings, each row is a 1.
+        count
+            Add up the rows of each user and item, each as a 1. Default: False.
+        nulls
+            Whether missing ids and ratings ``"raise"`` an error, or their rows are left out, ``"drop"``.
+            Default: ``"raise"``.
+        missing, duplicates, dtype
+            As for :class:`Ratings`.
+
+        Returns
+        -------
+        Ratings
+            The ratings, with ids.
+
+        Raises
+        ------
+        ImportError
+            If narwhals is not installed.
+        TypeError, ValueError
+            If a column is not in the frame, has missing values, or cannot be read.
+
+        Examples
+        --------
+        >>> import pandas
+        >>> frame = pandas.DataFrame({"who": ["ada", "bob"], "film": ["Heat", "Cube"], "stars": [5, 3]})
+        >>> R = Ratings.from_frame(frame, user="who", item="film")
+        >>> R.user_ids.tolist(), R.item_ids.tolist()
+        (['ada', 'bob'], ['Cube', 'Heat'])
+        """
+        columns: dict[str, Any] = {"user": user, "item": item, "rating": rating}
+        read = number_frame(frame, **columns, count=checks.boolean("count", count), nulls=nulls)
+        return cls(
+            read.ratings,
+            missing=missing,
+            duplicates="sum" if count else duplicates,
+            dtype=dtype,
+            user_ids=read.user_ids,
+            item_ids=read.item_ids,
+        )
 
     def _set(
         self, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None

@@ -16,15 +16,15 @@ MAX_ROWS_PER_TASK = 64  # rows for which a panel is loaded once
 Csr = tuple[NDArray[np.int64], NDArray[Any]]
 
 
-class Recommendations(NamedTuple):
-    """The items recommended for each row, best first.
+class Best(NamedTuple):
+    """The best items of each row, best first.
 
     Attributes
     ----------
     items
-        Their positions: (n,) for one row; (s, n) for several, masked where no candidate is left.
+        (s, n) their positions, -1 where no candidate is left.
     scores
-        Their scores, of the same shape.
+        (s, n) their scores.
     """
 
     items: NDArray[np.int32]
@@ -75,7 +75,7 @@ def top_n(
     *,
     excluded: Csr | None = None,
     allowed: NDArray[np.bool_] | None = None,
-) -> Recommendations:
+) -> Best:
     """Find the n items with the greatest products x·y for each row of X (s, d).
 
     Items with equal products are ordered by number; products of nan and -inf are never found. The result of a
@@ -102,7 +102,7 @@ def top_n(
     if size:
         engine.run(search, _tasks(len(X), Y))
     scores[items < 0] = np.nan
-    return Recommendations(items, scores)
+    return Best(items, scores)
 
 
 def rank_held_out(

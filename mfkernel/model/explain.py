@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._support.frames import make_frame
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import solve_rows
@@ -31,7 +32,7 @@ class Explanation(NamedTuple):
     user_bias, item_bias
         Biases b_u and b_i; 0 without biases.
     items
-        (n,) column numbers of rated items, by decreasing size of their contribution.
+        (n,) ids of rated items, or column numbers without ids, by decreasing size of their contribution.
     contributions
         (n,) part of the score that each of these ratings contributes.
     rest
@@ -46,6 +47,26 @@ class Explanation(NamedTuple):
     items: NDArray[Any]
     contributions: Vector
     rest: float
+
+    def to_frame(self, library: str = "pandas") -> Any:
+        """Return a data frame with one row per listed rating (extra ``frame``).
+
+        Parameters
+        ----------
+        library
+            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
+
+        Returns
+        -------
+        DataFrame or Table
+            The columns ``item`` and ``contribution``.
+
+        Raises
+        ------
+        ImportError
+            If narwhals, or the library, is not installed.
+        """
+        return make_frame({"item": self.items, "contribution": self.contributions}, library)
 
 
 def explain(state: State, user: int, item: int, n: int) -> Explanation:
@@ -74,7 +95,8 @@ def explain(state: State, user: int, item: int, n: int) -> Explanation:
     score = float(X[0].astype(np.float64) @ Y[0])
     largest = np.argsort(-np.abs(parts), kind="stable")[:n]
     rest = score - mean - user_bias - item_bias - float(parts[largest].sum())
-    return Explanation(score, mean, user_bias, item_bias, row.indices[largest], parts[largest], rest)
+    items = row.indices[largest] if state.item_ids is None else state.item_ids[row.indices[largest]]
+    return Explanation(score, mean, user_bias, item_bias, items, parts[largest], rest)
 
 
 def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:

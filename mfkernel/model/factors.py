@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike
 
 from mfkernel._support import checks
 from mfkernel.data.convert import MISSING
-from mfkernel.data.merge import are_rows, is_one_user
+from mfkernel.data.merge import are_rows, is_one_user, with_ids_of
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
-from mfkernel.linalg.top_n import Recommendations, pack_items
+from mfkernel.linalg.top_n import pack_items
 from mfkernel.methods.objective import encode_targets
 from mfkernel.model import files
+from mfkernel.model.answers import Recommendations
 from mfkernel.model.construct import checked_state
 from mfkernel.model.explain import Explanation, explain
 from mfkernel.model.foldin import new_users, update_state
@@ -22,7 +23,7 @@ from mfkernel.model.history import Epoch
 from mfkernel.model.predictor import Predictor
 from mfkernel.model.recommend import recommend, similar
 from mfkernel.options import SGD, Settings
-from mfkernel.typing import Duplicates, Missing, RatingsLike
+from mfkernel.typing import Duplicates, Missing, RatingsLike, UnknownItems
 
 
 class Factors(Predictor):
@@ -103,6 +104,7 @@ class Factors(Predictor):
         *,
         exclude_seen: bool = True,
         items: ArrayLike | None = None,
+        unknown: UnknownItems = "raise",
         missing: Missing | None = None,
         n_threads: int | None = None,
     ) -> Recommendations:
@@ -111,14 +113,17 @@ class Factors(Predictor):
         Parameters
         ----------
         users
-            Row number of a user, or a list or 1-D array of them; or ratings of new users, as for
-            :meth:`fold_in`.
+            Id of a user, or row number without ids, or a list or 1-D array of them; or ratings of new
+            users, as for :meth:`fold_in`.
         n
             Number of items per user.
         exclude_seen
             Leave out the items that the user has rated.
         items
-            Column numbers to choose from. Default: all.
+            Ids or column numbers of the items to choose from. Default: all.
+        unknown
+            Whether ``items`` that the model does not have ``"raise"`` an error, or are left out with a
+            warning that counts them, ``"ignore"``. Default: ``"raise"``.
         missing
             How a dense table of new users' ratings is read. Default: as in training.
         n_threads
@@ -127,12 +132,15 @@ class Factors(Predictor):
         Returns
         -------
         Recommendations
-            ``items`` and ``scores``, best first; equal scores are ordered by column number. One user gets n
-            entries, or fewer if fewer items are left. For s users, both are masked arrays (s, n), or
-            (s, n_items) if n is larger. Without biases, users without ratings get the most rated items.
+            ``items``, by id if the model has item ids, and ``scores``, best first; equal scores are ordered
+            by column number. One user gets n entries, or fewer if fewer items are left. For s users, both are
+            masked arrays (s, n), or (s, n_items) if n is larger. Without biases, users without ratings get
+            the most rated items.
 
         Raises
         ------
+        KeyError
+            If an id is not in the model.
         TypeError, ValueError
             If a number is no integer or out of range; if seen items are to be excluded, or a user has no
             ratings, and the model has no ``ratings``.
@@ -153,7 +161,11 @@ class Factors(Predictor):
             asked, one = new_users(state, users, n_threads, missing=missing), is_one_user(users)
             rows = np.arange(asked.shape[0])
         return recommend(
-            *(state, asked, rows, n, n_threads, pack_items), exclude_seen=exclude_seen, items=items, one=one
+            *(state, asked, rows, n, n_threads, pack_items),
+            exclude_seen=exclude_seen,
+            items=items,
+            unknown=unknown,
+            one=one,
         )
 
     def similar_items(self, items: ArrayLike, n: int = 10) -> Recommendations:
@@ -162,7 +174,7 @@ class Factors(Predictor):
         Parameters
         ----------
         items
-            Column number, or a 1-D array of them.
+            Id of an item, or column number without ids, or a 1-D array of them.
         n
             Number of similar items, at least 1. Default: 10.
 
@@ -174,11 +186,14 @@ class Factors(Predictor):
 
         Raises
         ------
+        KeyError
+            If an id is not in the model.
         TypeError, ValueError
             If a number is no integer or out of range.
         """
         state = self.state
-        return similar(state.columns(items), "items", n, state.Q.T, state.known_items, pack_items)
+        rows = state.columns(items)
+        return similar(rows, "items", state.items, n, state.Q.T, state.known_items, pack_items)
 
     def similar_users(self, users: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n users whose factors have the greatest cosine to those of a user, or of several.
@@ -186,24 +201,27 @@ class Factors(Predictor):
         Parameters
         ----------
         users
-            Row number, or a 1-D array of them.
+            Id of a user, or row number without ids, or a 1-D array of them.
         n
             Number of similar users, at least 1. Default: 10.
 
         Returns
         -------
         Recommendations
-            ``items``, which are row numbers of users, and ``scores``, as for :meth:`similar_items`.
+            ``items``, which are users here, and ``scores``, as for :meth:`similar_items`.
 
         Raises
         ------
+        KeyError
+            If an id is not in the model.
         TypeError, ValueError
             If a number is no integer or out of range.
         """
         state = self.state
-        return similar(state.rows(users), "users", n, state.P, state.known_users, pack_items)
+        rows = state.rows(users)
+        return similar(rows, "users", state.users, n, state.P, state.known_users, pack_items)
 
-    def explain(self, user: int, item: int, n: int = 10) -> Explanation:
+    def explain(self, user: Any, item: Any, n: int = 10) -> Explanation:
         r"""Explain a prediction as a sum of contributions of the user's ratings.
 
         For the squared loss, the user's factors are a sum over their ratings j, given the items' factors. The
@@ -217,7 +235,7 @@ class Factors(Predictor):
         Parameters
         ----------
         user, item
-            Row and column number.
+            Ids, or row and column number without ids.
         n
             Number of ratings to list.
 
@@ -258,9 +276,9 @@ class Factors(Predictor):
         Parameters
         ----------
         ratings
-            For one user, ``{item: rating}`` or a pair ``(items, ratings)`` with column numbers. For several,
-            anything that :class:`Ratings` takes, with one row per user; a ``Ratings`` with item ids is read
-            by id.
+            For one user, ``{item: rating}`` or a pair ``(items, ratings)``. For several, anything that
+            :class:`Ratings` takes, with one row per user. Items are ids if the model has item ids; columns
+            of arrays and sparse matrices, and triplets with a shape, are column numbers.
         regularization, bias_regularization
             λ and the biases' λ, in the unit of training. Default: the model's own.
         missing, duplicates
@@ -306,8 +324,8 @@ class Factors(Predictor):
         Parameters
         ----------
         R
-            New ratings, as for :class:`Ratings`. Users and items are matched by id, or by number if there are
-            no ids; other ids or numbers are new users and items.
+            New ratings, as for :class:`Ratings`. Users and items are matched by id, or by number if the model
+            has no ids; other ids or numbers are new users and items.
         missing, duplicates
             As for :class:`Ratings`. Default of ``missing``: as in training.
         n_threads
@@ -328,6 +346,7 @@ class Factors(Predictor):
         settings, dtype = self.state.settings, self.state.P.dtype
         missing = self.missing if missing is None else missing
         with default_engine(n_threads) as engine:
+            R = with_ids_of(R, self.state.users, self.state.items)
             new = encode_targets(Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype), settings)
             with self._writing.own():
                 state = self.state
@@ -358,32 +377,3 @@ class Factors(Predictor):
             If the file cannot be written.
         """
         files.write_state(path, self.state, ratings=ratings)
-
-
-def load(path: str | os.PathLike[str]) -> Factors:
-    """Read a model that ``Factors.save`` of this or an earlier version wrote.
-
-    Parameters
-    ----------
-    path
-        Path of the file.
-
-    Returns
-    -------
-    Factors
-        The model.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If the file is not a whole model.
-    MemoryError
-        If the model does not fit in the free memory.
-    """
-    arguments = files.read_arguments(path)
-    try:
-        return Factors(**arguments)
-    except (ArithmeticError, TypeError, ValueError) as error:
-        raise files.not_whole(path, error) from error

@@ -1,23 +1,28 @@
 """Predictions of pairs, of ratings and of all cells."""
 
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from mfkernel._support import checks
 from mfkernel.data.merge import match_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_memory
 from mfkernel.methods.objective import encode_targets, expected_scores, prediction
 from mfkernel.model.state import State
+from mfkernel.typing import Unknown
 
 NUMBERS_PER_BLOCK = 2**20  # factors gathered at a time, so that they stay in the cache
 
 
-def predict(state: State, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
+def predict(state: State, users: Any, items: Any, unknown: Unknown = "raise") -> NDArray[Any]:
     """Predict the rating of each user for each item; see :meth:`Factors.predict`."""
-    rows, columns = np.broadcast_arrays(state.rows(users), state.columns(items))
+    checks.one_of("unknown", unknown, get_args(Unknown))
+    rows, columns = np.broadcast_arrays(
+        state.rows(users, unknown=unknown), state.columns(items, unknown=unknown)
+    )
     result = np.empty(rows.shape, state.P.dtype)
     flat, start = result.reshape(-1), 0
     pairs = np.nditer(  # in blocks, so that broadcast arrays are not copied as a whole

@@ -3,25 +3,29 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from mfkernel.data.merge import with_ids_of
 from mfkernel.data.ratings import Ratings
 from mfkernel.model.predict import expected, predict, reconstruct
 from mfkernel.model.view import StateView
-from mfkernel.typing import Duplicates, Missing, RatingsLike
+from mfkernel.typing import Duplicates, Missing, RatingsLike, Unknown
 
 
 class Predictor(StateView):
     """A model that predicts ratings, and translates ids to rows and columns."""
 
-    def predict(self, users: ArrayLike, items: ArrayLike) -> NDArray[Any]:
+    def predict(self, users: Any, items: Any, *, unknown: Unknown = "raise") -> NDArray[Any]:
         """Predict the rating of each user for each item.
 
         Parameters
         ----------
         users, items
-            Row and column numbers, of any shapes that broadcast: ``predict(3, [0, 7])``,
+            Ids, or row and column numbers without ids, of any shapes that broadcast: ``predict(3, [0, 7])``,
             ``predict(users[:, None], items)``.
+        unknown
+            Whether unknown users and items ``"raise"`` an error or get the ``"default"`` prediction: the
+            mean, plus the other side's bias with biases. Default: ``"raise"``.
 
         Returns
         -------
@@ -31,10 +35,12 @@ class Predictor(StateView):
 
         Raises
         ------
+        KeyError
+            If an id is not in the model; the message names the nearest known one.
         TypeError, ValueError
-            If a number is no integer, negative, or beyond the last row or column.
+            If there are no ids, and a number is no integer, negative, or beyond the last row or column.
         """
-        return predict(self.state, users, items)
+        return predict(self.state, users, items, unknown)
 
     def expected(self, R: Ratings, name: str = "R") -> tuple[NDArray[Any], NDArray[Any]]:
         """Return ratings in the encoding of the loss, and their predictions.
@@ -122,6 +128,7 @@ class Predictor(StateView):
             If R has no ratings or another shape, or cannot be read.
         """
         missing = self.missing if missing is None else missing
+        R = with_ids_of(R, self.state.users, self.state.items)
         values, predicted = self.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
         return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
 

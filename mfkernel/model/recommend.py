@@ -1,18 +1,24 @@
 """Recommendations for users, and the most similar users or items."""
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel._support import checks
+from mfkernel.data.ids import Vocabulary
 from mfkernel.engines.threads import default_engine
-from mfkernel.linalg.top_n import Panels, Recommendations, top_n
+from mfkernel.linalg.top_n import Panels, top_n
 from mfkernel.methods.objective import prediction
+from mfkernel.model.answers import Recommendations
 from mfkernel.model.state import State
+from mfkernel.typing import UnknownItems
 
 NO_ITEM = np.iinfo(np.int32).max  # item number under a mask, which is an error as an index
+
+UNKNOWN_ITEMS = get_args(UnknownItems)
 
 Pack = Callable[[NDArray[Any]], Panels]
 
@@ -27,6 +33,7 @@ def recommend(
     *,
     exclude_seen: bool,
     items: ArrayLike | None,
+    unknown: UnknownItems = "raise",
     one: bool,
 ) -> Recommendations:
     """Find the n items of ``state`` with the highest predictions for some users.
@@ -39,8 +46,8 @@ def recommend(
         Number of threads. Default: one per core.
     pack
         Function that lays out the vectors of items, such as :func:`pack_items`.
-    items
-        Column numbers to choose from. Default: all.
+    items, unknown
+        Items to choose from, and whether unknown ones raise an error. Default: all.
     one
         Whether the answer is for a single user.
     """
@@ -48,7 +55,7 @@ def recommend(
     allowed = None
     if items is not None:
         allowed = np.zeros(state.shape[1], np.bool_)
-        allowed[state.columns(items)] = True
+        allowed[_known_columns(state, items, unknown)] = True
     excluded = None
     if exclude_seen:
         seen = asked.seen(rows)
@@ -57,12 +64,29 @@ def recommend(
     with default_engine(n_threads) as engine:
         found = top_n(X, panels, n, engine, excluded=excluded, allowed=allowed)
     scores = np.where(np.isnan(only)[:, None], found.scores, only[:, None])
-    return _answer(found.items, prediction(scores, state.settings.loss), one)
+    users = _ids_of(asked.users, rows)
+    return _answer(users, found.items, prediction(scores, state.settings.loss), one, state.items)
+
+
+def _known_columns(state: State, items: Any, unknown: UnknownItems) -> NDArray[Any]:
+    """Return the columns of items; leave out unknown ones, with a warning, if ``unknown`` is "ignore"."""
+    checks.one_of("unknown", unknown, UNKNOWN_ITEMS)
+    if unknown == "raise":
+        return state.columns(items)
+    columns = state.columns(items, unknown="default")
+    known = columns < state.shape[1]
+    if not known.all():
+        warnings.warn(
+            f"{int((~known).sum()):,} of {columns.size:,} items are left out, as they are not in the model",
+            stacklevel=4,
+        )
+    return columns[known]
 
 
 def similar(
     rows: NDArray[Any],
     name: str,
+    ids: Vocabulary | None,
     n: int,
     X: NDArray[Any],
     known: NDArray[np.bool_],
@@ -70,7 +94,7 @@ def similar(
 ) -> Recommendations:
     """Find the n known rows of X with the greatest cosines to each of some rows.
 
-    Errors call these rows ``name``.
+    Errors call these rows ``name``. The answer has the ids of the rows if there are ``ids``.
     """
     n = checks.integer("n", n, 1)
     if rows.ndim > 1:
@@ -84,16 +108,32 @@ def similar(
     itself = np.arange(asked.size + 1), asked.astype(np.int32)
     with default_engine(None) as engine:  # its threads hold copies of Y until they end
         found = top_n(Y[asked], pack(Y), n, engine, excluded=itself, allowed=known)
-    return _answer(np.where(known[asked, None], found.items, -1), found.scores, rows.ndim == 0)
+    found_rows = np.where(known[asked, None], found.items, -1)
+    return _answer(_ids_of(ids, asked), found_rows, found.scores, rows.ndim == 0, ids)
 
 
-def _answer(items: NDArray[np.int32], scores: NDArray[Any], one: bool) -> Recommendations:
+def _answer(
+    asked: NDArray[Any], items: NDArray[np.int32], scores: NDArray[Any], one: bool, ids: Vocabulary | None
+) -> Recommendations:
     """Leave out missing items: cut the answer for one row, mask it for several."""
     missing = items < 0
     if one:
-        return Recommendations(items[0][~missing[0]], scores[0][~missing[0]])
-    items = np.where(missing, NO_ITEM, items)
-    return Recommendations(
-        np.ma.array(items, mask=missing, fill_value=NO_ITEM),
+        left = ~missing[0]
+        return Recommendations.of(asked, _ids_of(ids, items[0][left]), scores[0][left])
+    if ids is None:
+        fill: Any = NO_ITEM
+        named = np.where(missing, fill, items)
+    else:
+        named = _ids_of(ids, np.where(missing, 0, items)) if len(ids) else np.empty(items.shape, np.int64)
+        fill = "" if ids.is_text else np.iinfo(named.dtype).max
+        named[missing] = fill
+    return Recommendations.of(
+        asked,
+        np.ma.array(named, mask=missing, fill_value=fill),
         np.ma.array(scores, mask=missing, fill_value=np.nan),
     )
+
+
+def _ids_of(ids: Vocabulary | None, positions: NDArray[Any]) -> NDArray[Any]:
+    """Return the ids at these positions; without ids, the positions."""
+    return positions if ids is None else ids.ids[positions]

@@ -1,11 +1,11 @@
 """The immutable arrays of a model, and the scores that follow from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mfkernel._support import checks
 from mfkernel._support.arrays import immutable
@@ -17,7 +17,7 @@ from mfkernel.linalg.normal import Implicit, gram
 from mfkernel.linalg.rows import pad_rows
 from mfkernel.linalg.top_n import Panels
 from mfkernel.options import Settings
-from mfkernel.typing import Missing
+from mfkernel.typing import Missing, Unknown
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,21 +85,32 @@ class State:
         settings = self.settings
         return Implicit(settings.alpha, settings.unobserved_weight) if settings.implicit else None
 
-    def rows(self, users: ArrayLike, name: str = "users") -> NDArray[Any]:
-        """Check row numbers."""
-        return checks.copy_indices(name, users, self.shape[0], "n_users", _lookup(self.users, "user_rows"))
+    def rows(self, users: Any, name: str = "users", *, unknown: Unknown = "raise") -> NDArray[Any]:
+        """Return the rows of users, given by id if the model has user ids, else by row number.
 
-    def columns(self, items: ArrayLike, name: str = "items") -> NDArray[Any]:
-        """Check column numbers."""
-        return checks.copy_indices(name, items, self.shape[1], "n_items", _lookup(self.items, "item_columns"))
+        With ``unknown="default"``, unknown users get the row m.
+        """
+        return _find("user", self.users, self.shape[0], users, name, unknown)
+
+    def columns(self, items: Any, name: str = "items", *, unknown: Unknown = "raise") -> NDArray[Any]:
+        """Return the columns of items, as :meth:`rows` returns rows."""
+        return _find("item", self.items, self.shape[1], items, name, unknown)
 
     def row(self, name: str, user: Any) -> int:
-        """Check one row number."""
+        """Return the row of one user."""
         return _single(name, self.rows(user, name))
 
     def column(self, name: str, item: Any) -> int:
-        """Check one column number."""
+        """Return the column of one item."""
         return _single(name, self.columns(item, name))
+
+    @lazy
+    def by_position(self) -> "State":
+        """Return the same state without ids."""
+        if self.users is None and self.items is None:
+            return self
+        ratings = None if self.ratings is None else self.ratings.with_ids(None, None)
+        return replace(self, users=None, items=None, ratings=ratings)
 
     def positions(self, kind: str, ids: Any) -> NDArray[np.intp]:
         """Translate ids of users or items to row or column numbers."""
@@ -254,7 +265,14 @@ def _single(name: str, array: NDArray[Any]) -> int:
     return int(array)
 
 
-def _lookup(vocabulary: Vocabulary | None, name: str) -> str:
-    return (
-        "" if vocabulary is None else f"pass row and column numbers, which model.{name}(ids) returns for ids"
-    )
+def _find(
+    kind: str, vocabulary: Vocabulary | None, count: int, given: Any, name: str, unknown: Unknown
+) -> NDArray[Any]:
+    """Return the positions of ids; without a vocabulary, check that the ids are positions."""
+    if vocabulary is not None:
+        return vocabulary.positions(kind, given, unknown)
+    if unknown == "raise":
+        return checks.copy_indices(name, given, count, f"n_{kind}s")
+    numbers = checks.copy_indices(name, given, np.iinfo(np.int64).max, f"n_{kind}s")
+    positions: NDArray[Any] = np.minimum(numbers.astype(np.int64), count)
+    return positions

@@ -112,6 +112,11 @@ class StateView(Immutable):
         return self.state.item_ids
 
     @property
+    def by_position(self) -> Self:
+        """The same model without ids, which takes and returns row and column numbers."""
+        return self.of_state(self.state.by_position)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(m, n), the shape of R."""
         return self.state.shape

@@ -1,0 +1,226 @@
+"""Read data frames of any library: a row per rating, or a row per user and a column per item.
+
+Narwhals reads frames with a row per rating; no other module knows a frame library.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support import checks
+from mfkernel._support.lazy import import_extra
+from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names
+
+LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf", "dask", "duckdb", "ibis", "narwhals", "pyspark")
+NULLS = ("raise", "drop")
+MAX_NAMES = 8  # columns in a message
+DEFAULT_NAME = re.compile(r"column_?[0-9]+")  # as polars and Arrow name columns that have no name
+
+
+class Column(NamedTuple):
+    """The users or items of a frame with a row per rating.
+
+    Attributes
+    ----------
+    name
+        Name of the column in errors.
+    codes
+        (n,) the id of each row, or its position in ``ids``.
+    ids
+        The categories of a categorical column, or the distinct texts; else None.
+    """
+
+    name: str
+    codes: Any
+    ids: Any = None
+
+
+class Long(NamedTuple):
+    """A frame with a row per rating."""
+
+    users: Column
+    items: Column
+    values: NDArray[Any]
+
+
+class Wide(NamedTuple):
+    """A frame with a row per user and a column per item, and its labels."""
+
+    matrix: NDArray[Any]
+    user_ids: Any
+    item_ids: Any
+
+
+def is_frame(R: Any) -> bool:
+    """Return whether R is a data frame or a table of Arrow."""
+    return type(R).__module__.partition(".")[0] in LIBRARIES and (
+        hasattr(R, "columns") or hasattr(R, "column_names")
+    )
+
+
+def read(
+    frame: Any,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    *,
+    count: bool = False,
+    nulls: str = "raise",
+    needs_rating: bool = False,
+) -> Long | Wide:
+    """Read a frame; see :meth:`Ratings.from_frame`.
+
+    Parameters
+    ----------
+    frame
+        Frame of any library that narwhals supports.
+    user, item, rating
+        Names of the columns. Default: found by their usual names; without rating, each row is a 1. If
+        neither users nor items are named or found, the frame has a row per user and a column per item.
+    count
+        Whether each row is a 1, whatever ``rating`` could be found.
+    nulls
+        Whether missing ids and ratings ``"raise"`` an error, or their rows are left out, ``"drop"``.
+    needs_rating
+        Whether a column of ratings must be named or found.
+    """
+    checks.one_of("nulls", nulls, NULLS)
+    names = _names(frame)
+    chosen = _columns(names, user, item, rating, count)
+    if chosen is None:
+        return _wide(frame, names)
+    if needs_rating and chosen[2] is None:
+        raise ValueError(
+            f"rating must be the column of ratings, got none among {_shown(names)}; pass rating=, or "
+            "method='implicit' if each row is one event"
+        )
+    nw = import_extra("narwhals.stable.v2", "frame", "a data frame")
+    table = nw.from_native(frame)
+    if isinstance(table, nw.LazyFrame):
+        table = table.collect()
+    table = table.select(*dict.fromkeys(name for name in chosen if name is not None))
+    table = _without_nulls(nw, table, chosen, nulls)
+    values = np.ones(len(table), np.float32) if chosen[2] is None else _values(nw, table[chosen[2]])
+    return Long(_ids(nw, "user", table[chosen[0]]), _ids(nw, "item", table[chosen[1]]), values)
+
+
+def _names(frame: Any) -> list[Any]:
+    if hasattr(frame, "collect_schema"):  # lazy frames of polars, whose columns are costly
+        return list(frame.collect_schema())
+    return list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
+
+
+def _columns(names: list[Any], user: Any, item: Any, rating: Any, count: bool) -> tuple[Any, Any, Any] | None:
+    """Return the columns of users, items and ratings, or None for a frame with a column per item."""
+    if rating is not None and count:
+        raise ValueError(f"rating must be None with count=True, got {rating!r}")
+    given, found = [user, item, rating], find_names(names, FRAME_COLUMN_NAMES)
+    for kind, name in zip(("user", "item", "rating"), given, strict=True):
+        if name is not None and name not in names:
+            raise ValueError(f"{kind} must be a column of the frame, {_shown(names)}, got {name!r}")
+    named = any(name is not None for name in given)
+    chosen = [
+        name if name is not None else names[at] if at >= 0 and names[at] not in given else None
+        for name, at in zip(given, found, strict=True)
+    ]
+    for kind, name in zip(("user", "item"), chosen, strict=False):
+        if name is None and (named or count):
+            raise ValueError(f"{kind} must be a column of the frame, {_shown(names)}, got none; pass {kind}=")
+        if name is None:
+            return None
+    if chosen[0] == chosen[1]:
+        raise ValueError(f"user and item must be two columns, got {chosen[0]!r} for both")
+    return chosen[0], chosen[1], None if count else chosen[2]
+
+
+def _shown(names: list[Any]) -> str:
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(map(repr, names[:MAX_NAMES])) + more
+
+
+def _without_nulls(nw: Any, table: Any, chosen: tuple[Any, ...], nulls: str) -> Any:
+    """Refuse rows with missing values, or leave them out."""
+    missing = np.zeros(len(table), np.bool_)
+    for kind, name in zip(("user", "item", "rating"), chosen, strict=True):
+        if name is None:
+            continue
+        column = table[name]
+        null = column.is_null().to_numpy().astype(np.bool_)
+        if column.dtype.is_float():
+            null |= column.is_nan().fill_null(True).to_numpy().astype(np.bool_)
+        if null.any() and nulls == "raise":
+            raise ValueError(
+                f"{kind} must have no missing values, got {int(null.sum()):,} in the column {name!r}, the "
+                f"first in row {int(null.argmax())}; pass nulls='drop' to leave them out"
+            )
+        missing |= null
+    return table.filter((~missing).tolist()) if missing.any() else table
+
+
+def _values(nw: Any, column: Any) -> NDArray[Any]:
+    dtype = column.dtype
+    if not dtype.is_numeric():
+        raise TypeError(
+            f"rating must be a column of numbers, got {column.name!r} of type {dtype}; cast it first"
+        )
+    if dtype.is_decimal():
+        column = column.cast(nw.Float64)
+    values: NDArray[Any] = column.to_numpy()
+    if values.dtype.kind == "O":  # integers that could be missing
+        values = values.astype(np.int64 if dtype.is_integer() else np.float64)
+    return values
+
+
+def _ids(nw: Any, kind: str, column: Any) -> Column:
+    """Return the ids of a column; categories and texts without a copy of the texts per row."""
+    name = f"{kind} ids in the column {column.name!r}"
+    if isinstance(column.dtype, nw.Categorical | nw.Enum):
+        if column.implementation.is_pandas():
+            native = column.to_native().cat
+            return Column(name, native.codes.to_numpy().astype(np.int64), native.categories.to_numpy())
+        return Column(name, *_dictionary(column))
+    if column.dtype == nw.String and column.implementation.is_polars() | column.implementation.is_pyarrow():
+        return Column(name, *_dictionary(column))
+    if column.dtype.is_integer():
+        return Column(name, column.to_numpy())
+    return Column(name, column.to_numpy() if column.dtype.is_float() else np.array(column.to_list(), object))
+
+
+def _dictionary(column: Any) -> tuple[NDArray[Any], Any]:
+    """Return the positions of texts in their dictionary, sorted unless the column has categories."""
+    pa = import_extra("pyarrow", "files", "a text column")
+    array = column.to_arrow()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if pa.types.is_dictionary(array.type):
+        return array.indices.to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary.to_pylist()
+    encoded = array.dictionary_encode()
+    texts = np.array(encoded.dictionary.to_pylist(), object)
+    order = np.argsort(texts)
+    rank = np.empty(order.size, np.int64)
+    rank[order] = np.arange(order.size)
+    return rank[encoded.indices.to_numpy(zero_copy_only=False)], texts[order]
+
+
+def _wide(frame: Any, names: list[Any]) -> Wide:
+    """Return the numbers of a frame with a column per item, and its labels."""
+    if not hasattr(frame, "iloc"):
+        native = frame.collect() if hasattr(frame, "collect") else frame
+        table = np.asarray(native)
+        default = all(DEFAULT_NAME.fullmatch(str(name)) for name in names)
+        return Wide(_numbers(table, names), None, None if default else names)
+    table = frame.to_numpy()
+    if table.dtype.kind == "O" and all(kind.kind in "iuf" for kind in frame.dtypes):  # with pandas.NA
+        table = frame.to_numpy(np.float64, na_value=np.nan)
+    labels = [None if type(index).__name__ == "RangeIndex" else index.to_numpy() for index in frame.axes]
+    return Wide(_numbers(table, names), *labels)
+
+
+def _numbers(table: NDArray[Any], names: list[Any]) -> NDArray[Any]:
+    if table.dtype.kind not in "iuf" and table.size:
+        raise TypeError(
+            f"R must be a frame of numbers with a column per item, or have a row per rating, got the columns "
+            f"{_shown(names)} of dtype {table.dtype}; pass user=, item= and rating= to name three of them"
+        )
+    return table

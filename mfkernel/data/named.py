@@ -1,0 +1,94 @@
+"""Number the ids of triplets and of data frames."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel.data import frames
+from mfkernel.data.ids import as_ids
+
+MIN_TABLE_SIZE = 2**20  # integers: a range of up to so many, or one per rating, is numbered by a table
+
+
+class Named(NamedTuple):
+    """Ratings by position, with the ids of their rows and columns.
+
+    Attributes
+    ----------
+    ratings
+        Triplets (users, items, values, shape), or a dense matrix.
+    user_ids, item_ids
+        Ids of the rows and of the columns, or None.
+    """
+
+    ratings: Any
+    user_ids: Any
+    item_ids: Any
+
+
+def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False)) -> Any:
+    """Return ratings whose rows and columns are numbered: triplets with ids, and frames.
+
+    Parameters
+    ----------
+    R
+        Ratings in any form. Other forms than triplets without a shape and frames are returned as they are.
+    by_id
+        Whether integers in triplets are ids, of users and of items. Text is always an id.
+    """
+    if frames.is_frame(R):
+        return number_frame(R)
+    if type(R) is not tuple or len(R) != 3:
+        return R
+    sides: list[Any] = list(R)
+    ids: list[Any] = [None, None]
+    for side, name in enumerate(("users", "items")):
+        if by_id[side] or _is_text(R[side]):
+            ids[side], sides[side] = number(as_ids(name, R[side]))
+    if all(known is None for known in ids):
+        return R
+    shape = tuple(_size(side, known) for side, known in zip(sides, ids, strict=False))
+    return Named((*sides, shape), *ids)
+
+
+def number_frame(frame: Any, **columns: Any) -> Named:
+    """Return the ratings of a frame, see :func:`frames.read`, with its ids or labels."""
+    read = frames.read(frame, **columns)
+    if isinstance(read, frames.Wide):
+        return Named(read.matrix, read.user_ids, read.item_ids)
+    users, items = (
+        (column.ids, column.codes) if column.ids is not None else number(as_ids(column.name, column.codes))
+        for column in (read.users, read.items)
+    )
+    shape = len(users[0]), len(items[0])
+    return Named((users[1], items[1], read.values, shape), users[0], items[0])
+
+
+def number(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the distinct ids, sorted, and the position of each id among them."""
+    if ids.ndim == 1 and ids.size and ids.dtype.kind in "iu":
+        least, most = int(ids.min()), int(ids.max())
+        if most - least < max(MIN_TABLE_SIZE, ids.size):
+            offsets = (ids - ids.dtype.type(least)).astype(np.int64)
+            is_there = np.zeros(most - least + 1, np.bool_)
+            is_there[offsets] = True
+            positions = (np.cumsum(is_there, dtype=np.int64) - 1)[offsets]
+            return (np.flatnonzero(is_there).astype(ids.dtype) + ids.dtype.type(least)), positions
+    return np.unique(ids, return_inverse=True)
+
+
+def _is_text(side: Any) -> bool:
+    """Return whether users or items of triplets are text."""
+    if isinstance(side, np.ndarray) and side.dtype.kind in "iufb":
+        return False
+    first = next(iter(side), None) if np.iterable(side) else None
+    return isinstance(first, str | bytes)
+
+
+def _size(side: Any, ids: Any) -> int:
+    """Return the number of rows of one side of triplets."""
+    if ids is not None:
+        return len(ids)
+    numbers = np.asarray(side)
+    return max(0, int(numbers.max()) + 1) if numbers.size and numbers.dtype.kind in "iu" else 0

@@ -1,0 +1,75 @@
+"""Recommended and similar items, by id, as arrays and as a data frame."""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfkernel._support.frames import make_frame
+
+
+class _Items(NamedTuple):
+    items: NDArray[Any]
+    scores: NDArray[Any]
+
+
+class Recommendations(_Items):
+    """The items found for each user, or the rows similar to each row, best first.
+
+    Unpacks as ``items, scores``.
+
+    Attributes
+    ----------
+    items
+        Their ids, or positions without ids: (n,) for one user; (s, n) for several, masked where no candidate
+        is left.
+    scores
+        Their scores, of the same shape.
+    asked
+        (s,) ids of the users, or of the items whose similar items these are; positions without ids.
+    """
+
+    asked: NDArray[Any]
+
+    @classmethod
+    def of(cls, asked: NDArray[Any], items: NDArray[Any], scores: NDArray[Any]) -> Self:
+        """Return the items found for the rows ``asked``.
+
+        Parameters
+        ----------
+        asked
+            (s,) ids or positions of the rows.
+        items, scores
+            (n,) for one row, else (s, n) masked arrays.
+        """
+        answer = cls(items, scores)
+        answer.asked = asked
+        return answer
+
+    def to_frame(self, library: str = "pandas") -> Any:
+        """Return a data frame with one row per item found (extra ``frame``).
+
+        Parameters
+        ----------
+        library
+            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
+
+        Returns
+        -------
+        DataFrame or Table
+            The columns ``for``, the row asked for; ``place``, from 1; ``item`` and ``score``.
+
+        Raises
+        ------
+        ImportError
+            If narwhals, or the library, is not installed.
+        """
+        left = ~np.ma.getmaskarray(np.atleast_2d(self.items))
+        rows, places = np.nonzero(left)
+        columns = {
+            "for": self.asked[rows],
+            "place": places + 1,
+            "item": np.ma.getdata(np.atleast_2d(self.items))[left],
+            "score": np.ma.getdata(np.atleast_2d(self.scores))[left],
+        }
+        return make_frame(columns, library)
