@@ -7,6 +7,7 @@ recommended. Between equal scores, the lower item number comes first, as in ``re
 mean over the users with relevant held-out items.
 """
 
+import math
 import warnings
 from typing import Any
 
@@ -21,6 +22,8 @@ from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
 from mfkernel.methods.objective import encode_targets
 from mfkernel.model.factors import Factors
 from mfkernel.model.state import State
+
+USERS_PER_CALL = 2**12  # users for whom items are found at a time, which bounds the memory
 
 
 def rmse(model: Factors, R: Any, *, missing: str | None = None, duplicates: str = "raise") -> float:
@@ -132,6 +135,52 @@ def map_at_n(
     return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["map"]
 
 
+def mrr_at_n(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> float:
+    """Return the mean reciprocal rank: 1 / place of the best relevant item, 0 beyond the n best.
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
+    """
+    return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["mrr"]
+
+
+def hit_rate_at_n(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> float:
+    """Return the share of users with a relevant item among the n best.
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
+    """
+    return ranking(model, R, n, relevant=relevant, exclude_seen=exclude_seen)["hit_rate"]
+
+
+def coverage_at_n(model: Factors, n: int = 10, *, exclude_seen: bool = True) -> float:
+    """Return the share of the items that are among the n best of at least one user with ratings.
+
+    Parameters
+    ----------
+    model
+        The model that recommends the items.
+    n
+        Number of recommended items, at least 1. Default: 10.
+    exclude_seen
+        Leave out the items that the user rated in training. Default: True.
+    """
+    plain, found = model.by_position, np.zeros(model.shape[1], np.bool_)
+    users = np.flatnonzero(model.known_users)
+    for start in range(0, users.size, USERS_PER_CALL):
+        items = plain.recommend(users[start : start + USERS_PER_CALL], n, exclude_seen=exclude_seen).items
+        found[np.ma.masked_array(items).compressed()] = True
+    return float(found.mean()) if found.size else math.nan
+
+
 def auc(model: Factors, R: Any, *, relevant: float | None = None, exclude_seen: bool = True) -> float:
     """Return how often a relevant item outscores an irrelevant one; ties count 1/2.
 
@@ -169,14 +218,39 @@ def ranking(
     Returns
     -------
     dict
-        "precision", "recall", "ndcg", "map" and "auc". "auc" is nan if all candidates of each user are
-        relevant.
+        "precision", "recall", "ndcg", "map", "mrr", "hit_rate" and "auc". "auc" is nan if all candidates of
+        each user are relevant.
 
     Raises
     ------
     ValueError
         If R does not have the model's shape, or no user has a relevant held-out item. Also if the model was
         saved without the ratings that must be left out.
+    """
+    figures = per_user(model, R, n, relevant=relevant, exclude_seen=exclude_seen)
+    del figures["user"]
+    known = ~np.isnan(figures["auc"])
+    auc = {"auc": float(figures.pop("auc")[known].mean()) if known.any() else np.nan}
+    return {name: float(np.mean(values)) for name, values in figures.items()} | auc
+
+
+def per_user(
+    model: Factors, R: Any, n: int = 10, *, relevant: float | None = None, exclude_seen: bool = True
+) -> dict[str, NDArray[Any]]:
+    """Return the ranking metrics of each user with relevant held-out items.
+
+    ``pandas.DataFrame(mf.metrics.per_user(model, test))`` makes a table of it.
+
+    Parameters
+    ----------
+    model, R, n, relevant, exclude_seen
+        As for :func:`ranking`.
+
+    Returns
+    -------
+    dict
+        "user", their ids, or row numbers without ids; and one array per metric of :func:`ranking`, all of the
+        same length. "auc" is nan if all candidates of the user are relevant.
     """
     n, state = checks.integer("n", n, 1), model.state
     held_out = _held_out(state, R)
@@ -210,12 +284,16 @@ def ranking(
     others = found.candidates - counts
     above = _sums(found.below + found.equal / 2, rows) - pairs
     known = others > 0
+    best = np.minimum.reduceat(found.ranks, rows.indptr[:-1])
     return {
-        "precision": float(np.mean(_sums(hits, rows)) * share),
-        "recall": float(np.mean(_sums(hits, rows) / counts)),
-        "ndcg": float(np.mean(ndcg(found.ranks, rows.indptr, n))),
-        "map": float(np.mean(_sums(precisions, rows) / np.minimum(counts, n))),
-        "auc": float(np.mean((above / (counts * np.maximum(others, 1)))[known])) if known.any() else np.nan,
+        "user": users if state.user_ids is None else state.user_ids[users],
+        "precision": _sums(hits, rows) * share,
+        "recall": _sums(hits, rows) / counts,
+        "ndcg": ndcg(found.ranks, rows.indptr, n),
+        "map": _sums(precisions, rows) / np.minimum(counts, n),
+        "mrr": np.where(best < n, 1 / (best + 1), 0.0),
+        "hit_rate": np.where(best < n, 1.0, 0.0),
+        "auc": np.where(known, above / (counts * np.maximum(others, 1)), np.nan),
     }
 
 

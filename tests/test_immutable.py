@@ -17,7 +17,7 @@ from scipy import sparse
 
 import mfkernel as mf
 from mfkernel.methods import METHODS
-from mfkernel.model import factors, foldin
+from mfkernel.model import foldin, recommender
 from tests.helpers import FORKING, MODEL_ARRAYS, POSIX, RATINGS_ARRAYS
 from tests.processes import repeating, run_in_child, run_in_threads
 
@@ -265,7 +265,7 @@ def test_partial_fit__from_threads_loses_nothing(ids):
 def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatch):
     """A reader who is still laying out the old items must not leave them behind for the readers after him."""
     model = mf.factorize(mf.datasets.synthetic(60, 40, 600, rng=1), 4, biases=True, rng=0)
-    lay_out = factors.pack_items
+    lay_out = recommender.pack_items
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(Y):
@@ -274,12 +274,12 @@ def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatc
         go_on.wait(30)
         return panels
 
-    monkeypatch.setattr("mfkernel.model.factors.pack_items", slowly)
+    monkeypatch.setattr("mfkernel.model.recommender.pack_items", slowly)
     old = []
     reader = threading.Thread(target=lambda: old.append(model.recommend(0, 40)))
     reader.start()
     assert begun.wait(30)
-    monkeypatch.setattr("mfkernel.model.factors.pack_items", lay_out)
+    monkeypatch.setattr("mfkernel.model.recommender.pack_items", lay_out)
     model.partial_fit((np.arange(50), np.full(50, 40), np.full(50, 50.0)))  # a new item that all love
     go_on.set()
     reader.join()
@@ -464,7 +464,7 @@ def test_partial_fit__is_not_locked_for_ever_by_interrupts(monkeypatch):
         raise StopError
 
     # the work itself takes no time, so that most interrupts come around the lock
-    monkeypatch.setattr("mfkernel.model.factors.update_state", lambda state, *_: state)
+    monkeypatch.setattr("mfkernel.model.factors.update_state", lambda state, *_, **__: state)
     monkeypatch.setattr("mfkernel.model.factors.Ratings", lambda R, **_: R)
     monkeypatch.setattr("mfkernel.model.factors.encode_targets", lambda R, _: R)
     before, interrupted = signal.signal(signal.SIGALRM, interrupt), 0

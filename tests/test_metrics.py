@@ -36,7 +36,7 @@ def rows(model, held, relevant, exclude_seen):
 
 
 def by_definition(model, held, n, relevant, exclude_seen):
-    figures = {name: [] for name in ("precision", "recall", "ndcg", "map", "auc")}
+    figures = {name: [] for name in ("precision", "recall", "ndcg", "map", "mrr", "hit_rate", "auc")}
     for scores, good in rows(model, held, relevant, exclude_seen):
         order = np.lexsort((np.arange(scores.size), -scores))
         hits = good[order][:n]
@@ -46,6 +46,8 @@ def by_definition(model, held, n, relevant, exclude_seen):
         figures["ndcg"].append((hits * gains[: hits.size]).sum() / gains[: min(n, good.sum())].sum())
         precisions = np.cumsum(hits) / np.arange(1, hits.size + 1)
         figures["map"].append((precisions * hits).sum() / min(n, good.sum()))
+        figures["mrr"].append(next((1 / place for place, hit in enumerate(hits, 1) if hit), 0))
+        figures["hit_rate"].append(hits.any())
         if not good.all():
             pairs = scores[good][:, None] - scores[~good]
             figures["auc"].append(((pairs > 0) + 0.5 * (pairs == 0)).mean())
@@ -71,6 +73,8 @@ def test_ranking__is_as_defined(seed, integers, n, relevant, exclude_seen):
     assert metrics.recall_at_n(model, held, n, **options) == found["recall"]
     assert metrics.ndcg_at_n(model, held, n, **options) == found["ndcg"]
     assert metrics.map_at_n(model, held, n, **options) == found["map"]
+    assert metrics.mrr_at_n(model, held, n, **options) == found["mrr"]
+    assert metrics.hit_rate_at_n(model, held, n, **options) == found["hit_rate"]
     np.testing.assert_equal(metrics.auc(model, held, **options), found["auc"])
 
 

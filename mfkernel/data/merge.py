@@ -134,8 +134,10 @@ def _cut(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
     return Ratings(triplets, dtype=ratings.dtype, sample_weight=ratings.weights)
 
 
-def merge_ratings(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
-    """Unite old and new ratings; a new rating replaces the old one of its cell.
+def merge_ratings(
+    old: Ratings, new: Ratings, *, add: bool = False
+) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
+    """Unite old and new ratings; a new rating replaces the old one of its cell, or is added to it.
 
     Rows are the same if they have the same id, or the same number if neither side has ids.
 
@@ -155,12 +157,14 @@ def merge_ratings(old: Ratings, new: Ratings) -> tuple[Ratings, NDArray[np.intp]
     values = np.concatenate([old.values, new.values])
     weights = None
     if old.weights is not None or new.weights is not None:
+        if add:
+            raise ValueError("add must be False if ratings have weights, got True; pass the sums")
         parts = [np.ones(x.nnz, x.dtype) if x.weights is None else x.weights for x in (old, new)]
         weights = np.concatenate(parts)
     return (
         Ratings(
             (rows, columns, values, shape),
-            duplicates="last",
+            duplicates="sum" if add else "last",
             dtype=old.dtype,
             user_ids=user_ids,
             item_ids=item_ids,

@@ -1,5 +1,6 @@
 """Recommended and similar items, by id, as arrays and as a data frame."""
 
+import math
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -46,6 +47,25 @@ class Recommendations(_Items):
         answer.asked = asked
         return answer
 
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return the answer in Python's own types, ready for JSON.
+
+        Returns
+        -------
+        list of dict
+            For one user, ``{"item": …, "score": …}`` per item; for several, ``{"for": …, "items": […]}`` per
+            user. A score that is not finite is None.
+        """
+        if np.ndim(self.items) == 1:
+            return _records(self.items, self.scores)
+        masks = ~np.ma.getmaskarray(self.items)
+        parts = zip(
+            self.asked.tolist(), np.ma.getdata(self.items), np.ma.getdata(self.scores), masks, strict=True
+        )
+        return [
+            {"for": name, "items": _records(items[left], scores[left])} for name, items, scores, left in parts
+        ]
+
     def to_frame(self, library: str = "pandas") -> Any:
         """Return a data frame with one row per item found (extra ``frame``).
 
@@ -73,3 +93,10 @@ class Recommendations(_Items):
             "score": np.ma.getdata(np.atleast_2d(self.scores))[left],
         }
         return make_frame(columns, library)
+
+
+def _records(items: NDArray[Any], scores: NDArray[Any]) -> list[dict[str, Any]]:
+    return [
+        {"item": item, "score": score if math.isfinite(score) else None}
+        for item, score in zip(items.tolist(), scores.tolist(), strict=True)
+    ]

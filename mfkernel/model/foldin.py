@@ -67,13 +67,15 @@ def fold_in(
     )
 
 
-def update_state(state: State, old: Ratings, new: Ratings, engine: ThreadEngine) -> State:
+def update_state(
+    state: State, old: Ratings, new: Ratings, engine: ThreadEngine, *, add: bool = False
+) -> State:
     """Return a state that has also learned the ``new`` ratings; ``old`` are its training ratings.
 
     Only rows and columns with new ratings are solved again, from all their ratings. Users and items are
-    solved one after the other, twice.
+    solved one after the other, twice. With ``add``, new ratings are added to old ones of their cells.
     """
-    known, user_positions, item_positions = merge_ratings(old, new)
+    known, user_positions, item_positions = merge_ratings(old, new, add=add)
     P, Y = add_zero_rows(state.P, known.n_users), add_zero_rows(state.Q.T, known.n_items)
     has_user, has_item = add_zero_rows(state.known_users, len(P)), add_zero_rows(state.known_items, len(Y))
     user_bias = item_bias = None

@@ -1,5 +1,6 @@
 """Predictions of pairs, of ratings and of all cells."""
 
+import numbers
 import warnings
 from typing import Any, get_args
 
@@ -36,6 +37,23 @@ def predict(state: State, users: Any, items: Any, unknown: Unknown = "raise") ->
         flat[start : start + u.size] = prediction(state.scores(u, i), state.settings.loss)
         start += u.size
     return result[()] if result.ndim == 0 else result
+
+
+def checked_limits(state: State, clip: Any) -> tuple[Any, Any] | None:
+    """Return the least and the greatest prediction to give, in P's dtype, or None for any."""
+    if isinstance(clip, tuple | list):
+        if len(clip) != 2 or not all(isinstance(x, numbers.Real) for x in clip) or not clip[0] <= clip[1]:
+            raise ValueError(f"clip must be True, False or a pair (least, most), got {clip!r}")
+        least, most = clip
+    elif not checks.boolean("clip", clip):
+        return None
+    elif state.settings.implicit or state.settings.loss == "logistic":
+        raise ValueError("clip must be a pair (least, most) if the ratings have no scale, got True")
+    elif state.ratings is None or state.ratings.nnz == 0:
+        raise ValueError("clip must be a pair (least, most) if the model has no training ratings, got True")
+    else:
+        least, most = state.ratings.values.min(), state.ratings.values.max()
+    return state.P.dtype.type(least), state.P.dtype.type(most)
 
 
 def expected(state: State, R: Ratings, name: str) -> tuple[NDArray[Any], NDArray[Any]]:

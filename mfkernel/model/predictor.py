@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mfkernel.data.merge import with_ids_of
 from mfkernel.data.ratings import Ratings
-from mfkernel.model.predict import expected, predict, reconstruct
+from mfkernel.model.predict import checked_limits, expected, predict, reconstruct
 from mfkernel.model.view import StateView
 from mfkernel.typing import Duplicates, Missing, RatingsLike, Unknown
 
@@ -15,7 +15,14 @@ from mfkernel.typing import Duplicates, Missing, RatingsLike, Unknown
 class Predictor(StateView):
     """A model that predicts ratings, and translates ids to rows and columns."""
 
-    def predict(self, users: Any, items: Any, *, unknown: Unknown = "raise") -> NDArray[Any]:
+    def predict(
+        self,
+        users: Any,
+        items: Any,
+        *,
+        unknown: Unknown = "raise",
+        clip: bool | tuple[float, float] = False,
+    ) -> NDArray[Any]:
         """Predict the rating of each user for each item.
 
         Parameters
@@ -26,6 +33,8 @@ class Predictor(StateView):
         unknown
             Whether unknown users and items ``"raise"`` an error or get the ``"default"`` prediction: the
             mean, plus the other side's bias with biases. Default: ``"raise"``.
+        clip
+            Range of the answers, ``(least, most)``; True for that of the training ratings. Default: any.
 
         Returns
         -------
@@ -38,9 +47,13 @@ class Predictor(StateView):
         KeyError
             If an id is not in the model; the message names the nearest known one.
         TypeError, ValueError
-            If there are no ids, and a number is no integer, negative, or beyond the last row or column.
+            If there are no ids, and a number is no integer, negative, or beyond the last row or column; or
+            if ``clip`` is True and the model has no ratings on a scale.
         """
-        return predict(self.state, users, items, unknown)
+        state = self.state
+        limits = checked_limits(state, clip)
+        predicted = predict(state, users, items, unknown)
+        return predicted if limits is None else np.clip(predicted, *limits)
 
     def expected(self, R: Ratings, name: str = "R") -> tuple[NDArray[Any], NDArray[Any]]:
         """Return ratings in the encoding of the loss, and their predictions.

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from mfkernel._support import checks
 from mfkernel.data.ids import Vocabulary
 from mfkernel.engines.threads import default_engine
-from mfkernel.linalg.top_n import Panels, top_n
+from mfkernel.linalg.top_n import Csr, Panels, top_n
 from mfkernel.methods.objective import prediction
 from mfkernel.model.answers import Recommendations
 from mfkernel.model.state import State
@@ -32,8 +32,10 @@ def recommend(
     pack: Pack,
     *,
     exclude_seen: bool,
+    exclude: Any = None,
     items: ArrayLike | None,
     unknown: UnknownItems = "raise",
+    min_count: int = 0,
     one: bool,
 ) -> Recommendations:
     """Find the n items of ``state`` with the highest predictions for some users.
@@ -46,8 +48,12 @@ def recommend(
         Number of threads. Default: one per core.
     pack
         Function that lays out the vectors of items, such as :func:`pack_items`.
+    exclude
+        Items to leave out for all users, or one list of them per user.
     items, unknown
         Items to choose from, and whether unknown ones raise an error. Default: all.
+    min_count
+        Least number of training ratings of an item.
     one
         Whether the answer is for a single user.
     """
@@ -56,16 +62,47 @@ def recommend(
     if items is not None:
         allowed = np.zeros(state.shape[1], np.bool_)
         allowed[_known_columns(state, items, unknown)] = True
+    if min_count:
+        if state.ratings is None:
+            raise ValueError(
+                f"min_count must be 0 if the model has no training ratings, got {min_count}; save the model "
+                "with ratings=True"
+            )
+        enough = state.ratings.item_counts() >= min_count
+        allowed = enough if allowed is None else allowed & enough
     excluded = None
     if exclude_seen:
         seen = asked.seen(rows)
         excluded = seen.indptr, seen.indices
+    if exclude is not None:
+        excluded = _with_excluded(state, excluded, exclude, rows.size)
     panels = state.item_panels(pack)
     with default_engine(n_threads) as engine:
         found = top_n(X, panels, n, engine, excluded=excluded, allowed=allowed)
     scores = np.where(np.isnan(only)[:, None], found.scores, only[:, None])
     users = _ids_of(asked.users, rows)
     return _answer(users, found.items, prediction(scores, state.settings.loss), one, state.items)
+
+
+def _with_excluded(state: State, excluded: Csr | None, exclude: Any, n_rows: int) -> Csr:
+    """Add the items to leave out, of all users or per user, to those that users have seen."""
+    lists = list(exclude) if np.iterable(exclude) and not isinstance(exclude, str) else [exclude]
+    per_user = bool(lists) and all(np.iterable(x) and not isinstance(x, str | bytes) for x in lists)
+    if per_user and len(lists) != n_rows:
+        raise ValueError(f"exclude must be one list of items, or one per user, {n_rows}, got {len(lists)}")
+    columns = [state.columns(x, "exclude", unknown="default") for x in (lists if per_user else [lists])]
+    columns *= 1 if per_user else n_rows
+    cells = [(row, x.reshape(-1)) for row, x in enumerate(columns)]
+    rows = np.concatenate([np.full(x.size, row) for row, x in cells] or [np.empty(0, np.int64)])
+    items = np.concatenate([x for _, x in cells] or [np.empty(0, np.int64)]).astype(np.int64)
+    known = items < state.shape[1]
+    rows, items = rows[known], items[known]
+    if excluded is not None:
+        rows = np.concatenate([rows, np.repeat(np.arange(n_rows), np.diff(excluded[0]))])
+        items = np.concatenate([items, excluded[1]])
+    cells_left = np.unique(rows * max(1, state.shape[1]) + items)
+    rows, items = np.divmod(cells_left, max(1, state.shape[1]))
+    return np.searchsorted(rows, np.arange(n_rows + 1)), items.astype(np.int32)
 
 
 def _known_columns(state: State, items: Any, unknown: UnknownItems) -> NDArray[Any]:
