@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import logging
 import os
 import re
 import subprocess
@@ -804,3 +805,91 @@ def test_options__none_is_always_refused(tmp_path):
         command, *rest = ({"-q": "--quiet", "-o": "--output"}.get(x, x) for x in line.split())
         left[command] -= {*rest, *map(" ".join, itertools.pairwise(rest))}
     assert left == {command: set() for command in left}
+
+
+# answers for programs, and the machine
+
+
+def test_predict_and_lists__are_printed_as_json(capsys, saved):
+    model = mf.load(saved)
+    items = [str(x) for x in model.item_ids[:2]]
+    _, *lines = asked(capsys, "predict", saved, "u3", *items)
+    predicted = model.predict("u3", model.item_ids[:2])
+    np.testing.assert_allclose([float(line[0]) for line in lines], predicted, atol=1e-4)
+    assert [line[1] for line in lines] == items
+
+    def answer(*arguments):
+        main([str(x) for x in arguments])
+        return json.loads(capsys.readouterr().out)
+
+    assert [x["item"] for x in answer("predict", saved, "u3", *items, "--json")] == model.item_ids[
+        :2
+    ].tolist()
+    assert (
+        answer("recommend", saved, "u3", "u0", "-n", 2, "--json")
+        == model.recommend(["u3", "u0"], 2).to_list()
+    )
+    assert answer("similar", saved, items[0], "--json") == model.similar_items([model.item_ids[0]]).to_list()
+    with pytest.raises(
+        SystemExit, match="item id 12345 is not in the model|item id '12345' is not in the model"
+    ):
+        main(["predict", str(saved), "u3", "12345"])
+
+
+def test_evaluate__prints_the_errors_of_a_file(capsys, saved, rating_file):
+    lines = asked(capsys, "evaluate", saved, rating_file)
+    model, R = mf.load(saved), mf.read_ratings(rating_file)
+    assert [line[0] for line in lines] == ["rmse", "mae", "r2"]
+    for name, figure in lines:
+        assert float(figure) == pytest.approx(getattr(mf.metrics, name)(model, R), abs=1e-4)
+
+
+def test_doctor__reports_the_machine(capsys, monkeypatch):
+    monkeypatch.setattr("mfkernel.cli.machine.SHARED", (60, 40, 900))
+    main(["doctor"])
+    out = capsys.readouterr().out
+    for name in (
+        "mfkernel",
+        "Python",
+        "NumPy",
+        "Numba",
+        "processor",
+        "kernel cache",
+        "cache writable",
+        "cores",
+    ):
+        assert re.search(rf"^{name}  +\S", out, re.MULTILINE), name
+    assert re.search(r"^1 thread: first fit .* million ratings per second at k = 32$", out, re.MULTILINE)
+
+
+def test_warm_up__compiles_all_that_a_model_is_asked(capsys, monkeypatch):
+    monkeypatch.setattr("mfkernel.cli.machine.SHARED", (60, 40, 900))
+    main(["warm-up", "als", "-k", "4"])
+    assert re.fullmatch(r"als: [0-9.]+ s\n", capsys.readouterr().out)
+    with pytest.raises(SystemExit, match="METHOD must be one of 'sgd', 'als', 'implicit', got 'svd'"):
+        main(["warm-up", "svd"])
+
+    def warn(method, k):
+        logging.getLogger("mfkernel").warning("Numba's cache cannot be written")
+
+    monkeypatch.setattr("mfkernel.cli.machine._use", warn)
+    with pytest.raises(SystemExit, match="cache cannot be written"):
+        main(["warm-up", "als"])
+
+
+@pytest.mark.slow
+def test_warm_up__leaves_nothing_to_compile(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-m", "mfkernel", "warm-up", "sgd", "-k", "8"], check=True, env=environment
+    )
+    cached = sorted(path.name for path in tmp_path.rglob("*.nbc"))
+    assert cached
+    code = (
+        "import mfkernel as mf\n"
+        "model = mf.factorize(mf.datasets.synthetic(300, 200, 9000), 8, biases=True, rng=0)\n"
+        "model.recommend([0, 1]); model.recommend({1: 4.0}); model.similar_items(3); model.explain(1, 2)\n"
+        "model.partial_fit(([0], [1], [2.0]))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert sorted(path.name for path in tmp_path.rglob("*.nbc")) == cached

@@ -1,13 +1,22 @@
 """The commands that use or update a saved model."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import mfkernel as mf
 from mfkernel._support import checks
 from mfkernel.cli.ids import as_in_model, check_either_has_ids, ids_of_rows, only_known_items, rows_of_ids
 from mfkernel.cli.inputs import check_file_options, check_output, read_file
-from mfkernel.cli.output import format_number, id_of_row, print_recommendations, print_table, printable
+from mfkernel.cli.output import (
+    format_number,
+    id_of_row,
+    print_json,
+    print_rankings,
+    print_recommendations,
+    print_table,
+    printable,
+)
 
 
 def recommend(options: argparse.Namespace) -> None:
@@ -26,6 +35,9 @@ def recommend(options: argparse.Namespace) -> None:
         asked = ids_of_rows(model.user_ids, rows)
         names = [id_of_row(model.user_ids, row) for row in rows]
     found = model.recommend(asked, n, exclude_seen=not options.include_seen)
+    if options.json:
+        print_json(found.to_list())
+        return
     print_recommendations("item", names, found, "score")
 
 
@@ -41,7 +53,38 @@ def similar(options: argparse.Namespace) -> None:
     )
     rows = rows_of_ids(kind, ids, translate, options.ids)
     found = search(ids_of_rows(ids, rows), n)
+    if options.json:
+        print_json(found.to_list())
+        return
     print_recommendations(kind, [id_of_row(ids, row) for row in rows], found, "cosine")
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Print one line per item and its predicted rating."""
+    model = mf.load(options.model)
+    (user,) = rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
+    items = rows_of_ids("item", model.item_ids, model.item_columns, options.items)
+    ratings = model.by_position.predict(user, items)
+    if options.json:
+        ids = ids_of_rows(model.item_ids, items)
+        print_json([{"item": x, "prediction": r} for x, r in zip(ids, ratings.tolist(), strict=True)])
+        return
+    rows = [
+        [format_number(float(rating)), id_of_row(model.item_ids, item)]
+        for rating, item in zip(ratings, items, strict=True)
+    ]
+    print_table([["prediction", "item"], *rows], left=(1,))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the errors, or ranking metrics, of held-out ratings."""
+    model = mf.load(options.model)
+    test = _with_ids_of_model(model, read_file(options, options.file), options.file)
+    if model.settings.implicit:
+        print_rankings(model, test)
+        return
+    names = ("rmse", "mae", "r2")
+    print_table([[name, format_number(getattr(mf.metrics, name)(model, test))] for name in names])
 
 
 def explain(options: argparse.Namespace) -> None:
@@ -76,18 +119,21 @@ def update(options: argparse.Namespace) -> None:
     check_output(target)
     model = mf.load(options.model)
     new, before = read_file(options, options.file), model.shape
+    model.partial_fit(_with_ids_of_model(model, new, options.file)).save(target)
+    users, items = (after - old for after, old in zip(model.shape, before, strict=True))
+    print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
+    print(f"saved {printable(target)}")
+
+
+def _with_ids_of_model(model: mf.Factors, new: mf.Ratings, path: Path) -> mf.Ratings:
+    """Return ratings of a file with integers or text as ids, as the model has them."""
     ids: dict[str, Any] = {}
     for kind in ("user", "item"):
         theirs, own = getattr(new, f"{kind}_ids"), getattr(model, f"{kind}_ids")
-        check_either_has_ids(kind, theirs, own, options.file)
+        check_either_has_ids(kind, theirs, own, path)
         if theirs is not None and own is not None:
             ids[f"{kind}_ids"] = names = as_in_model(theirs, own)
             words = [x for x in names if isinstance(x, str)]
             if words and own.dtype.kind in "iu":
-                raise ValueError(
-                    f"{options.file}: {kind} ids must be integers as in the model, got {words[0]!r}"
-                )
-    model.partial_fit(mf.Ratings(new, **ids)).save(target)
-    users, items = (after - old for after, old in zip(model.shape, before, strict=True))
-    print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
-    print(f"saved {printable(target)}")
+                raise ValueError(f"{path}: {kind} ids must be integers as in the model, got {words[0]!r}")
+    return mf.Ratings(new, **ids)

@@ -1,5 +1,6 @@
 """Text output of the program."""
 
+import json
 import math
 import re
 import sys
@@ -70,6 +71,11 @@ def print_table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> No
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def print_json(answer: Any) -> None:
+    """Print an answer as JSON, in one line of ASCII."""
+    print(json.dumps(answer, allow_nan=False))
 
 
 def print_rankings(model: mf.Factors, test: mf.Ratings | None) -> None:

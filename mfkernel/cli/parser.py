@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import mfkernel as mf
-from mfkernel.cli.ask import explain, recommend, similar, update
+from mfkernel.cli.ask import evaluate, explain, predict, recommend, similar, update
 from mfkernel.cli.fit import factorize, select_rank
+from mfkernel.cli.machine import doctor, warm_up
 from mfkernel.cli.output import TRACEBACK_VARIABLE
 from mfkernel.data.convert import DUPLICATES
 from mfkernel.methods import METHODS
@@ -34,7 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfkernel {mf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_factorize, _add_select_rank, _add_recommend, _add_similar, _add_explain, _add_update):
+    for add in (_add_factorize, _add_select_rank, _add_recommend, _add_predict, _add_similar, _add_explain):
+        add(commands)
+    for add in (_add_evaluate, _add_update, _add_doctor, _add_warm_up):
         add(commands)
     return parser
 
@@ -109,6 +112,7 @@ def _add_recommend(commands: Commands) -> None:
     command.add_argument(
         "--include-seen", action="store_true", help="also list items that the user has rated"
     )
+    _add_json(command)
     _add_file_options(command)
 
 
@@ -121,6 +125,7 @@ def _add_similar(commands: Commands) -> None:
     )
     command.add_argument("-n", type=int, default=10, help="number of similar items (default: 10)")
     command.add_argument("--users", action="store_true", help="ID is a user; list similar users")
+    _add_json(command)
 
 
 def _add_explain(commands: Commands) -> None:
@@ -139,6 +144,46 @@ def _add_update(commands: Commands) -> None:
     command.add_argument("file", type=Path, metavar="FILE", help="the new ratings")
     command.add_argument("-o", "--output", metavar="MODEL.npz", help="save here (default: replace the model)")
     _add_file_options(command)
+
+
+def _add_predict(commands: Commands) -> None:
+    command = commands.add_parser("predict", help="predict a user's ratings of items")
+    command.set_defaults(run=predict)
+    _add_model(command)
+    command.add_argument("user", metavar="USER", help="user id; row number if the model has no ids")
+    command.add_argument(
+        "items", nargs="+", metavar="ITEM", help="item ids; column numbers if the model has no ids"
+    )
+    _add_json(command)
+
+
+def _add_evaluate(commands: Commands) -> None:
+    command = commands.add_parser("evaluate", help="measure a model on held-out ratings")
+    command.set_defaults(run=evaluate)
+    _add_model(command)
+    command.add_argument("file", type=Path, metavar="FILE", help="the held-out ratings")
+    _add_file_options(command)
+
+
+def _add_doctor(commands: Commands) -> None:
+    command = commands.add_parser("doctor", help="show versions, cores, the cache and the speed of a fit")
+    command.set_defaults(run=doctor)
+
+
+def _add_warm_up(commands: Commands) -> None:
+    command = commands.add_parser("warm-up", help="compile all kernels, such as while an image is built")
+    command.set_defaults(run=warm_up)
+    command.add_argument(
+        "methods",
+        nargs="*",
+        metavar="METHOD",
+        help=f"methods to compile (default: {' '.join(METHODS)})",
+    )
+    command.add_argument("-k", type=int, default=32, help="number of factors (default: 32)")
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
