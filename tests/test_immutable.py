@@ -259,7 +259,7 @@ def test_partial_fit__from_threads_loses_nothing(ids):
     alone = model.fold_in(
         mf.Ratings((model.ratings.users, model.ratings.items, model.ratings.values, model.shape))
     )
-    assert np.isfinite(alone.predict(rows[:, None], np.arange(60))).all()
+    assert np.isfinite(alone.by_position.predict(rows[:, None], np.arange(60))).all()
 
 
 def test_recommend__beside_partial_fit_is_of_the_old_model_or_the_new(monkeypatch):

@@ -293,7 +293,7 @@ def test_strong_generalization_split__tests_what_is_folded_in(rng):
     assert found["auc"] > chance["auc"] + 0.15
     assert found["recall"] > chance["recall"] + 0.1
     # what is known is left out of the lists, what is held out is not
-    listed = new_users.recommend(np.arange(20), 30).items
+    listed = new_users.by_position.recommend(np.arange(20), 30).items
     for u in range(20):
         known, held_out = (set(x.items[x.users == u]) for x in (split.support, split.held_out))
         assert not known & set(listed[u].compressed())
