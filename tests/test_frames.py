@@ -194,6 +194,11 @@ def test_models__learn_from_frames_and_speak_their_ids(method):
     folded = model.fold_in(pd.DataFrame({"user": ["new"], "movie": ["Cube"], "rating": [4.0]}))
     np.testing.assert_allclose(folded.P, model.fold_in({"Cube": 4.0}).P)
     assert folded.predict("new", "Heat").shape == ()
+    new = {"user": ["new", "other"], "movie": ["Cube", "Heat"], "rating": [4.0, 5.0]}
+    for make in MAKERS.values():  # recommendations for new users
+        found = model.recommend(make(new), 2)
+        assert found.asked.tolist() == ["new", "other"]
+        assert found.items.tolist() == model.recommend(pd.DataFrame(new), 2).items.tolist()
     model.partial_fit(pd.DataFrame({"user": [11, 3], "movie": ["Heat", "Brazil"], "rating": [4.0, 5.0]}))
     assert model.user_ids.tolist() == [3, 7, 9, 11]
     assert model.item_ids.tolist() == ["Alien", "Cube", "Heat", "Brazil"]

@@ -55,8 +55,9 @@ class Wide(NamedTuple):
 
 def is_frame(R: Any) -> bool:
     """Return whether R is a data frame or a table of Arrow."""
-    return type(R).__module__.partition(".")[0] in LIBRARIES and (
-        hasattr(R, "columns") or hasattr(R, "column_names")
+    kind = type(R)  # whose attributes cost nothing; those of lazy frames are computed
+    return kind.__module__.partition(".")[0] in LIBRARIES and (
+        hasattr(kind, "columns") or hasattr(kind, "column_names")
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
+from mfkernel.data.frames import is_frame
 from mfkernel.data.ids import Vocabulary, union_ids
 from mfkernel.data.named import number_ids
 from mfkernel.data.ratings import Ratings
@@ -16,7 +17,7 @@ def are_rows(users: Any) -> bool:
     """Return whether ``users`` are row numbers, rather than ratings of new users."""
     if isinstance(users, tuple):
         return all(np.ndim(u) == 0 for u in users)
-    if isinstance(users, Ratings | Mapping) or hasattr(users, "tocsr"):
+    if isinstance(users, Ratings | Mapping) or hasattr(users, "tocsr") or is_frame(users):
         return False
     return np.ndim(users) < 2
 
