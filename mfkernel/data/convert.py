@@ -20,7 +20,7 @@ MISSING = ("zero", "nan")
 
 NUMBERING_REMEDY = (
     "user_ids, users = np.unique(ids, return_inverse=True) numbers ids; with mf.Ratings((users, items, "
-    "values), user_ids=user_ids, item_ids=item_ids), model.user_rows(ids) finds them again"
+    "values), user_ids=user_ids, item_ids=item_ids), the model takes and returns the ids"
 )
 
 

@@ -182,11 +182,16 @@ def _ids(nw: Any, kind: str, column: Any) -> Column:
             native = column.to_native().cat
             return Column(name, native.codes.to_numpy().astype(np.int64), native.categories.to_numpy())
         return Column(name, *_dictionary(column))
-    if column.dtype == nw.String and column.implementation.is_polars() | column.implementation.is_pyarrow():
+    if column.dtype == nw.String and column.implementation.is_pandas():
+        codes, texts = column.to_native().factorize()
+        return Column(name, *_sorted(codes, np.array(texts.tolist(), object)))
+    if column.dtype == nw.String and (
+        column.implementation.is_polars() or column.implementation.is_pyarrow()
+    ):
         return Column(name, *_dictionary(column))
-    if column.dtype.is_integer():
+    if column.dtype.is_integer() or column.dtype.is_float():
         return Column(name, column.to_numpy())
-    return Column(name, column.to_numpy() if column.dtype.is_float() else np.array(column.to_list(), object))
+    return Column(name, np.array(column.to_list(), object))
 
 
 def _dictionary(column: Any) -> tuple[NDArray[Any], Any]:
@@ -197,11 +202,16 @@ def _dictionary(column: Any) -> tuple[NDArray[Any], Any]:
     if pa.types.is_dictionary(array.type):
         return array.indices.to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary.to_pylist()
     encoded = array.dictionary_encode()
-    texts = np.array(encoded.dictionary.to_pylist(), object)
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    return _sorted(codes, np.array(encoded.dictionary.to_pylist(), object))
+
+
+def _sorted(codes: NDArray[Any], texts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return codes of sorted texts, and these."""
     order = np.argsort(texts)
     rank = np.empty(order.size, np.int64)
     rank[order] = np.arange(order.size)
-    return rank[encoded.indices.to_numpy(zero_copy_only=False)], texts[order]
+    return rank[codes], texts[order]
 
 
 def _wide(frame: Any, names: list[Any]) -> Wide:
