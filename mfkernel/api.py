@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mfkernel._support import checks
 from mfkernel.data import frames
-from mfkernel.data.merge import keep_within, match_ratings, with_ids_of
+from mfkernel.data.merge import keep_within, match_ratings, read_by_id
 from mfkernel.data.named import number_frame
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods import make_settings, trainer_for
@@ -209,7 +209,7 @@ def _stopping(validation: Any, patience: int | None, tol: float | None, time_lim
 
 
 def _parts(
-    known: Ratings, validation: Any, rng: np.random.Generator, settings: Settings, **form: str
+    known: Ratings, validation: Any, rng: np.random.Generator, settings: Settings, **form: Any
 ) -> tuple[Ratings, Ratings | None]:
     """Return the training ratings of positive weight, and the validation ratings."""
     if known.weights is not None and not known.weights.all():
@@ -225,8 +225,10 @@ def _parts(
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
         return known.hold_out(count, rng, keep_rows=True)
     try:
-        validation = with_ids_of(validation, known.users_by_id, known.items_by_id)
-        held_out = encode_targets(Ratings(validation, dtype=known.dtype, copy=False, **form), settings)
+        ids = known.users_by_id, known.items_by_id
+        held_out = encode_targets(
+            read_by_id(validation, *ids, dtype=known.dtype, copy=False, **form), settings
+        )
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"validation: {error}") from None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import keep_within, match_ratings, with_ids_of
+from mfkernel.data.merge import keep_within, match_ratings, read_by_id
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
@@ -286,7 +286,7 @@ def per_user(
     known = others > 0
     best = np.minimum.reduceat(found.ranks, rows.indptr[:-1])
     return {
-        "user": users if state.user_ids is None else state.user_ids[users],
+        "user": users if state.users is None else state.users.take(users),
         "precision": _sums(hits, rows) * share,
         "recall": _sums(hits, rows) / counts,
         "ndcg": ndcg(found.ranks, rows.indptr, n),
@@ -305,8 +305,7 @@ def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
 
 def _held_out(state: State, R: Any) -> Ratings:
     """Return held-out ratings in the model's rows and columns; warn if some are unknown."""
-    R = with_ids_of(R, state.users, state.items)
-    ratings = Ratings(R, missing=state.missing, copy=False)
+    ratings = read_by_id(R, state.users, state.items, missing=state.missing, copy=False)
     ratings = encode_targets(match_ratings(ratings, (state.users, state.items), state.shape), state.settings)
     known = keep_within(ratings, state.shape)
     if ratings.nnz and not known.nnz:
@@ -328,7 +327,8 @@ def _residuals(
     model: Factors, R: Any, missing: str | None, duplicates: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     missing = model.missing if missing is None else missing
-    R = with_ids_of(R, model.state.users, model.state.items)
-    values, predicted = model.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
+    ids = model.state.users, model.state.items
+    ratings = read_by_id(R, *ids, missing=missing, duplicates=duplicates, copy=False)
+    values, predicted = model.expected(ratings)
     values = values.astype(np.float64)
     return values - predicted, values

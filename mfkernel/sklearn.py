@@ -59,13 +59,12 @@ class Factorization(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin,
         X = self._checked(X, reset=True)
         names = self._options.names()
         options = {name: getattr(self, name) for name in names}
-        rng = validation.check_random_state(self.random_state)
         self.model_: Factors = factorize(
             _known(X),
             self.n_components,
             self._options(**options),
             dtype=X.dtype,
-            rng=int(rng.randint(np.iinfo(np.int32).max)),
+            rng=_seed(self.random_state),
             n_threads=self.n_threads,
         )
         self.components_ = self.model_.Q
@@ -188,10 +187,12 @@ class Factorization(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin,
 
 def _known(X: Any) -> Ratings:
     """Return the known values of a checked matrix."""
-    if hasattr(X, "tocsr"):
-        X = X.copy()
-        X.sum_duplicates()
-    return Ratings(X, missing="nan")
+    return Ratings(X, missing="nan", duplicates="sum")
+
+
+def _seed(random_state: Any) -> int:
+    """Return a seed drawn as scikit-learn draws it."""
+    return int(validation.check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def _with_options(cls: type[Factorization]) -> type[Factorization]:
@@ -310,7 +311,6 @@ class MatrixImputer(base.OneToOneFeatureMixin, base.TransformerMixin, base.BaseE
         deviations = np.where(known, X - self.mean_, 0)
         variance = np.square(deviations).sum(axis=0) / np.maximum(counts, 1)
         self.scale_ = np.where(variance > 0, np.sqrt(variance), 1.0)
-        rng = validation.check_random_state(self.random_state)
         if not known.any():
             raise ValueError("X must have a known value, got none")
         self.model_: Factors = factorize(
@@ -318,7 +318,7 @@ class MatrixImputer(base.OneToOneFeatureMixin, base.TransformerMixin, base.BaseE
             min(self.n_components, X.shape[1]),
             ALS(epochs=self.epochs, regularization=self.regularization, biases=True),
             dtype=np.float64,
-            rng=int(rng.randint(np.iinfo(np.int32).max)),
+            rng=_seed(self.random_state),
             n_threads=self.n_threads,
         )
         return self

@@ -166,25 +166,30 @@ def numeric(name: str, array: Any) -> None:
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}; try {name}.astype(float)")
 
 
-def copy_indices(name: str, numbers: Any, count: int, count_name: str, remedy: str = "") -> NDArray[Any]:
+def copy_indices(name: str, numbers: Any, count: int, count_name: str) -> NDArray[Any]:
     """Copy ``numbers`` and check that they are integers in ``range(count)``.
 
-    A scalar becomes a 0-dimensional array. ``remedy`` tells the user how to translate ids to such numbers.
+    A scalar becomes a 0-dimensional array.
     """
     unmasked(name, numbers)
     array = np.array(numbers)  # a copy, which no other thread can change after the check
-    hint = f"; {remedy}" if remedy else ""
     if array.dtype.kind not in "iu":
         if array.size:
-            raise TypeError(f"{name} must be integers, got dtype {array.dtype}{hint}")
+            raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
         array = array.astype(np.int32)
     if array.size == 0:
         return array
     if int(array.min()) < 0:
-        raise ValueError(f"{first(name, array, array < 0)}; numbers must not be negative{hint}")
+        raise ValueError(f"{first(name, array, array < 0)}; numbers must not be negative")
     if int(array.max()) >= count:
-        raise ValueError(f"{first(name, array, array >= count)} but {count_name} = {count}{hint}")
+        raise ValueError(f"{first(name, array, array >= count)} but {count_name} = {count}")
     return array
+
+
+def listed(names: Sequence[object], most: int) -> str:
+    """Return the first names for a message, and the number of the others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 def unmasked(name: str, array: Any) -> None:

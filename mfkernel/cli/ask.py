@@ -6,7 +6,7 @@ from typing import Any
 
 import mfkernel as mf
 from mfkernel._support import checks
-from mfkernel.cli.ids import as_in_model, check_either_has_ids, ids_of_rows, only_known_items, rows_of_ids
+from mfkernel.cli.ids import as_in_model, check_either_has_ids, known_ids, only_known_items
 from mfkernel.cli.inputs import check_file_options, check_output, read_file
 from mfkernel.cli.output import (
     format_number,
@@ -31,9 +31,8 @@ def recommend(options: argparse.Namespace) -> None:
     else:
         check_file_options(options, "--ratings FILE")
         model = mf.load(options.model)
-        rows = rows_of_ids("user", model.user_ids, model.user_rows, options.users)
-        asked = ids_of_rows(model.user_ids, rows)
-        names = [id_of_row(model.user_ids, row) for row in rows]
+        asked = known_ids(model, "user", options.users)
+        names = list(map(printable, asked))
     found = model.recommend(asked, n, exclude_seen=not options.include_seen)
     if options.json:
         print_json(found.to_list())
@@ -45,34 +44,26 @@ def similar(options: argparse.Namespace) -> None:
     """Print one line per similar item or user."""
     n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
+    kind = "user" if options.users else "item"
     search: Any = model.similar_users if options.users else model.similar_items
-    kind, ids, translate = (
-        ("user", model.user_ids, model.user_rows)
-        if options.users
-        else ("item", model.item_ids, model.item_columns)
-    )
-    rows = rows_of_ids(kind, ids, translate, options.ids)
-    found = search(ids_of_rows(ids, rows), n)
+    asked = known_ids(model, kind, options.ids)
+    found = search(asked, n)
     if options.json:
         print_json(found.to_list())
         return
-    print_recommendations(kind, [id_of_row(ids, row) for row in rows], found, "cosine")
+    print_recommendations(kind, list(map(printable, asked)), found, "cosine")
 
 
 def predict(options: argparse.Namespace) -> None:
     """Print one line per item and its predicted rating."""
     model = mf.load(options.model)
-    (user,) = rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
-    items = rows_of_ids("item", model.item_ids, model.item_columns, options.items)
-    ratings = model.by_position.predict(user, items)
+    (user,) = known_ids(model, "user", [options.user])
+    items = known_ids(model, "item", options.items)
+    predicted = list(zip(items, model.predict(user, items).tolist(), strict=True))
     if options.json:
-        ids = ids_of_rows(model.item_ids, items)
-        print_json([{"item": x, "prediction": r} for x, r in zip(ids, ratings.tolist(), strict=True)])
+        print_json([{"item": item, "prediction": rating} for item, rating in predicted])
         return
-    rows = [
-        [format_number(float(rating)), id_of_row(model.item_ids, item)]
-        for rating, item in zip(ratings, items, strict=True)
-    ]
+    rows = [[format_number(rating), printable(item)] for item, rating in predicted]
     print_table([["prediction", "item"], *rows], left=(1,))
 
 
@@ -91,12 +82,8 @@ def explain(options: argparse.Namespace) -> None:
     """Print the parts of a prediction, one per line."""
     n = checks.integer("-n", options.n, 1)
     model = mf.load(options.model)
-    (user,) = ids_of_rows(
-        model.user_ids, rows_of_ids("user", model.user_ids, model.user_rows, [options.user])
-    )
-    (item,) = ids_of_rows(
-        model.item_ids, rows_of_ids("item", model.item_ids, model.item_columns, [options.item])
-    )
+    (user,) = known_ids(model, "user", [options.user])
+    (item,) = known_ids(model, "item", [options.item])
     parts = model.explain(user, item, n)
     scale = " (as log-odds)" if model.settings.loss == "logistic" else ""
     rows = [

@@ -31,8 +31,11 @@ def decodings(text: str) -> list[str]:
     return decodings
 
 
-def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> list[int]:
-    """Return the row or column numbers of ids from the command line."""
+def known_ids(model: mf.Factors, kind: str, wanted: Sequence[str]) -> list[Any]:
+    """Return ids from the command line as the model has them; numbers of rows or columns without ids."""
+    ids, translate = (
+        (model.user_ids, model.user_rows) if kind == "user" else (model.item_ids, model.item_columns)
+    )
     rows, unknown = [], []
     for text in wanted:
         if ids is None and not INTEGER.fullmatch(text):
@@ -49,12 +52,7 @@ def rows_of_ids(kind: str, ids: Any, translate: Any, wanted: Sequence[str]) -> l
             f"{kind} id{'s' if len(unknown) > 1 else ''} {names} {'are' if len(unknown) > 1 else 'is'} "
             "not in the model"
         )
-    return rows
-
-
-def ids_of_rows(ids: Any, rows: Sequence[int]) -> list[Any]:
-    """Return the ids of rows, or the rows without ids."""
-    return list(rows) if ids is None else ids[rows].tolist()
+    return rows if ids is None else ids[rows].tolist()
 
 
 def _row_of_id(kind: str, ids: Any, translate: Any, text: str) -> int | None:

@@ -4,7 +4,7 @@ Narwhals reads frames with a row per rating; no other module knows a frame libra
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.lazy import import_extra
 from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names
+from mfkernel.typing import Nulls
 
 LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf", "dask", "duckdb", "ibis", "narwhals", "pyspark")
-NULLS = ("raise", "drop")
 MAX_NAMES = 8  # columns in a message
 DEFAULT_NAME = re.compile(r"column_?[0-9]+")  # as polars and Arrow name columns that have no name
 
@@ -45,10 +45,18 @@ class Long(NamedTuple):
     values: NDArray[Any]
 
 
-class Wide(NamedTuple):
-    """A frame with a row per user and a column per item, and its labels."""
+class Named(NamedTuple):
+    """Ratings by position, with the ids of their rows and columns.
 
-    matrix: NDArray[Any]
+    Attributes
+    ----------
+    ratings
+        Triplets (users, items, values, shape), or a dense matrix.
+    user_ids, item_ids
+        Ids of the rows and of the columns, or None.
+    """
+
+    ratings: Any
     user_ids: Any
     item_ids: Any
 
@@ -70,7 +78,7 @@ def read(
     count: bool = False,
     nulls: str = "raise",
     needs_rating: bool = False,
-) -> Long | Wide:
+) -> Long | Named:
     """Read a frame; see :meth:`Ratings.from_frame`.
 
     Parameters
@@ -87,7 +95,7 @@ def read(
     needs_rating
         Whether a column of ratings must be named or found.
     """
-    checks.one_of("nulls", nulls, NULLS)
+    checks.one_of("nulls", nulls, get_args(Nulls))
     names = _names(frame)
     chosen = _columns(names, user, item, rating, count)
     if chosen is None:
@@ -137,8 +145,7 @@ def _columns(names: list[Any], user: Any, item: Any, rating: Any, count: bool) -
 
 
 def _shown(names: list[Any]) -> str:
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(map(repr, names[:MAX_NAMES])) + more
+    return checks.listed(names, MAX_NAMES)
 
 
 def _without_nulls(nw: Any, table: Any, chosen: tuple[Any, ...], nulls: str) -> Any:
@@ -214,18 +221,18 @@ def _sorted(codes: NDArray[Any], texts: NDArray[Any]) -> tuple[NDArray[Any], NDA
     return rank[codes], texts[order]
 
 
-def _wide(frame: Any, names: list[Any]) -> Wide:
+def _wide(frame: Any, names: list[Any]) -> Named:
     """Return the numbers of a frame with a column per item, and its labels."""
     if not hasattr(frame, "iloc"):
         native = frame.collect() if hasattr(frame, "collect") else frame
         table = np.asarray(native)
         default = all(DEFAULT_NAME.fullmatch(str(name)) for name in names)
-        return Wide(_numbers(table, names), None, None if default else names)
+        return Named(_numbers(table, names), None, None if default else names)
     table = frame.to_numpy()
     if table.dtype.kind == "O" and all(kind.kind in "iuf" for kind in frame.dtypes):  # with pandas.NA
         table = frame.to_numpy(np.float64, na_value=np.nan)
     labels = [None if type(index).__name__ == "RangeIndex" else index.to_numpy() for index in frame.axes]
-    return Wide(_numbers(table, names), *labels)
+    return Named(_numbers(table, names), *labels)
 
 
 def _numbers(table: NDArray[Any], names: list[Any]) -> NDArray[Any]:

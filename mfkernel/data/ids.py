@@ -48,6 +48,11 @@ class Vocabulary(Immutable):
         """The ids; a read-only copy if they are objects, because NumPy cannot lock them."""
         return readonly(self._ids.copy()) if self._ids.dtype.hasobject else self._ids
 
+    def take(self, positions: NDArray[Any]) -> NDArray[Any]:
+        """Return the ids at these positions, without the copy of all that :attr:`ids` may make."""
+        found: NDArray[Any] = self._ids[positions]
+        return found
+
     @classmethod
     def of(cls, name: str, ids: Any, count: int) -> "Vocabulary | None":
         """Check ids, one per row or column (``count`` of them); None stays None."""
@@ -144,8 +149,7 @@ def _phrase(kind: str, unknown: NDArray[Any]) -> str:
     names = list(dict.fromkeys(unknown.ravel().tolist()))
     if len(names) == 1:
         return f"{kind} id {names[0]!r} is"
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return f"{kind} ids {', '.join(map(repr, names[:MAX_NAMES]))}{more} are"
+    return f"{kind} ids {checks.listed(names, MAX_NAMES)} are"
 
 
 def as_ids(name: str, ids: Any) -> NDArray[Any]:

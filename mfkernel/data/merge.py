@@ -51,7 +51,7 @@ def new_user_ratings(
         else:
             items = item_ids.positions("item", items)
         R = np.zeros(items.size, np.int32), items, values, (1, n_items)
-    ratings = Ratings(with_ids_of(R, None, item_ids), missing=missing, duplicates=duplicates, dtype=dtype)
+    ratings = read_by_id(R, None, item_ids, missing=missing, duplicates=duplicates, dtype=dtype)
     if ratings.items_by_id is not None and item_ids is not None:
         users, n_users = ratings.users_by_id, ratings.n_users
         moved = match_ratings(ratings, (users, item_ids), (n_users, n_items), "ratings")
@@ -66,12 +66,12 @@ def new_user_ratings(
     return ratings if ratings.n_items == n_items else ratings.reshaped((ratings.n_users, n_items))
 
 
-def with_ids_of(R: Any, users: Vocabulary | None, items: Vocabulary | None) -> Any:
-    """Return ratings whose triplets have ids wherever the model has them.
+def read_by_id(R: Any, users: Vocabulary | None, items: Vocabulary | None, **form: Any) -> Ratings:
+    """Read ratings of any form, whose triplets have ids wherever the model has them.
 
-    Triplets with a shape hold positions, and stay as they are; so does any other form.
+    Triplets with a shape hold positions. ``form`` has the other arguments of :class:`Ratings`.
     """
-    return number_ids(R, (users is not None, items is not None))
+    return Ratings(number_ids(R, (users is not None, items is not None)), **form)
 
 
 def match_ratings(

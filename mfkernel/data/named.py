@@ -1,30 +1,14 @@
 """Number the ids of triplets and of data frames."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel.data import frames
+from mfkernel.data.files.numbering import Codes, number_integers
+from mfkernel.data.frames import Named
 from mfkernel.data.ids import as_ids
-
-MIN_TABLE_SIZE = 2**20  # integers: a range of up to so many, or one per rating, is numbered by a table
-
-
-class Named(NamedTuple):
-    """Ratings by position, with the ids of their rows and columns.
-
-    Attributes
-    ----------
-    ratings
-        Triplets (users, items, values, shape), or a dense matrix.
-    user_ids, item_ids
-        Ids of the rows and of the columns, or None.
-    """
-
-    ratings: Any
-    user_ids: Any
-    item_ids: Any
 
 
 def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False)) -> Any:
@@ -55,8 +39,8 @@ def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False)) -> Any:
 def number_frame(frame: Any, **columns: Any) -> Named:
     """Return the ratings of a frame, see :func:`frames.read`, with its ids or labels."""
     read = frames.read(frame, **columns)
-    if isinstance(read, frames.Wide):
-        return Named(read.matrix, read.user_ids, read.item_ids)
+    if isinstance(read, Named):
+        return read
     users, items = (
         (column.ids, column.codes) if column.ids is not None else number(as_ids(column.name, column.codes))
         for column in (read.users, read.items)
@@ -67,14 +51,8 @@ def number_frame(frame: Any, **columns: Any) -> Named:
 
 def number(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the distinct ids, sorted, and the position of each id among them."""
-    if ids.ndim == 1 and ids.size and ids.dtype.kind in "iu":
-        least, most = int(ids.min()), int(ids.max())
-        if most - least < max(MIN_TABLE_SIZE, ids.size):
-            offsets = (ids - ids.dtype.type(least)).astype(np.int64)
-            is_there = np.zeros(most - least + 1, np.bool_)
-            is_there[offsets] = True
-            positions = (np.cumsum(is_there, dtype=np.int64) - 1)[offsets]
-            return (np.flatnonzero(is_there).astype(ids.dtype) + ids.dtype.type(least)), positions
+    if ids.ndim == 1 and ids.dtype == np.int64:
+        return number_integers([Codes(ids)])
     return np.unique(ids, return_inverse=True)
 
 

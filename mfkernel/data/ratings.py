@@ -9,8 +9,9 @@ from mfkernel._support import checks
 from mfkernel._support.arrays import immutable
 from mfkernel.data import convert
 from mfkernel.data.entries import Entries
+from mfkernel.data.frames import Named
 from mfkernel.data.ids import Vocabulary
-from mfkernel.data.named import Named, number_frame, number_ids
+from mfkernel.data.named import number_frame, number_ids
 from mfkernel.data.weights import align_weights, check_weights, copy_input
 from mfkernel.engines.threads import interruptible
 

@@ -95,7 +95,8 @@ def explain(state: State, user: int, item: int, n: int) -> Explanation:
     score = float(X[0].astype(np.float64) @ Y[0])
     largest = np.argsort(-np.abs(parts), kind="stable")[:n]
     rest = score - mean - user_bias - item_bias - float(parts[largest].sum())
-    items = row.indices[largest] if state.item_ids is None else state.item_ids[row.indices[largest]]
+    listed = row.indices[largest]
+    items = listed if state.items is None else state.items.take(listed)
     return Explanation(score, mean, user_bias, item_bias, items, parts[largest], rest)
 
 

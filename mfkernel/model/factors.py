@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mfkernel._support import checks
-from mfkernel.data.merge import with_ids_of
+from mfkernel.data.merge import read_by_id
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.methods.objective import encode_targets
@@ -184,8 +184,9 @@ class Factors(Recommender):
             raise ValueError("add must be False with loss='logistic', whose ratings are 0 and 1, got True")
         missing = self.missing if missing is None else missing
         with default_engine(n_threads) as engine:
-            R = with_ids_of(R, self.state.users, self.state.items)
-            new = encode_targets(Ratings(R, missing=missing, duplicates=duplicates, dtype=dtype), settings)
+            ids = self.state.users, self.state.items
+            new = read_by_id(R, *ids, missing=missing, duplicates=duplicates, dtype=dtype)
+            new = encode_targets(new, settings)
             with self._writing.own():
                 state = self.state
                 if state.ratings is None:

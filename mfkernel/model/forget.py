@@ -53,4 +53,4 @@ def _rows(ratings: Ratings, keep: NDArray[np.bool_], ids: Vocabulary | None) -> 
 
 
 def _left(ids: Vocabulary | None, keep: NDArray[np.bool_]) -> Vocabulary | None:
-    return None if ids is None else Vocabulary(ids.ids[keep])
+    return None if ids is None else Vocabulary(ids.take(keep))

@@ -52,7 +52,7 @@ def checked_limits(state: State, clip: Any) -> tuple[Any, Any] | None:
     elif state.ratings is None or state.ratings.nnz == 0:
         raise ValueError("clip must be a pair (least, most) if the model has no training ratings, got True")
     else:
-        least, most = state.ratings.values.min(), state.ratings.values.max()
+        least, most = state.rating_range
     return state.P.dtype.type(least), state.P.dtype.type(most)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel.data.merge import with_ids_of
+from mfkernel.data.merge import read_by_id
 from mfkernel.data.ratings import Ratings
 from mfkernel.model.predict import checked_limits, expected, predict, reconstruct
 from mfkernel.model.view import StateView
@@ -141,8 +141,9 @@ class Predictor(StateView):
             If R has no ratings or another shape, or cannot be read.
         """
         missing = self.missing if missing is None else missing
-        R = with_ids_of(R, self.state.users, self.state.items)
-        values, predicted = self.expected(Ratings(R, missing=missing, duplicates=duplicates, copy=False))
+        ids = self.state.users, self.state.items
+        ratings = read_by_id(R, *ids, missing=missing, duplicates=duplicates, copy=False)
+        values, predicted = self.expected(ratings)
         return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
 
     def user_rows(self, ids: Any) -> NDArray[np.intp]:

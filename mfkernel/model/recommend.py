@@ -173,4 +173,4 @@ def _answer(
 
 def _ids_of(ids: Vocabulary | None, positions: NDArray[Any]) -> NDArray[Any]:
     """Return the ids at these positions; without ids, the positions."""
-    return positions if ids is None else ids.ids[positions]
+    return positions if ids is None else ids.take(positions)

@@ -244,6 +244,12 @@ class State:
         with ThreadEngine(1) as engine:
             return gram(pad_rows(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
 
+    @lazy
+    def rating_range(self) -> tuple[float, float]:
+        """Return the least and the greatest training rating, of which there must be some."""
+        assert self.ratings is not None
+        return float(self.ratings.values.min()), float(self.ratings.values.max())
+
     @property
     def user_ids(self) -> Ids:
         """(m,) ids of the rows, or None."""

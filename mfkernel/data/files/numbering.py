@@ -96,7 +96,10 @@ class IdColumn:
         self._blocks = []
         if all(map(_is_int64, texts)):
             of_text = np.fromiter(map(int, texts), np.int64, len(texts))
-            return _number_integers(blocks, of_text)
+            for n, block in enumerate(blocks):
+                if block.are_texts:
+                    blocks[n] = Codes(block.codes, of_text if block.keys is None else of_text[block.keys])
+            return number_integers(blocks)
         for n, block in enumerate(blocks):
             blocks[n] = self._as_texts(block)
         ids = text_array(list(self._numbers))
@@ -115,11 +118,8 @@ class IdColumn:
         return Codes(codes, np.array([self.number(str(x)) for x in keys.tolist()], np.int64), are_texts=True)
 
 
-def _number_integers(blocks: list[Codes], of_text: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the distinct integers, sorted, and the position of each integer among them."""
-    for n, block in enumerate(blocks):
-        if block.are_texts:
-            blocks[n] = Codes(block.codes, of_text if block.keys is None else of_text[block.keys])
+def number_integers(blocks: list[Codes]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the distinct integers, sorted, and the position of each among them; the list is emptied."""
     count = sum(block.codes.size for block in blocks)
     least = min((int(block.distinct.min()) for block in blocks if block.distinct.size), default=0)
     most = max((int(block.distinct.max()) for block in blocks if block.distinct.size), default=-1)
