@@ -6,7 +6,13 @@ from mfkernel.data.files.read import read_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.evaluation.results import CrossValidation, RankSelection, Search
 from mfkernel.evaluation.search import cross_validate, grid_search, select_rank
-from mfkernel.evaluation.splits import leave_k_out, strong_generalization_split, train_test_split
+from mfkernel.evaluation.splits import leave_k_out as leave_k_out  # the former name of leave_n_out
+from mfkernel.evaluation.splits import (
+    leave_n_out,
+    strong_generalization_split,
+    time_split,
+    train_test_split,
+)
 from mfkernel.model.answers import Recommendations
 from mfkernel.model.explain import Explanation
 from mfkernel.model.factors import Factors
@@ -36,11 +42,12 @@ __all__ = [
     "datasets",
     "factorize",
     "grid_search",
-    "leave_k_out",
+    "leave_n_out",
     "load",
     "metrics",
     "read_ratings",
     "select_rank",
     "strong_generalization_split",
+    "time_split",
     "train_test_split",
 ]

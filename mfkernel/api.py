@@ -2,6 +2,7 @@
 
 import numbers
 import warnings
+from datetime import timedelta
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
@@ -12,6 +13,7 @@ from mfkernel.data import frames
 from mfkernel.data.merge import keep_within, match_ratings, read_by_id
 from mfkernel.data.named import number_frame
 from mfkernel.data.ratings import Ratings
+from mfkernel.data.times import as_duration
 from mfkernel.methods import make_settings, trainer_for
 from mfkernel.methods.baseline import bias_baseline
 from mfkernel.methods.objective import encode_targets
@@ -60,17 +62,19 @@ def factorize(
     user: str | None = None,
     item: str | None = None,
     rating: str | None = None,
+    timestamp: str | None = None,
     count: bool = False,
     nulls: Nulls = "raise",
+    missing: Missing = "zero",
+    duplicates: Duplicates = "raise",
     validation: float | RatingsLike | None = None,
     patience: int | None = None,
     tol: float | None = None,
     time_limit: float | None = None,
     init: InitLike | None = None,
     sample_weight: RatingsLike | None = None,
+    half_life: float | timedelta | None = None,
     dtype: DTypeLike = np.float32,
-    missing: Missing = "zero",
-    duplicates: Duplicates = "raise",
     rng: RngLike = None,
     n_threads: int | None = None,
     callback: Callback | None = None,
@@ -89,8 +93,8 @@ def factorize(
     method
         ``"sgd"``, ``"als"`` or ``"implicit"``, with its options as further keywords; or its options as an
         object: :class:`SGD`, :class:`ALS` or :class:`ImplicitALS`, whose pages list them.
-    user, item, rating, count, nulls
-        Columns of a data frame and how they are read, as for :meth:`Ratings.from_frame`.
+    user, item, rating, timestamp, count, nulls, missing, duplicates
+        How R, or a data frame, is read, as for :meth:`Ratings.from_frame`.
     validation
         Share of the ratings to hold out, or ratings of R's shape. Returns the epoch that predicts them best:
         with the lowest RMSE, for implicit feedback the highest NDCG of the best 100 items.
@@ -104,11 +108,11 @@ def factorize(
     init
         Start values ``(P0, Q0)``, or a model for a warm start. Default: noise around the mean.
     sample_weight
-        Weight of each rating, zero or more, in the form of R or in the order of its values.
+        Weight of each rating, at least 0, in the form of R or in the order of its values.
+    half_life
+        Time in which the weight of a rating halves, in the unit of the timestamps or a ``timedelta``.
     dtype
         ``np.float32`` or ``np.float64``, of P, Q and the arithmetic.
-    missing, duplicates
-        How R is read, as for :class:`Ratings`.
     rng
         Seed or generator, as for ``np.random.default_rng``.
     n_threads
@@ -144,15 +148,16 @@ def factorize(
     progress = checks.boolean("progress", progress)
     generator = _generator(rng)
     stopping = _stopping(validation, patience, tol, time_limit)
-    columns: dict[str, Any] = {"user": user, "item": item, "rating": rating, "count": count, "nulls": nulls}
+    columns: dict[str, Any] = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+    columns |= {"count": count, "nulls": nulls}
     R, validation, duplicates = _read_frames(R, validation, columns, duplicates, settings)
-    known = encode_targets(
-        Ratings(R, missing=missing, duplicates=duplicates, dtype=float_type, sample_weight=sample_weight),
-        settings,
+    ratings = Ratings(
+        R, missing=missing, duplicates=duplicates, dtype=float_type, sample_weight=sample_weight
     )
+    known = encode_targets(_of_recent_weight(ratings, half_life), settings)
     if known.nnz == 0:
         raise ValueError(f"R must have known ratings, got none (shape {known.shape})")
-    if settings.nonnegative and not settings.biases and (known.values < 0).any():
+    if settings.nonnegative and not (settings.biases or settings.implicit) and (known.values < 0).any():
         n = int((known.values < 0).argmax())
         raise ValueError(
             f"R must not be negative with nonnegative=True and without biases, got R[{known.users[n]}, "
@@ -194,6 +199,24 @@ def _read_frames(
     return number_frame(R, **columns), validation, "sum" if count else duplicates
 
 
+def _of_recent_weight(ratings: Ratings, half_life: Any) -> Ratings:
+    """Multiply the weights by a half for each half-life before the latest rating."""
+    if half_life is None:
+        return ratings
+    duration, times = as_duration("half_life", half_life), ratings.timestamps
+    if times is None:
+        raise ValueError(
+            f"half_life must be None for ratings without timestamps, got {half_life!r}; pass timestamp= with "
+            "a data frame, or mf.Ratings(…, timestamps=…)"
+        )
+    if not ratings.nnz:
+        return ratings
+    recent = np.exp2((times - times.max()) / duration)
+    return ratings.with_values(
+        ratings.values, recent if ratings.weights is None else ratings.weights * recent
+    )
+
+
 def _stopping(validation: Any, patience: int | None, tol: float | None, time_limit: float | None) -> Stopping:
     if patience is not None:
         patience = checks.integer("patience", patience, 1)
@@ -223,7 +246,8 @@ def _parts(
         if known.nnz < 2:
             raise ValueError(f"R must have at least 2 ratings to hold one out, got {known.nnz}")
         count = min(max(1, round(share * known.nnz)), known.nnz - 1)
-        return known.hold_out(count, rng, keep_rows=True)
+        train, held_out = known.hold_out(count, rng, keep_rows=True)
+        return train, _liked(held_out) if settings.implicit else held_out
     try:
         ids = known.users_by_id, known.items_by_id
         held_out = encode_targets(
@@ -237,6 +261,7 @@ def _parts(
     held_out = match_ratings(held_out, (known.users_by_id, known.items_by_id), known.shape, "validation", "R")
     if not settings.implicit:
         return known, held_out
+    held_out = _liked(held_out)
     inside = keep_within(held_out, known.shape)
     if inside.nnz == 0:
         raise ValueError("validation must have a rating of a user and an item in R, got none")
@@ -247,6 +272,14 @@ def _parts(
             stacklevel=4,
         )
     return known, inside
+
+
+def _liked(held_out: Ratings) -> Ratings:
+    """Leave out the dislikes of held-out implicit feedback."""
+    liked = held_out.select(held_out.values >= 0)
+    if liked.nnz == 0:
+        raise ValueError("validation must have strengths of at least 0, got only dislikes")
+    return liked
 
 
 def _compare_with_biases(model: Factors, training: Ratings, held_out: Ratings) -> None:

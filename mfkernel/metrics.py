@@ -210,7 +210,8 @@ def ranking(
     n
         Number of recommended items, at least 1. Default: 10.
     relevant
-        Lowest rating of a relevant item. Default: all held-out items are relevant.
+        Lowest rating of a relevant item. Default: all held-out items are relevant, but for dislikes of
+        implicit feedback.
     exclude_seen
         Leave out the items that the user rated in training (``model.ratings``), except held-out ones.
         Default: True.
@@ -254,6 +255,8 @@ def per_user(
     """
     n, state = checks.integer("n", n, 1), model.state
     held_out = _held_out(state, R)
+    if relevant is None and state.settings.implicit:
+        relevant = 0.0
     if relevant is not None:
         held_out = held_out.select(held_out.values >= relevant)
     if held_out.nnz == 0:

@@ -311,11 +311,11 @@ class ALS(Settings):
 @documented
 @dataclass(frozen=True, kw_only=True)
 class ImplicitALS(Settings):
-    """Alternating least squares on implicit feedback (Hu, Koren and Volinsky 2008).
+    r"""Alternating least squares on implicit feedback (Hu, Koren and Volinsky 2008).
 
-    Stored entries are strengths r ≥ 0 of clicks, plays or purchases. Minimizes
-    Σ (1 + α r) (1 - p·q)² over them, w₀ Σ (p·q)² over the missing cells, and λ (‖P‖² + ‖Q‖²). Any number
-    of threads gives the same bits.
+    Stored entries are strengths r of clicks, plays or purchases; a negative one is a dislike. Minimizes
+    Σ (1 + α \|r\|) (t - p·q)² over them, where t is 1, or 0 for a dislike, w₀ Σ (p·q)² over the missing
+    cells, and λ (‖P‖² + ‖Q‖²). Weights multiply strengths. Any number of threads gives the same bits.
     """
 
     method: ClassVar[MethodName] = "implicit"

@@ -164,12 +164,13 @@ def implicit_row(
     .. math::
         x = (Y^T C Y + \lambda I)^{-1} Y^T C t
 
-    with targets t of 1 and weights C of 1 + αr for the ``items``, and 0 and w₀ for all others.
+    with targets t of 1, or 0 where r < 0, and weights C of 1 + α|r| for the ``items``, and 0 and w₀ for all
+    others.
 
     Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008, equation 4.
     """
     weights, targets = np.full(len(Y), float(unobserved)), np.zeros(len(Y))
-    weights[items], targets[items] = 1 + alpha * strengths, 1
+    weights[items], targets[items] = 1 + alpha * np.abs(strengths), strengths >= 0
     return np.asarray(
         np.linalg.solve((Y.T * weights) @ Y + reg * np.eye(Y.shape[1]), Y.T @ (weights * targets))
     )
@@ -178,8 +179,8 @@ def implicit_row(
 def implicit_loss(R: Array, P: Array, Q: Array, alpha: float, unobserved: float) -> float:
     """Return Σ c (x - p·q)² over all cells of R (m, n), where nan is no feedback; Q is (n, k)."""
     known = ~np.isnan(R)
-    weights = np.where(known, 1 + alpha * np.where(known, R, 0), unobserved)
-    return float(np.sum(weights * (known - P @ Q.T) ** 2))
+    weights = np.where(known, 1 + alpha * np.abs(np.where(known, R, 0)), unobserved)
+    return float(np.sum(weights * ((R >= 0) - P @ Q.T) ** 2))
 
 
 def adaptive_update(r: float, p: Array, q: Array, G: Array, lr: float, reg: float, scale: float) -> float:

@@ -1,6 +1,7 @@
 """Types of public arguments."""
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
@@ -51,6 +52,7 @@ class FitKeywords(TypedDict, total=False):
     user: str | None
     item: str | None
     rating: str | None
+    timestamp: str | None
     count: bool
     nulls: Nulls
     validation: float | RatingsLike | None
@@ -59,6 +61,7 @@ class FitKeywords(TypedDict, total=False):
     time_limit: float | None
     init: InitLike | None
     sample_weight: RatingsLike | None
+    half_life: float | timedelta | None
     dtype: DTypeLike
     missing: Missing
     duplicates: Duplicates

@@ -14,7 +14,17 @@ from mfkernel import reference
 ROOT = Path(__file__).parent.parent
 NO_LIMIT = 2**62  # ratings per call of a kernel
 DENSE = np.array([[5.0, 3, 0], [4, 0, 0], [1, 1, 0], [0, 0, 5]])
-RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "users", "items", "user_ids", "item_ids")
+RATINGS_ARRAYS = (
+    "indptr",
+    "indices",
+    "values",
+    "weights",
+    "timestamps",
+    "users",
+    "items",
+    "user_ids",
+    "item_ids",
+)
 MODEL_ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "user_ids", "item_ids")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals, modes and fork of POSIX")
 FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -26,7 +26,7 @@ IDS = {"user_ids": [f"u{n}" for n in range(30)], "item_ids": list(range(100, 120
 
 def some_ratings() -> mf.Ratings:
     R = mf.datasets.synthetic(30, 20, 200, rng=1)
-    return mf.Ratings(R, **IDS, sample_weight=np.linspace(0.5, 2, R.nnz))
+    return mf.Ratings(R, **IDS, sample_weight=np.linspace(0.5, 2, R.nnz), timestamps=np.arange(R.nnz))
 
 
 def some_model() -> mf.Factors:
@@ -531,11 +531,6 @@ def test_factorize__goes_on_from_the_model_as_it_was():
             {"ratings": mf.Ratings(np.full((3, 4), 5.0)), "settings": mf.SGD(loss="logistic")},
             ValueError,
             "logistic",
-        ),
-        (
-            {"ratings": mf.Ratings(np.full((3, 4), -5.0)), "settings": mf.ImplicitALS()},
-            ValueError,
-            "implicit",
         ),
         ({"missing": "zeros"}, ValueError, "missing must be one of 'zero', 'nan', got 'zeros'"),
         (

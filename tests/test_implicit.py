@@ -354,28 +354,61 @@ def test_strengths__only_weigh(ratings):
 
 
 @pytest.mark.parametrize("form", ["dense", "triplets", "csr"])
-def test_strengths__below_zero_are_named(form):
-    dense = np.array([[1.0, 0, 2], [0, 3, -0.5]])
-    R = {
-        "dense": dense,
-        "csr": sparse.csr_array(dense),
-        "triplets": (*np.nonzero(dense), dense[np.nonzero(dense)]),
-    }[form]
-    with pytest.raises(ValueError, match=r"got R\[1, 2\] = -0\.5"):
-        fit(R, 1)
+# dislikes and weights
 
 
-def test_strengths__below_zero_are_named_wherever_they_come(capsys, tmp_path):
-    model = fit(feedback())
-    for call in (lambda: model.fold_in({0: -2.0}), lambda: model.partial_fit(([0], [1], [-2.0]))):
-        with pytest.raises(ValueError, match="-2"):
-            call()
-    with pytest.raises(ValueError, match="validation.*-2"):
-        fit(feedback(), validation=([0], [1], [-2.0], (8, 7)))
-    path = tmp_path / "clicks.txt"
-    path.write_text("1 1 4\n1 2 -1\n")
-    with pytest.raises(SystemExit, match=r"^mfkernel: .*'implicit'.* = -1"):
-        main(["factorize", str(path), "--method", "implicit", "-q"])
+def with_dislikes(every=3):
+    R = feedback()
+    values = R.values.copy()
+    values[::every] *= -1
+    return R.with_values(values)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "subspace"])
+def test_dislikes__are_zeros_of_the_weight_of_their_strength(solver):
+    """At the end of many epochs, each row is the textbook's minimum, with the target 0 for a dislike."""
+    R = with_dislikes()
+    model = fit(R, 2, solver=solver, epochs=200, regularization=0.5, regularization_per="row", alpha=2.0)
+    for u in range(R.n_users):
+        at = R.users == u
+        row = reference.implicit_row(model.Q.T, R.items[at], R.values[at], 2.0, 1.0, 0.5)
+        np.testing.assert_allclose(model.P[u], row, rtol=1e-5, atol=1e-6)
+    dense = np.full(R.shape, np.nan)
+    dense[R.users, R.items] = R.values
+    penalty = 0.5 * (np.sum(model.P**2) + np.sum(model.Q**2))
+    loss = reference.implicit_loss(dense, model.P, model.Q.T, 2.0, 1.0) + penalty
+    np.testing.assert_allclose(model.history[-1].loss, loss, rtol=1e-9)
+
+
+def test_dislikes__lower_the_score_of_their_item_and_of_similar_ones():
+    R = feedback()
+    user, item = int(R.users[0]), int(R.items[0])
+    liked, disliked = (R.with_values(np.where(np.arange(R.nnz) == 0, v, R.values)) for v in (5.0, -5.0))
+    scores = [float(fit(x, 3, epochs=20).predict(user, item)) for x in (liked, disliked)]
+    assert scores[0] > 0.6 > 0.3 > scores[1]
+    new = fit(liked, 3, epochs=20)
+    assert new.fold_in({item: -5.0}).predict(0, item) < 0.05 < new.fold_in({item: 5.0}).predict(0, item)
+    explained = fit(disliked, 3, epochs=20).explain(user, item, 10)
+    assert explained.contributions[explained.items.tolist().index(item)] == 0
+
+
+def test_dislikes__are_not_relevant_and_stay_out_of_lists():
+    R = with_dislikes()
+    model = fit(R, 3, epochs=10)
+    likes = R.select(R.values >= 0)
+    for name, value in mf.metrics.ranking(model, likes, 3).items():
+        assert value == pytest.approx(mf.metrics.ranking(model, R, 3)[name]), name
+    assert not set(np.ma.compressed(model.recommend(0, 7).items)) & set(R.items[R.users == 0])
+    with pytest.raises(ValueError, match="validation.*only dislikes"):
+        fit(R, validation=([0], [1], [-2.0], R.shape))
+
+
+def test_sample_weight__multiplies_the_strengths_and_zero_leaves_out():
+    R = feedback()
+    weights = np.linspace(0, 2, R.nnz)
+    weighted = fit(R, sample_weight=weights)
+    assert_same(weighted, fit(R.with_values(R.values * weights).select(weights > 0)))
+    assert weighted.ratings.weights is None
 
 
 @pytest.mark.parametrize(
@@ -383,7 +416,6 @@ def test_strengths__below_zero_are_named_wherever_they_come(capsys, tmp_path):
     [
         ({"biases": True}, TypeError, "^biases .*'als'.*'implicit'"),
         ({"bias_regularization": 0.1}, TypeError, "^bias_regularization .*'als'.*'implicit'"),
-        ({"sample_weight": np.ones((2, 2))}, ValueError, "sample_weight.*'implicit'"),
         ({"alpha": -1}, ValueError, "alpha.*-1"),
         ({"alpha": math.inf}, ValueError, "alpha.*inf"),
         ({"alpha": "much"}, TypeError, "alpha.*'much'"),
@@ -398,18 +430,11 @@ def test_arguments__are_checked(options, error, message):
         mf.factorize([[1.0, 2], [0, 3]], 1, method="implicit", **options)
 
 
-def test_weights__of_ratings_are_refused_as_sample_weight_is():
-    """Else they would count in the equations, and neither in the objective nor in the errors."""
-    R = feedback()
-    with pytest.raises(ValueError, match="weight"):
-        fit(mf.Ratings(R, sample_weight=np.arange(1.0, R.nnz + 1)))
-
-
-def test_weights__of_new_ratings_are_refused():
-    model = fit(feedback())
-    for call, shape in ((model.partial_fit, (8, 7)), (model.fold_in, (1, 7))):
-        with pytest.raises(ValueError, match="weight"):
-            call(mf.Ratings(([0], [1], [1.0], shape), sample_weight=[3.0]))
+def test_weights__of_new_ratings_multiply_their_strengths():
+    for name, shape in (("partial_fit", (8, 7)), ("fold_in", (1, 7))):
+        weighted = mf.Ratings(([0], [1], [1.5], shape), sample_weight=[3.0])
+        found = getattr(fit(feedback()), name)(weighted)
+        assert_same(found, getattr(fit(feedback()), name)(([0], [1], [4.5], shape)))
 
 
 # what hangs on a model

@@ -85,7 +85,9 @@ def test_select_rank__sees_the_rank_of_what_was_generated(rng):
             lambda R: mf.cross_validate(R, 2, progress=True),
             "progress must not be passed to several fits",
         ),
-        (lambda R: mf.cross_validate(R, 2, [(R, R)]), "cv must have at least 2 folds, got 1"),
+        (lambda R: mf.cross_validate(R, 2, []), "cv must have at least 1 pair"),
+        (lambda R: mf.cross_validate(R, 2, (R, R)), r"pass cv=\[\(train, test\)\]"),
+        (lambda R: mf.grid_search(R, {"k": [2], "method": ["als", "implicit"]}), "method.*got both"),
         (lambda R: mf.grid_search(R, {"k": [2], "missing": ["zero", "nan"]}), "missing.*same for all"),
     ],
 )
@@ -165,7 +167,7 @@ def test_cross_validate__has_nan_for_a_fold_that_fails(ratings):
         found = mf.cross_validate(
             ratings, 2, [good, (one, other)], rng=0, epochs=3, validation=0.1, loss="absolute"
         )
-    for figures in found:
+    for figures in found[:3]:
         assert np.isnan(figures).tolist() == [False, True]
 
 
@@ -274,3 +276,56 @@ SEARCHES = """\
 @pytest.mark.slow
 def test_searches__their_seconds_leave_compilation_out(tmp_path):
     assert output_of(COMPILED.replace("{searches}", SEARCHES.strip()), NUMBA_CACHE_DIR=str(tmp_path)) == ""
+
+
+# one given split, and implicit feedback
+
+
+def test_searches__take_one_split_whose_ids_they_match(ratings):
+    train, test = mf.train_test_split(ratings.with_ids(None, None), 0.2, rng=0)
+    named = mf.Ratings(train, user_ids=np.arange(train.n_users) + 100, item_ids=np.arange(train.n_items))
+    order = np.random.default_rng(0).permutation(train.n_users)
+    other = mf.Ratings(test.take_rows(order), user_ids=order + 100, item_ids=np.arange(train.n_items))
+    found = mf.select_rank(named, [2, 4], cv=[(named, other)], rng=0, epochs=3)
+    plain = mf.select_rank(train, [2, 4], cv=[(train, test)], rng=0, epochs=3)
+    np.testing.assert_allclose(found.test_rmse, plain.test_rmse, rtol=1e-6)
+    assert found.test_rmse.shape == (2, 1)
+    assert found.k == found.best["k"]
+    np.testing.assert_array_equal(found.standard_error, 0)
+
+
+def test_searches__judge_implicit_feedback_by_ndcg(ratings):
+    clicks = ratings.with_values(np.ones(ratings.nnz))
+    given = {"method": "implicit", "epochs": 2, "rng": 0}
+    found = mf.grid_search(clicks, {"k": [2, 8], "alpha": [1.0, 4.0]}, 3, **given)
+    assert (found.metric, found.test_rmse) == ("ndcg", None)
+    assert found.best == found.settings[int(found.test_ndcg.mean(axis=1).argmax())]
+    assert "test NDCG" in repr(found)
+    assert "test_ndcg" in found.to_frame().columns
+    one = mf.cross_validate(clicks, 2, 3, alpha=4.0, **given)
+    np.testing.assert_array_equal(one.test_ndcg, found.test_ndcg[1])
+    assert one.test_rmse is None
+    train, test = mf.train_test_split(clicks, 0.2, rng=1)
+    alone = mf.cross_validate(train, 2, [(train, test)], **given | {"rng": 3})
+    seed = int(np.random.default_rng(3).integers(2**63, size=1)[0])
+    model = mf.factorize(train, 2, **given | {"rng": seed, "n_threads": 1})
+    np.testing.assert_array_equal(alone.test_ndcg, [mf.metrics.ndcg_at_n(model, test)])
+
+
+def test_select_rank__takes_the_smallest_rank_of_high_ndcg():
+    figures = np.stack([[[0.2, 0.3], [0.5, 0.6], [0.52, 0.6]]] * 3)
+    found = mf.RankSelection([{"k": 2}, {"k": 4}, {"k": 8}], figures, "ndcg")
+    assert (found.best, found.k) == ({"k": 8}, 4)
+
+
+def test_results__become_frames_of_each_library(ratings):
+    polars = pytest.importorskip("polars")
+    found = mf.grid_search(ratings, {"k": [2], "regularization": [None, 0.1, (0.1, 0.2)]}, 2, rng=0, epochs=1)
+    frame = found.to_frame("pandas")
+    assert frame["regularization"].tolist() == [None, None, 0.1, 0.1, (0.1, 0.2), (0.1, 0.2)]
+    one = mf.grid_search(ratings, {"k": [2], "biases": [False, True]}, 2, rng=0, epochs=1).to_frame("polars")
+    assert isinstance(one, polars.DataFrame)
+    assert one["fold"].to_list() == [0, 1, 0, 1]
+    history = mf.factorize(ratings, 2, epochs=3, rng=0).history.to_frame("polars")
+    assert history.columns == ["epoch", "rmse", "seconds", "learning_rate"]
+    assert history["epoch"].to_list() == [1, 2, 3]

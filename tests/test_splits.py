@@ -13,7 +13,7 @@ from tests.helpers import DENSE, snapshot
 from tests.samples import cells
 
 SEEDS = st.integers(0, 2**32 - 1)
-SPLITS = pytest.mark.parametrize("split", [mf.leave_k_out, mf.strong_generalization_split])
+SPLITS = pytest.mark.parametrize("split", [mf.leave_n_out, mf.strong_generalization_split])
 NO_PAIR = mf.Ratings(np.eye(3))  # three users with one rating each
 
 
@@ -71,10 +71,10 @@ def new_users_of(ratings, split):
 
 
 @given(rated(), st.integers(1, 6), SEEDS)
-def test_leave_k_out__holds_out_k_ratings_of_each_user_who_has_more(ratings, k, seed):
+def test_leave_n_out__holds_out_k_ratings_of_each_user_who_has_more(ratings, k, seed):
     counts = ratings.user_counts()
     assume((counts > k).any())
-    train, test = parts = mf.leave_k_out(ratings, k, rng=seed)
+    train, test = parts = mf.leave_n_out(ratings, k, rng=seed)
     assert train.shape == test.shape == ratings.shape
     assert train.dtype == test.dtype == ratings.dtype
     assert test.user_counts().tolist() == [k if count > k else 0 for count in counts]
@@ -136,20 +136,20 @@ def assert_uniform(counts):
     )
 
 
-@pytest.mark.parametrize("split", ["leave_k_out", "strong_generalization_split"])
+@pytest.mark.parametrize("split", ["leave_n_out", "strong_generalization_split"])
 def test_splits__hold_out_each_pair_of_four_ratings_as_often(split):
     ratings = mf.Ratings(np.ones((12_000, 4)))
-    if split == "leave_k_out":
-        _, held_out = mf.leave_k_out(ratings, 2, rng=0)
+    if split == "leave_n_out":
+        _, held_out = mf.leave_n_out(ratings, 2, rng=0)
     else:
         _, _, held_out = mf.strong_generalization_split(ratings, 0.999, 0.5, rng=0)
     pairs = held_out.indices.reshape(-1, 2).tolist()
     assert_uniform([pairs.count(list(pair)) for pair in itertools.combinations(range(4), 2)])
 
 
-def test_leave_k_out__draws_for_each_user_anew():
+def test_leave_n_out__draws_for_each_user_anew():
     """Of two users who are neighbours, each pair of held-out items comes as often."""
-    _, held_out = mf.leave_k_out(np.ones((9000, 3)), 1, rng=0)
+    _, held_out = mf.leave_n_out(np.ones((9000, 3)), 1, rng=0)
     pairs = np.zeros((3, 3), int)
     np.add.at(pairs, tuple(held_out.indices.reshape(-1, 2).T), 1)
     assert_uniform(pairs)
@@ -235,9 +235,9 @@ def test_splits__read_dense_arrays_and_duplicates_as_they_are_told(split):
         (np.zeros((0, 3)), 1, ValueError, "two or more ratings, got at most 0 per user"),
     ],
 )
-def test_leave_k_out__names_what_is_wrong(R, k, error, message):
+def test_leave_n_out__names_what_is_wrong(R, k, error, message):
     with pytest.raises(error, match=message):
-        mf.leave_k_out(R, k)
+        mf.leave_n_out(R, k)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     data.require(options.data, REAL)
     splits: dict[str, Callable[[mf.Ratings, int], Ranked]] = {
         "a tenth of the ratings": lambda R, seed: _same_users(*data.hold_out_tenth(R, seed)),
-        "5 of each user": lambda R, seed: _same_users(*mf.leave_k_out(R, 5, rng=seed)),
+        "5 of each user": lambda R, seed: _same_users(*mf.leave_n_out(R, 5, rng=seed)),
         "a fifth of each new user": lambda R, seed: mf.strong_generalization_split(R, rng=seed),
     }
     rows = []

@@ -44,8 +44,15 @@ class DuplicateError(ValueError):
         )
 
 
-def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, copy: bool) -> Csr:
-    """Convert a dense array, a scipy.sparse matrix or a tuple of triplets.
+def to_csr(
+    R: Any,
+    missing: str,
+    duplicates: str,
+    dtype: np.dtype[Any] | None,
+    copy: bool,
+    times: NDArray[np.float64] | None = None,
+) -> Csr:
+    """Convert a dense array, a scipy.sparse matrix or a tuple of triplets, which may have times.
 
     The checks run on a copy, so that a kernel never sees numbers that another thread has changed. Without
     ``copy``, the result may share the values of a canonical CSR matrix.
@@ -56,7 +63,7 @@ def to_csr(R: Any, missing: str, duplicates: str, dtype: np.dtype[Any] | None, c
                 "triplets must be (users, items, values) or (users, items, values, shape), "
                 f"got a tuple of {len(R)}"
             )
-        return from_triplets(*R, duplicates=duplicates, dtype=dtype)
+        return from_triplets(*R, duplicates=duplicates, dtype=dtype, times=times)
     if hasattr(R, "format") and hasattr(R, "tocoo"):
         return _from_sparse(R, duplicates, dtype, copy)
     refuse_table_of_triplets(R)
@@ -71,10 +78,11 @@ def to_csr_of_ids(
     copy: bool,
     user_ids: Any,
     item_ids: Any,
+    times: NDArray[np.float64] | None = None,
 ) -> Csr:
     """Convert ratings as :func:`to_csr` does; an error for duplicates names their ids."""
     try:
-        return interruptible(lambda: to_csr(R, missing, duplicates, dtype, copy))
+        return interruptible(lambda: to_csr(R, missing, duplicates, dtype, copy, times))
     except DuplicateError as error:
         names = []
         for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
@@ -93,11 +101,12 @@ def from_triplets(
     dtype: np.dtype[Any] | None = None,
     names: tuple[str, str] = ("users", "items"),
     label: Callable[[int], str] = "values[{}]".format,
+    times: NDArray[np.float64] | None = None,
 ) -> Csr:
     """Convert triplets: user ``users[n]`` rates item ``items[n]`` with ``values[n]``.
 
     Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Duplicates
-    keep the order in which they came.
+    keep the order in which they came, or with ``times`` (nnz,) that of their times.
     """
     from mfkernel.kernels.csr import count, is_sorted
 
@@ -107,13 +116,19 @@ def from_triplets(
     if not (users.ndim == 1 and users.shape == items.shape == values.shape):
         shapes = f"{users.shape}, {items.shape} and {values.shape}"
         raise ValueError(f"users, items and values must be 1-D and of one length, got the shapes {shapes}")
+    if times is not None and times.shape != users.shape:
+        raise ValueError(f"timestamps must have one time per rating, {users.size}, got {times.size}")
     if any(mask is not np.ma.nomask for mask in masked):
         known = ~np.logical_or.reduce(np.broadcast_arrays(*masked, users)[:3])
         users, items, values = users[known], items[known], values[known]
+        times = None if times is None else times[known]
     users, n_users = _copy_indices(names[0], users, n_users, "n_users")
     items, n_items = _copy_indices(names[1], items, n_items, "n_items")
     values = _copy_values(values, dtype, label)
     _check_memory(n_users, n_items)
+    if times is not None and (times[1:] < times[:-1]).any():
+        order = np.argsort(times, kind="stable")
+        users, items, values = users[order], items[order], values[order]
     if not is_sorted(readonly(users)):
         by_item = Csr(*grouping.grouped(items, users, values, n_items), (n_items, n_users))
         del users, items, values  # a third of the memory at the peak
@@ -122,6 +137,15 @@ def from_triplets(
     count(readonly(users), indptr[1:])
     np.cumsum(indptr, out=indptr)
     return _canonical(Csr(indptr, items, values, (n_users, n_items)), duplicates)
+
+
+def of_triplets(
+    numbers: NDArray[Any], R: tuple[Any, ...], csr: Csr, duplicates: str, times: NDArray[np.float64] | None
+) -> NDArray[Any]:
+    """Return float64 numbers of triplets, (nnz,), in the order of the matrix ``csr`` that they became."""
+    masked = np.ma.getmask(R[2])
+    given = numbers if masked is np.ma.nomask else np.ma.array(numbers, mask=masked)
+    return to_csr((*R[:2], given, csr.shape), "zero", duplicates, np.dtype(np.float64), True, times).values
 
 
 def transpose_csr(csr: Csr) -> Csr:

@@ -23,6 +23,7 @@ class Entries(Immutable):
     values: NDArray[Any]
     shape: tuple[int, int]
     weights: NDArray[Any] | None
+    timestamps: NDArray[np.float64] | None
     users_by_id: Vocabulary | None
     items_by_id: Vocabulary | None
 
@@ -136,3 +137,18 @@ class Entries(Immutable):
         counts = np.zeros(self.n_items, np.int64)
         count(self.indices, counts)
         return immutable(counts)
+
+    def _draw(self, count: int, rng: np.random.Generator, keep_rows: bool) -> NDArray[np.bool_]:
+        """Return a mask of so many random entries; see :meth:`Ratings.hold_out`."""
+        drawn = np.zeros(self.nnz, np.bool_)
+        if not keep_rows:
+            drawn[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
+            return drawn
+        priority = rng.random(self.nnz)
+        for rows, size in ((self.users, self.n_users), (self.items, self.n_items)):
+            last = np.zeros(size)
+            np.maximum.at(last, rows, priority)
+            # the last entry of both its user and its item is raised twice, so it is drawn even later
+            priority[priority == last[rows]] += 1.0
+        drawn[np.argpartition(priority, count)[:count]] = True
+        return drawn

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.lazy import import_extra
 from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names
+from mfkernel.data.times import as_times
 from mfkernel.typing import Nulls
 
+COLUMN_KINDS = ("user", "item", "rating", "timestamp")
 LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf", "dask", "duckdb", "ibis", "narwhals", "pyspark")
 MAX_NAMES = 8  # columns in a message
 DEFAULT_NAME = re.compile(r"column_?[0-9]+")  # as polars and Arrow name columns that have no name
@@ -43,6 +45,7 @@ class Long(NamedTuple):
     users: Column
     items: Column
     values: NDArray[Any]
+    timestamps: NDArray[np.float64] | None = None
 
 
 class Named(NamedTuple):
@@ -54,11 +57,14 @@ class Named(NamedTuple):
         Triplets (users, items, values, shape), or a dense matrix.
     user_ids, item_ids
         Ids of the rows and of the columns, or None.
+    timestamps
+        (nnz,) times of triplets, or None.
     """
 
     ratings: Any
     user_ids: Any
     item_ids: Any
+    timestamps: NDArray[np.float64] | None = None
 
 
 def is_frame(R: Any) -> bool:
@@ -74,6 +80,7 @@ def read(
     user: str | None = None,
     item: str | None = None,
     rating: str | None = None,
+    timestamp: str | None = None,
     *,
     count: bool = False,
     nulls: str = "raise",
@@ -88,6 +95,8 @@ def read(
     user, item, rating
         Names of the columns. Default: found by their usual names; without rating, each row is a 1. If
         neither users nor items are named or found, the frame has a row per user and a column per item.
+    timestamp
+        Name of the column of times.
     count
         Whether each row is a 1, whatever ``rating`` could be found.
     nulls
@@ -97,9 +106,10 @@ def read(
     """
     checks.one_of("nulls", nulls, get_args(Nulls))
     names = _names(frame)
-    chosen = _columns(names, user, item, rating, count)
-    if chosen is None:
+    found = _columns(names, user, item, rating, timestamp, count)
+    if found is None:
         return _wide(frame, names)
+    chosen = found
     if needs_rating and chosen[2] is None:
         raise ValueError(
             f"rating must be the column of ratings, got none among {_shown(names)}; pass rating=, or "
@@ -112,7 +122,8 @@ def read(
     table = table.select(*dict.fromkeys(name for name in chosen if name is not None))
     table = _without_nulls(nw, table, chosen, nulls)
     values = np.ones(len(table), np.float32) if chosen[2] is None else _values(nw, table[chosen[2]])
-    return Long(_ids(nw, "user", table[chosen[0]]), _ids(nw, "item", table[chosen[1]]), values)
+    times = None if timestamp is None else _times(nw, table[timestamp])
+    return Long(_ids(nw, "user", table[chosen[0]]), _ids(nw, "item", table[chosen[1]]), values, times)
 
 
 def _names(frame: Any) -> list[Any]:
@@ -121,12 +132,14 @@ def _names(frame: Any) -> list[Any]:
     return list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
 
 
-def _columns(names: list[Any], user: Any, item: Any, rating: Any, count: bool) -> tuple[Any, Any, Any] | None:
-    """Return the columns of users, items and ratings, or None for a frame with a column per item."""
+def _columns(
+    names: list[Any], user: Any, item: Any, rating: Any, timestamp: Any, count: bool
+) -> tuple[Any, Any, Any, Any] | None:
+    """Return the columns of users, items, ratings and times, or None for a frame with a column per item."""
     if rating is not None and count:
         raise ValueError(f"rating must be None with count=True, got {rating!r}")
-    given, found = [user, item, rating], find_names(names, FRAME_COLUMN_NAMES)
-    for kind, name in zip(("user", "item", "rating"), given, strict=True):
+    given, found = [user, item, rating, timestamp], [*find_names(names, FRAME_COLUMN_NAMES), -1]
+    for kind, name in zip(COLUMN_KINDS, given, strict=True):
         if name is not None and name not in names:
             raise ValueError(f"{kind} must be a column of the frame, {_shown(names)}, got {name!r}")
     named = any(name is not None for name in given)
@@ -141,7 +154,7 @@ def _columns(names: list[Any], user: Any, item: Any, rating: Any, count: bool) -
             return None
     if chosen[0] == chosen[1]:
         raise ValueError(f"user and item must be two columns, got {chosen[0]!r} for both")
-    return chosen[0], chosen[1], None if count else chosen[2]
+    return chosen[0], chosen[1], None if count else chosen[2], timestamp
 
 
 def _shown(names: list[Any]) -> str:
@@ -151,7 +164,7 @@ def _shown(names: list[Any]) -> str:
 def _without_nulls(nw: Any, table: Any, chosen: tuple[Any, ...], nulls: str) -> Any:
     """Refuse rows with missing values, or leave them out."""
     missing = np.zeros(len(table), np.bool_)
-    for kind, name in zip(("user", "item", "rating"), chosen, strict=True):
+    for kind, name in zip(COLUMN_KINDS, chosen, strict=True):
         if name is None:
             continue
         column = table[name]
@@ -179,6 +192,14 @@ def _values(nw: Any, column: Any) -> NDArray[Any]:
     if values.dtype.kind == "O":  # integers that could be missing
         values = values.astype(np.int64 if dtype.is_integer() else np.float64)
     return values
+
+
+def _times(nw: Any, column: Any) -> NDArray[np.float64]:
+    if column.dtype in (nw.Date, nw.Datetime) or isinstance(column.dtype, nw.Datetime):
+        return as_times("timestamp", column.cast(nw.Datetime("us")).dt.timestamp("us").to_numpy() / 1e6)
+    if column.dtype.is_numeric():
+        return as_times("timestamp", _values(nw, column))
+    return as_times("timestamp", np.array(column.to_list()))
 
 
 def _ids(nw: Any, kind: str, column: Any) -> Column:

@@ -120,7 +120,7 @@ def match_ratings(
     if all(np.array_equal(rows, np.arange(size)) for rows, size in zip(positions, shape, strict=True)):
         return ratings
     moved = positions[0][ratings.users], positions[1][ratings.items], ratings.values, tuple(sizes)
-    return Ratings(moved, dtype=ratings.dtype, sample_weight=ratings.weights)
+    return _with_the_same(ratings, moved)
 
 
 def keep_within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
@@ -131,8 +131,14 @@ def keep_within(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
 
 
 def _cut(ratings: Ratings, shape: tuple[int, int]) -> Ratings:
-    triplets = ratings.users, ratings.items, ratings.values, shape
-    return Ratings(triplets, dtype=ratings.dtype, sample_weight=ratings.weights)
+    return _with_the_same(ratings, (ratings.users, ratings.items, ratings.values, shape))
+
+
+def _with_the_same(ratings: Ratings, triplets: tuple[Any, ...]) -> Ratings:
+    """Return triplets in the order of some ratings, with their type, weights and times."""
+    return Ratings(
+        triplets, dtype=ratings.dtype, sample_weight=ratings.weights, timestamps=ratings.timestamps
+    )
 
 
 def merge_ratings(
@@ -140,7 +146,8 @@ def merge_ratings(
 ) -> tuple[Ratings, NDArray[np.intp], NDArray[np.intp]]:
     """Unite old and new ratings; a new rating replaces the old one of its cell, or is added to it.
 
-    Rows are the same if they have the same id, or the same number if neither side has ids.
+    Rows are the same if they have the same id, or the same number if neither side has ids. If both have
+    times, the later rating replaces the earlier one; if only one has, times are dropped.
 
     Returns
     -------
@@ -162,6 +169,9 @@ def merge_ratings(
             raise ValueError("add must be False if ratings have weights, got True; pass the sums")
         parts = [np.ones(x.nnz, x.dtype) if x.weights is None else x.weights for x in (old, new)]
         weights = np.concatenate(parts)
+    times = None
+    if old.timestamps is not None and new.timestamps is not None:
+        times = np.concatenate([old.timestamps, new.timestamps])
     return (
         Ratings(
             (rows, columns, values, shape),
@@ -170,6 +180,7 @@ def merge_ratings(
             user_ids=user_ids,
             item_ids=item_ids,
             sample_weight=weights,
+            timestamps=times,
         ),
         users,
         items,

@@ -46,7 +46,7 @@ def number_frame(frame: Any, **columns: Any) -> Named:
         for column in (read.users, read.items)
     )
     shape = len(users[0]), len(items[0])
-    return Named((users[1], items[1], read.values, shape), users[0], items[0])
+    return Named((users[1], items[1], read.values, shape), users[0], items[0], read.timestamps)
 
 
 def number(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,5 +1,6 @@
 """The checked, immutable container of known ratings."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mfkernel.data.entries import Entries
 from mfkernel.data.frames import Named
 from mfkernel.data.ids import Vocabulary
 from mfkernel.data.named import number_frame, number_ids
+from mfkernel.data.times import align_times, as_times, triplets_of
 from mfkernel.data.weights import align_weights, check_weights, copy_input
 from mfkernel.engines.threads import interruptible
 
@@ -43,11 +45,14 @@ class Ratings(Entries):
         float32 or float64. Default: float32 if the type of the values always fits in it (float16, float32,
         integers up to 16 bits), else float64.
     user_ids, item_ids
-        (m,), (n,) ids of the rows and columns: integers or text, unique, none missing. Default: those of R,
-        if it has any.
+        (m,), (n,) ids of the rows and columns: unique integers or text. Default: those of R, if it has any.
     sample_weight
         How often each rating counts, at least 0: (m, n) like R, or one-dimensional in the order of the
         triplets, of ``R.data``, or of the values of a ``Ratings``. Default: each rating counts once.
+    timestamps
+        When each rating was given: dates, or numbers in any unit, in the order of the triplets, of
+        ``R.data``, or of the values of a ``Ratings``. Dates become seconds since 1970. The ``"last"`` of
+        duplicates is then the latest. Default: those of R, if it has any.
     copy
         Pass False to share the values of a CSR matrix of float32 or float64. The values must then not change
         while the ratings are in use. Row and column numbers are always copied. Default: True.
@@ -62,6 +67,8 @@ class Ratings(Entries):
         (nnz,) ratings.
     weights
         (nnz,) how often each rating counts, or None.
+    timestamps
+        (nnz,) float64 time of each rating, or None.
 
     Raises
     ------
@@ -90,6 +97,7 @@ class Ratings(Entries):
         user_ids: Any = None,
         item_ids: Any = None,
         sample_weight: Any = None,
+        timestamps: Any = None,
         copy: bool = True,
     ) -> None:
         checks.one_of("missing", missing, convert.MISSING)
@@ -99,21 +107,26 @@ class Ratings(Entries):
         if isinstance(R, Named):
             user_ids = R.user_ids if user_ids is None else user_ids
             item_ids = R.item_ids if item_ids is None else item_ids
+            timestamps = R.timestamps if timestamps is None else timestamps
             R = R.ratings
-        if sample_weight is not None:
+        if sample_weight is not None or timestamps is not None:
             R = copy_input(R)  # because R is read twice
+        times = None if timestamps is None else as_times("timestamps", timestamps)
+        R = R if times is None else triplets_of(R)
         if isinstance(R, Ratings):
             user_ids = R.users_by_id if user_ids is None else user_ids
             item_ids = R.items_by_id if item_ids is None else item_ids
-            csr = R._csr()
+            csr, weights, kept_times = R._csr(), R.weights, R.timestamps
             if float_type is not None and float_type != R.dtype:
                 csr = csr._replace(values=checks.copy_ratings(R.values, float_type, "values[{}]".format))
         else:
-            csr = convert.to_csr_of_ids(R, missing, duplicates, float_type, copy, user_ids, item_ids)
-        weights = R.weights if isinstance(R, Ratings) else None
+            csr = convert.to_csr_of_ids(R, missing, duplicates, float_type, copy, user_ids, item_ids, times)
+            weights = kept_times = None
         if sample_weight is not None:
-            weights = interruptible(lambda: align_weights(sample_weight, R, csr, duplicates))
-        self._set(csr, user_ids, item_ids, weights)
+            weights = interruptible(lambda: align_weights(sample_weight, R, csr, duplicates, times))
+        if times is not None:
+            kept_times = interruptible(lambda: align_times(times, R, csr))
+        self._set(csr, user_ids, item_ids, weights, kept_times)
 
     @classmethod
     @checks.explains_names
@@ -124,6 +137,7 @@ class Ratings(Entries):
         user: str | None = None,
         item: str | None = None,
         rating: str | None = None,
+        timestamp: str | None = None,
         count: bool = False,
         nulls: str = "raise",
         missing: str = "zero",
@@ -142,11 +156,13 @@ class Ratings(Entries):
         user, item, rating
             Names of the columns. Default: found by their usual names, such as ``userId``, ``movie_id`` and
             ``stars``. Without a column of ratings, each row is a 1.
+        timestamp
+            Name of a column of dates or numbers, to keep as ``timestamps``. Default: none is kept.
         count
             Add up the rows of each user and item, each as a 1. Default: False.
         nulls
-            Whether missing ids and ratings ``"raise"`` an error, or their rows are left out, ``"drop"``.
-            Default: ``"raise"``.
+            Whether missing ids, ratings and times ``"raise"`` an error, or their rows are left out,
+            ``"drop"``. Default: ``"raise"``.
         missing, duplicates, dtype
             As for :class:`Ratings`.
 
@@ -170,40 +186,37 @@ class Ratings(Entries):
         >>> R.user_ids.tolist(), R.item_ids.tolist()
         (['ada', 'bob'], ['Cube', 'Heat'])
         """
-        columns: dict[str, Any] = {"user": user, "item": item, "rating": rating}
-        read = number_frame(frame, **columns, count=checks.boolean("count", count), nulls=nulls)
-        return cls(
-            read.ratings,
-            missing=missing,
-            duplicates="sum" if count else duplicates,
-            dtype=dtype,
-            user_ids=read.user_ids,
-            item_ids=read.item_ids,
-        )
+        form: dict[str, Any] = {"count": checks.boolean("count", count), "nulls": nulls}
+        read = number_frame(frame, user=user, item=item, rating=rating, timestamp=timestamp, **form)
+        return cls(read, missing=missing, duplicates="sum" if count else duplicates, dtype=dtype)
 
     def _set(
-        self, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
+        self,
+        csr: convert.Csr,
+        user_ids: Any,
+        item_ids: Any,
+        weights: NDArray[Any] | None = None,
+        timestamps: NDArray[Any] | None = None,
     ) -> None:
         m, n = int(csr.shape[0]), int(csr.shape[1])
-        if weights is not None and weights.shape != csr.values.shape:
+        if any(x is not None and x.shape != csr.values.shape for x in (weights, timestamps)):
             raise ValueError("R must not change while it is read, but another thread has changed it")
         self._set_once(
             indptr=immutable(csr.indptr),
             indices=immutable(csr.indices),
             values=immutable(csr.values),
             weights=None if weights is None else immutable(weights.astype(csr.values.dtype, copy=False)),
+            timestamps=None if timestamps is None else immutable(timestamps),
             shape=(m, n),
             users_by_id=Vocabulary.of("user_ids", user_ids, m),
             items_by_id=Vocabulary.of("item_ids", item_ids, n),
         )
 
     @classmethod
-    def _of(
-        cls, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
-    ) -> "Ratings":
-        """Wrap a checked matrix that no other object owns."""
+    def _of(cls, *parts: Any) -> "Ratings":
+        """Wrap a checked matrix that no other object owns; ``parts`` as for ``_set``."""
         ratings = cls.__new__(cls)
-        ratings._set(csr, user_ids, item_ids, weights)
+        ratings._set(*parts)
         return ratings
 
     @classmethod
@@ -214,6 +227,7 @@ class Ratings(Entries):
         values: NDArray[Any],
         shape: tuple[int, int],
         weights: NDArray[Any] | None = None,
+        timestamps: NDArray[Any] | None = None,
     ) -> "Ratings":
         """Check the arrays of a CSR matrix, and share their memory where possible.
 
@@ -225,6 +239,8 @@ class Ratings(Entries):
             (m, n), number of users and items.
         weights
             (nnz,) how often each rating counts, at least 0. Default: each rating counts once.
+        timestamps
+            (nnz,) time of each rating. Default: unknown.
         """
         from scipy import sparse
 
@@ -232,24 +248,31 @@ class Ratings(Entries):
             if array.dtype.kind not in "iu":  # SciPy would convert them to integers
                 raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
         R = sparse.csr_array((values, indices, indptr), shape=shape)
-        return cls(R, sample_weight=weights, copy=False)
+        ratings = cls(R, sample_weight=weights, copy=False)
+        return ratings if timestamps is None else cls(ratings, timestamps=timestamps)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickling loses the read-only flag
-        return Ratings._of, (self._csr(), self.users_by_id, self.items_by_id, self.weights)
+        own = self._csr(), self.users_by_id, self.items_by_id, self.weights, self.timestamps
+        return Ratings._of, own
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
+
+    def _beside(self, move: Callable[[NDArray[Any]], NDArray[Any]]) -> list[NDArray[Any] | None]:
+        """Return weights and timestamps, each moved as the values were."""
+        return [None if x is None else move(x) for x in (self.weights, self.timestamps)]
 
     @property
     def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
         """Transposed ratings, items as users; computed at each access in linear time."""
         csr = interruptible(lambda: convert.transpose_csr(self._csr()))
-        weights = self.weights
-        if weights is not None:
-            given = self._csr()._replace(values=weights)
-            weights = interruptible(lambda: convert.transpose_csr(given)).values
-        return Ratings._of(csr, self.items_by_id, self.users_by_id, weights)
+
+        def move(numbers: NDArray[Any]) -> NDArray[Any]:
+            given = self._csr()._replace(values=numbers)
+            return interruptible(lambda: convert.transpose_csr(given)).values
+
+        return Ratings._of(csr, self.items_by_id, self.users_by_id, *self._beside(move))
 
     def select(self, entries: NDArray[np.bool_]) -> "Ratings":
         """Select ratings by a mask; shape and ids stay.
@@ -275,9 +298,8 @@ class Ratings(Entries):
             indptr = np.concatenate([[0], np.cumsum(entries)])[self.indptr]
             return convert.Csr(indptr, self.indices[entries], self.values[entries], self.shape)
 
-        csr = interruptible(kept)
-        weights = None if self.weights is None else self.weights[entries]
-        return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
+        own = interruptible(kept), self.users_by_id, self.items_by_id
+        return Ratings._of(*own, *self._beside(lambda x: x[entries]))
 
     def take_rows(self, rows: ArrayLike) -> "Ratings":
         """Return the rows of some users, in the given order and without user ids.
@@ -294,7 +316,7 @@ class Ratings(Entries):
         indptr = np.concatenate([[0], np.cumsum(counts)])
         at = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
         csr = convert.Csr(indptr, self.indices[at], self.values[at], (counts.size, self.n_items))
-        return Ratings._of(csr, None, self.items_by_id, None if self.weights is None else self.weights[at])
+        return Ratings._of(csr, None, self.items_by_id, *self._beside(lambda x: x[at]))
 
     def reshaped(self, shape: tuple[int, int]) -> "Ratings":
         """Return the ratings with empty rows and columns added at the end, without ids.
@@ -310,7 +332,8 @@ class Ratings(Entries):
                 f"shape must be at least {self.shape}, got {(m, n)}; select and take_rows leave out"
             )
         indptr = np.concatenate([self.indptr, np.full(m - self.n_users, self.nnz)])
-        return Ratings._of(self._csr()._replace(indptr=indptr, shape=(m, n)), None, None, self.weights)
+        csr = self._csr()._replace(indptr=indptr, shape=(m, n))
+        return Ratings._of(csr, None, None, self.weights, self.timestamps)
 
     def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> "Ratings":
         """Return the same ratings with other ids.
@@ -320,7 +343,7 @@ class Ratings(Entries):
         users, items
             Ids of the rows and of the columns, or None for no ids.
         """
-        return Ratings._of(self._csr(), users, items, self.weights)
+        return Ratings._of(self._csr(), users, items, self.weights, self.timestamps)
 
     def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> "Ratings":
         """Return the same entries with other values and weights.
@@ -341,7 +364,7 @@ class Ratings(Entries):
         csr = self._csr()._replace(values=checks.copy_ratings(given, dtype, "values[{}]".format))
         if weights is not None:
             weights = check_weights(weights, self.nnz, "ratings")
-        return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
+        return Ratings._of(csr, self.users_by_id, self.items_by_id, weights, self.timestamps)
 
     def hold_out(
         self, count: int, rng: np.random.Generator, *, keep_rows: bool = False
@@ -364,17 +387,7 @@ class Ratings(Entries):
         """
         if checks.integer("count", count, 0) > self.nnz:
             raise ValueError(f"count must be at most {self.nnz}, the number of ratings, got {count}")
-        held_out = np.zeros(self.nnz, np.bool_)
-        if keep_rows:
-            priority = rng.random(self.nnz)
-            for rows, size in ((self.users, self.n_users), (self.items, self.n_items)):
-                last = np.zeros(size)
-                np.maximum.at(last, rows, priority)
-                # the last rating of both its user and its item is raised twice, so it is held out even later
-                priority[priority == last[rows]] += 1.0
-            held_out[np.argpartition(priority, count)[:count]] = True
-        else:
-            held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
+        held_out = self._draw(count, rng, keep_rows)
         return self.select(~held_out), self.select(held_out)
 
     def to_scipy(self) -> "sparse.csr_array":

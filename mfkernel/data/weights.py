@@ -10,7 +10,9 @@ from mfkernel._support.arrays import immutable
 from mfkernel.data import convert
 
 
-def align_weights(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
+def align_weights(
+    sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str, times: NDArray[np.float64] | None = None
+) -> NDArray[Any]:
     """Return the weight of each entry of ``csr``, with the dtype of its values.
 
     Parameters
@@ -24,13 +26,15 @@ def align_weights(sample_weight: Any, R: Any, csr: convert.Csr, duplicates: str)
         R after conversion.
     duplicates
         How duplicates of R were merged.
+    times
+        Times of the triplets, if R has any.
     """
     if duplicates in ("sum", "mean"):
         raise ValueError(f"duplicates must be 'raise' or 'last' with sample_weight, got {duplicates!r}")
     if len(np.shape(sample_weight)) == 2:
         weights = _of_cells(sample_weight, csr)
     else:
-        weights = _of_entries(_check_values(sample_weight), R, csr, duplicates)
+        weights = _of_entries(_check_values(sample_weight), R, csr, duplicates, times)
     if weights.size and not weights.any():
         raise ValueError("sample_weight must not be zero for all ratings")
     largest = weights.max(initial=0)
@@ -73,14 +77,14 @@ def _of_cells(sample_weight: Any, csr: convert.Csr) -> NDArray[Any]:
     return _check_values(cells, lambda n: f"sample_weight[{users[n]}, {csr.indices[n]}]")
 
 
-def _of_entries(weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str) -> NDArray[Any]:
+def _of_entries(
+    weights: NDArray[Any], R: Any, csr: convert.Csr, duplicates: str, times: NDArray[np.float64] | None
+) -> NDArray[Any]:
     """Convert R a second time, with weights in place of the ratings."""
     if isinstance(R, tuple):
         values = R[2]
         _check_size(weights, np.size(values), "triplets")
-        masked = np.ma.getmask(values)
-        given = weights if masked is np.ma.nomask else np.ma.array(weights, mask=masked)
-        return convert.to_csr((*R[:2], given, csr.shape), "zero", duplicates, weights.dtype, True).values
+        return convert.of_triplets(weights, R, csr, duplicates, times)
     if getattr(R, "format", None) in ("csr", "csc", "coo"):
         _check_size(weights, R.data.size, "entries in R.data")
         twin = R.copy()

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._support.frames import make_frame
 from mfkernel._support.lazy import import_extra
+
+RMSE, NDCG = "rmse", "ndcg"  # what is measured on the test ratings
 
 
 class CrossValidation(NamedTuple):
@@ -17,20 +20,29 @@ class CrossValidation(NamedTuple):
     train_rmse
         (n_folds,) root mean square of the residuals during the last epoch.
     test_rmse
-        (n_folds,) root mean square error of the predictions for the fold's held-out ratings.
+        (n_folds,) root mean square error of the predictions for the fold's held-out ratings; None for
+        implicit feedback.
     seconds
         (n_folds,) duration of each fit in seconds, without compilation.
+    test_ndcg
+        (n_folds,) NDCG of the best 10 items for the fold's held-out entries; None for known ratings.
     """
 
     train_rmse: NDArray[np.float64]
-    test_rmse: NDArray[np.float64]
+    test_rmse: NDArray[np.float64] | None
     seconds: NDArray[np.float64]
+    test_ndcg: NDArray[np.float64] | None = None
 
-    def to_frame(self) -> Any:
-        """Return a pandas ``DataFrame`` with one row per fold (extra ``frame``)."""
-        frame = import_extra("pandas", "frame", "to_frame").DataFrame(self._asdict())
-        frame.index.name = "fold"
-        return frame.reset_index()
+    def to_frame(self, library: str = "pandas") -> Any:
+        """Return a data frame with one row per fold (extra ``frame``).
+
+        Parameters
+        ----------
+        library
+            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
+        """
+        figures = {name: figure for name, figure in self._asdict().items() if figure is not None}
+        return make_frame({"fold": np.arange(self.seconds.size)} | figures, library)
 
 
 class Search:
@@ -43,39 +55,52 @@ class Search:
     settings
         One dict of arguments of ``factorize`` per candidate.
     figures
-        (3, n_candidates, n_folds) training error, test error and seconds.
+        (3, n_candidates, n_folds) training error, test RMSE or NDCG, and seconds.
+    metric
+        Measure of the test: ``"rmse"``, or ``"ndcg"`` for implicit feedback. Default: ``"rmse"``.
 
     Attributes
     ----------
     settings
         One dict of arguments of ``factorize`` per candidate.
+    metric
+        ``"rmse"`` or ``"ndcg"``.
     train_rmse, test_rmse
         (n_candidates, n_folds) root mean square of the residuals during the last epoch, and root mean square
-        error of the predictions for the fold's held-out ratings.
+        error of the predictions for the fold's held-out ratings; the latter is None for implicit feedback.
+    test_ndcg
+        (n_candidates, n_folds) NDCG of the best 10 items for the fold's held-out entries; None for known
+        ratings.
     seconds
         (n_candidates, n_folds) duration of each fit in seconds, without compilation.
     """
 
-    def __init__(self, settings: Sequence[dict[str, Any]], figures: NDArray[np.float64]) -> None:
-        self.settings = list(settings)
-        self.train_rmse, self.test_rmse, self.seconds = figures
+    def __init__(
+        self, settings: Sequence[dict[str, Any]], figures: NDArray[np.float64], metric: str = RMSE
+    ) -> None:
+        self.settings, self.metric = list(settings), metric
+        self.train_rmse, self._test, self.seconds = figures
+        self.test_rmse = self._test if metric == RMSE else None
+        self.test_ndcg = self._test if metric == NDCG else None
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """(n_candidates,) mean test RMSE over the folds; nan if a fit failed."""
-        result: NDArray[np.float64] = self.test_rmse.mean(axis=1)
+        """(n_candidates,) mean test RMSE or NDCG over the folds; nan if a fit failed."""
+        result: NDArray[np.float64] = self._test.mean(axis=1)
         return result
 
     @property
     def standard_error(self) -> NDArray[np.float64]:
-        """(n_candidates,) standard error of the mean test RMSE."""
-        n_folds = self.test_rmse.shape[1]
-        result: NDArray[np.float64] = self.test_rmse.std(axis=1, ddof=1) / np.sqrt(n_folds)
+        """(n_candidates,) standard error of the mean; 0 for a single fold."""
+        n_folds = self._test.shape[1]
+        if n_folds == 1:
+            return np.zeros(len(self._test))
+        result: NDArray[np.float64] = self._test.std(axis=1, ddof=1) / np.sqrt(n_folds)
         return result
 
     @property
     def best(self) -> dict[str, Any]:
-        """The settings with the lowest mean test RMSE.
+        """The settings with the lowest mean test RMSE, or the highest mean test NDCG.
 
         Raises
         ------
@@ -89,37 +114,41 @@ class Search:
         mean = self.mean
         if np.isnan(mean).all():
             raise ValueError("a candidate must be fitted on all folds to be the best, got none")
-        return int(np.nanargmin(mean))
+        return int(np.nanargmin(mean) if self.metric == RMSE else np.nanargmax(mean))
 
-    def to_frame(self) -> Any:
-        """Return a pandas ``DataFrame`` with one row per fit (extra ``frame``).
+    def to_frame(self, library: str = "pandas") -> Any:
+        """Return a data frame with one row per fit (extra ``frame``).
 
         Each row has the settings, the fold and the figures of the fit.
+
+        Parameters
+        ----------
+        library
+            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
         """
-        pandas = import_extra("pandas", "frame", "to_frame")
-        rows = [
-            settings
-            | {
-                "fold": fold,
-                "train_rmse": self.train_rmse[c, fold],
-                "test_rmse": self.test_rmse[c, fold],
-                "seconds": self.seconds[c, fold],
-            }
-            for c, settings in enumerate(self.settings)
-            for fold in range(self.test_rmse.shape[1])
-        ]
-        return pandas.DataFrame(rows)
+        n_candidates, n_folds = self._test.shape
+        settings = {
+            name: np.repeat(_column([each[name] for each in self.settings]), n_folds)
+            for name in self.settings[0]
+        }
+        figures = {
+            "fold": np.tile(np.arange(n_folds), n_candidates),
+            "train_rmse": self.train_rmse.ravel(),
+            f"test_{self.metric}": self._test.ravel(),
+            "seconds": self.seconds.ravel(),
+        }
+        return make_frame(settings | figures, library)
 
     def __repr__(self) -> str:
-        n_candidates, n_folds = self.test_rmse.shape
-        failed = int(np.isnan(self.test_rmse).sum())
+        n_candidates, n_folds = self._test.shape
+        failed = int(np.isnan(self._test).sum())
         fits = f"{n_candidates} × {n_folds} fits" + (f", {failed} of them failed" if failed else "")
         if np.isnan(self.mean).all():
             return f"{type(self).__name__}({fits}, none best)"
         best = self._best
         return (
-            f"{type(self).__name__}({fits}, best {format_arguments(self.settings[best])}: test RMSE "
-            f"{self.mean[best]:.4g} ± {self.standard_error[best]:.2g})"
+            f"{type(self).__name__}({fits}, best {format_arguments(self.settings[best])}: test "
+            f"{self.metric.upper()} {self.mean[best]:.4g} ± {self.standard_error[best]:.2g})"
         )
 
 
@@ -131,7 +160,9 @@ class RankSelection(Search):
     settings
         One dict of arguments of ``factorize`` per candidate, with ``k``.
     figures
-        (3, n_candidates, n_folds) training error, test error and seconds.
+        (3, n_candidates, n_folds) training error, test RMSE or NDCG, and seconds.
+    metric
+        ``"rmse"``, or ``"ndcg"`` for implicit feedback. Default: ``"rmse"``.
     """
 
     @property
@@ -149,7 +180,8 @@ class RankSelection(Search):
             If no rank could be fitted on all folds.
         """
         best = self._best
-        return int(self.ks[self.mean <= self.mean[best] + self.standard_error[best]].min())
+        close = np.abs(self.mean - self.mean[best]) <= self.standard_error[best]
+        return int(self.ks[close].min())
 
     def plot(self, ax: Any = None) -> Any:
         """Plot training and test error against k, to show overfitting (extra ``plot``).
@@ -169,12 +201,23 @@ class RankSelection(Search):
         if ax is None:
             _, ax = import_extra("matplotlib.pyplot", "plot", "plot").subplots()
         ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
-        ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
+        if self.metric == RMSE:
+            ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
         if not np.isnan(self.mean).all():
             ax.axvline(self.k, color="grey", linestyle=":", label=f"k = {self.k}")
-        ax.set(xlabel="k", ylabel="RMSE", xscale="log", xticks=self.ks, xticklabels=self.ks)
+        ax.set(xlabel="k", ylabel=self.metric.upper(), xscale="log", xticks=self.ks, xticklabels=self.ks)
         ax.legend()
         return ax
+
+
+def _column(values: list[Any]) -> NDArray[Any]:
+    """Return one value per candidate: of one type as it is, else as objects."""
+    kind = type(values[0])
+    if kind in (bool, int, float, str) and all(type(value) is kind for value in values):
+        return np.array(values)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
 
 
 def format_arguments(settings: dict[str, Any]) -> str:

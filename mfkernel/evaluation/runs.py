@@ -15,9 +15,10 @@ from mfkernel.api import factorize
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import Task, ThreadEngine, interruptible
-from mfkernel.evaluation.results import format_arguments
+from mfkernel.evaluation.results import NDCG, RMSE, format_arguments
 from mfkernel.methods import make_settings
 from mfkernel.methods.baseline import bias_baseline
+from mfkernel.metrics import ndcg_at_n
 from mfkernel.typing import FitKeywords
 
 Fold = tuple[Ratings, Ratings]
@@ -38,8 +39,8 @@ def run_fits(
     cv: Any,
     rng: Any,
     n_threads: int | None,
-) -> NDArray[np.float64]:
-    """Return training error, test error and seconds, (3, n_candidates, n_folds).
+) -> tuple[NDArray[np.float64], str]:
+    """Return training error, test error or NDCG, and seconds, (3, n_candidates, n_folds), and the metric.
 
     A failed fit has nan. All candidates share the folds, which are made once. The fits run in parallel, the
     longest first.
@@ -52,11 +53,9 @@ def run_fits(
         if "k" not in settings:
             raise TypeError("k must be given; pass k=…, or several in the grid")
         checks.integer("k", settings["k"], 1)
-        if _is_implicit(settings):
-            raise ValueError(
-                f"method must be for known ratings, got {settings['method']!r}; to measure rankings, fit "
-                "the first part of leave_k_out or train_test_split, and pass the other to metrics.ranking"
-            )
+    implicit = [is_implicit(settings) for settings in candidates]
+    if any(implicit) and not all(implicit):
+        raise ValueError("method must be for known ratings, or for implicit feedback, in all fits, got both")
     # arguments about R are the same for all candidates, and R is read once
     about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
     given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
@@ -82,7 +81,8 @@ def run_fits(
             start = time.perf_counter()
             model = factorize(training, **settings, n_threads=1, callback=lambda record: cancelled())
             seconds = time.perf_counter() - start
-            figures[:, candidate, fold] = model.history[-1].rmse, model.rmse(test), seconds
+            quality = ndcg_at_n(model, test) if implicit[0] else model.rmse(test)
+            figures[:, candidate, fold] = model.history[-1].rmse, quality, seconds
         except FIT_ERRORS as error:
             errors[work] = error
 
@@ -95,10 +95,10 @@ def run_fits(
     if len(errors) == len(tasks):
         raise errors[min(errors)]
     _warn_of(errors, choices)
-    return figures
+    return figures, NDCG if implicit[0] else RMSE
 
 
-def _is_implicit(settings: dict[str, Any]) -> bool:
+def is_implicit(settings: dict[str, Any]) -> bool:
     """Return whether a fit is for implicit feedback; the fit reports wrong arguments."""
     own = ("k", "method", *FitKeywords.__annotations__)
     options = {name: value for name, value in settings.items() if name not in own}
@@ -161,10 +161,12 @@ def _warn_of(errors: dict[tuple[int, int], Exception], choices: list[dict[str, A
 def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
     """Split the ratings at random, each held out once; or return the given pairs."""
     if isinstance(cv, Iterable):
-        folds = [(Ratings(training), Ratings(test)) for training, test in cv]
-        if len(folds) < 2:
-            raise ValueError(f"cv must have at least 2 folds, got {len(folds)}")
-        return folds
+        pairs = list(cv)
+        if len(pairs) == 2 and any(isinstance(pair, Ratings) for pair in pairs):
+            raise TypeError("cv must be pairs of training and test ratings, got one; pass cv=[(train, test)]")
+        if not pairs:
+            raise ValueError("cv must have at least 1 pair of training and test ratings, got none")
+        return [(Ratings(training), Ratings(test)) for training, test in pairs]
     n_folds = checks.integer("cv", cv, 2)
     if ratings.nnz < n_folds:
         raise ValueError(f"R must have at least one rating per fold, got {ratings.nnz} for {n_folds} folds")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mfkernel._support import checks
-from mfkernel.evaluation.results import CrossValidation, RankSelection, Search
+from mfkernel.evaluation.results import RMSE, CrossValidation, RankSelection, Search
 from mfkernel.evaluation.runs import run_fits
 
 
@@ -24,7 +24,7 @@ def cross_validate(
         Ratings and rank, as for ``factorize``.
     cv
         Number of folds, at least 2; each holds out a random share 1/cv of the ratings. Or pairs of training
-        and test ratings. Default: 5.
+        and test ratings, such as ``[(train, test)]``, which are matched by id. Default: 5.
     rng
         Seed or generator of folds and fits, as for ``factorize``. The same integer gives the same folds in
         :func:`grid_search` and :func:`select_rank`. Default: random.
@@ -36,7 +36,8 @@ def cross_validate(
     Returns
     -------
     CrossValidation
-        Training error, test error and seconds per fold.
+        Training error, test error and seconds per fold. For implicit feedback, the test measures the NDCG of
+        the best 10 items.
 
     Examples
     --------
@@ -44,7 +45,10 @@ def cross_validate(
     >>> cross_validate(datasets.synthetic(), 4, cv=3, rng=0, epochs=1).test_rmse.shape
     (3,)
     """
-    return CrossValidation(*run_fits(R, settings, [{"k": k}], cv, rng, n_threads)[:, 0])
+    figures, metric = run_fits(R, settings, [{"k": k}], cv, rng, n_threads)
+    train, test, seconds = figures[:, 0]
+    rmse, ndcg = (test, None) if metric == RMSE else (None, test)
+    return CrossValidation(train, rmse, seconds, ndcg)
 
 
 def grid_search(
@@ -73,7 +77,8 @@ def grid_search(
     Returns
     -------
     Search
-        Errors of all candidates; ``best`` has the settings with the lowest mean test RMSE.
+        Errors of all candidates; ``best`` has the settings with the lowest mean test RMSE, or for implicit
+        feedback the highest mean NDCG of the best 10 items.
     """
     if not isinstance(grid, Mapping):
         raise TypeError(f"grid must be a dict of names and lists of values, got {type(grid).__name__}")
@@ -87,7 +92,7 @@ def grid_search(
         if not choices:
             raise ValueError(f"grid[{name!r}] must have a value to try, got none")
     candidates = [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
-    return Search(candidates, run_fits(R, settings, candidates, cv, rng, n_threads))
+    return Search(candidates, *run_fits(R, settings, candidates, cv, rng, n_threads))
 
 
 def select_rank(
@@ -115,8 +120,8 @@ def select_rank(
     Returns
     -------
     RankSelection
-        Errors of all ranks. ``k`` is the smallest rank whose error is within one standard error of the
-        lowest. ``plot`` draws training and test error against rank.
+        Errors of all ranks. ``k`` is the smallest rank whose RMSE, or NDCG for implicit feedback, is within
+        one standard error of the best. ``plot`` draws training and test error against rank.
 
     References
     ----------
@@ -127,4 +132,4 @@ def select_rank(
     if not ranks:
         raise ValueError("ks must have a rank to try, got none")
     candidates = [{"k": k} for k in ranks]
-    return RankSelection(candidates, run_fits(R, settings, candidates, cv, rng, n_threads))
+    return RankSelection(candidates, *run_fits(R, settings, candidates, cv, rng, n_threads))

@@ -1,5 +1,6 @@
-"""Split ratings into training and test ratings: at random, per user, or by user."""
+"""Split ratings into training and test ratings: at random, by time, per user, or by user."""
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from mfkernel._support import checks
 from mfkernel.data.ratings import Ratings
+from mfkernel.data.times import as_time
 from mfkernel.engines.threads import interruptible
 
 
@@ -54,10 +56,77 @@ def train_test_split(
 
 
 @checks.explains_names
-def leave_k_out(
-    R: Any, n: int = 1, *, rng: Any = None, missing: str = "zero", duplicates: str = "raise"
+def time_split(
+    R: Any,
+    test: float | None = None,
+    *,
+    cut: Any = None,
+    missing: str = "zero",
+    duplicates: str = "raise",
 ) -> tuple[Ratings, Ratings]:
-    """Hold out n random ratings per user with more than n ratings.
+    """Hold out the latest ratings, by one time for all users.
+
+    Ratings of the same time stay together. Some users and items may be in the test ratings alone.
+
+    Parameters
+    ----------
+    R
+        Ratings with timestamps.
+    test
+        Share to hold out, between 0 and 1. Default: 0.1, or as ``cut`` says.
+    cut
+        Time of the first held-out ratings, in the unit of the timestamps, or a date. Default: ``test`` says.
+    missing, duplicates
+        As for :class:`Ratings`.
+
+    Returns
+    -------
+    tuple of Ratings
+        Training and test ratings, both of R's shape and with its ids.
+
+    Raises
+    ------
+    ValueError
+        If R has no timestamps, or no rating would be left for training, or for the test.
+
+    Examples
+    --------
+    >>> R = Ratings(([0, 0, 1], [0, 1, 0], [5, 3, 4]), timestamps=["2024-01-01", "2024-03-01", "2024-02-01"])
+    >>> train, test = time_split(R, cut="2024-02-15")
+    >>> train.nnz, test.values
+    (2, array([3.]))
+    """
+    if test is not None and cut is not None:
+        raise ValueError(f"cut must be None with test={test!r}, got {cut!r}; pass one of the two")
+    ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
+    times = _times(ratings)
+    if cut is None:
+        share = _share("test", 0.1 if test is None else test)
+        count = min(max(1, round(share * ratings.nnz)), ratings.nnz)
+        first = float(np.partition(times, ratings.nnz - count)[ratings.nnz - count]) if count else math.inf
+    else:
+        first = as_time("cut", cut)
+    held_out = times >= first
+    if held_out.all() or not held_out.any():
+        side = "before" if held_out.all() else "from"
+        raise ValueError(
+            f"{'test' if cut is None else 'cut'} must leave ratings on both sides, got none {side} the time "
+            f"{first:g}"
+        )
+    return ratings.select(~held_out), ratings.select(held_out)
+
+
+@checks.explains_names
+def leave_n_out(
+    R: Any,
+    n: int = 1,
+    *,
+    last: bool = False,
+    rng: Any = None,
+    missing: str = "zero",
+    duplicates: str = "raise",
+) -> tuple[Ratings, Ratings]:
+    """Hold out n ratings per user with more than n ratings: random ones, or the last ones.
 
     Users with n ratings or fewer keep all of them and have empty test rows. So every user with ratings keeps
     some for training.
@@ -68,6 +137,8 @@ def leave_k_out(
         Ratings in any form that :class:`Ratings` takes.
     n
         Number of ratings to hold out per user, at least 1. Default: 1.
+    last
+        Hold out the latest ratings by their timestamps; of equal times, random ones. Default: False.
     rng
         Seed or generator, as for ``np.random.default_rng``. Default: random.
     missing, duplicates
@@ -81,11 +152,12 @@ def leave_k_out(
     Raises
     ------
     TypeError, ValueError
-        If n is not an integer of at least 1, or no user has more than n ratings.
+        If n is not an integer of at least 1, or no user has more than n ratings. Also if R has no timestamps
+        but ``last`` needs them.
 
     Examples
     --------
-    >>> leave_k_out([[5, 3, 4], [4, 1, 0], [0, 0, 2]], rng=0)
+    >>> leave_n_out([[5, 3, 4], [4, 1, 0], [0, 0, 2]], rng=0)
     (Ratings(3 users × 3 items, 4 ratings, float64), Ratings(3 users × 3 items, 2 ratings, float64))
     """
     n = checks.integer("n", n, 1)
@@ -96,7 +168,18 @@ def leave_k_out(
         if most < 2:
             raise ValueError(f"R must have a user with two or more ratings, got at most {most} per user")
         raise ValueError(f"n must be at most {most - 1}, one below the most ratings of a user, got {n}")
-    return _hold_out_per_user(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng))
+    times = _times(ratings) if checks.boolean("last", last) else None
+    return _hold_out_per_user(ratings, np.where(counts > n, n, 0), np.random.default_rng(rng), times)
+
+
+def leave_k_out(R: Any, n: int = 1, **options: Any) -> tuple[Ratings, Ratings]:
+    """Former name of :func:`leave_n_out`."""
+    warnings.warn(
+        "mf.leave_k_out is now mf.leave_n_out; the old name will be removed in version 0.2",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return leave_n_out(R, n, **options)
 
 
 class UserSplit(NamedTuple):
@@ -209,6 +292,15 @@ def strong_generalization_split(
     return UserSplit(train, *_hold_out_per_user(new_users, held_out, random))
 
 
+def _times(ratings: Ratings) -> NDArray[np.float64]:
+    if ratings.timestamps is None:
+        raise ValueError(
+            "R must have timestamps, got none; pass Ratings.from_frame(frame, timestamp=…), "
+            "read_ratings(path, timestamp=True) or mf.Ratings(…, timestamps=…)"
+        )
+    return ratings.timestamps
+
+
 def _share(name: str, value: float, hint: str = "") -> float:
     share = checks.real(name, value, positive=True)
     if share >= 1:
@@ -243,12 +335,16 @@ def _users(ratings: Ratings, rows: NDArray[np.intp]) -> Ratings:
 
 
 def _hold_out_per_user(
-    ratings: Ratings, counts: NDArray[np.int64], rng: np.random.Generator
+    ratings: Ratings,
+    counts: NDArray[np.int64],
+    rng: np.random.Generator,
+    times: NDArray[np.float64] | None = None,
 ) -> tuple[Ratings, Ratings]:
-    """Hold out ``counts[u]`` random ratings of user u; return the kept, then these."""
+    """Hold out ``counts[u]`` random ratings of user u, or the latest ones; return the kept, then these."""
     priority = rng.random(ratings.nnz)
-    order = interruptible(lambda: np.lexsort((priority, ratings.users)))
-    # order permutes within rows only, so the first places of a row hold random ratings of this row
+    keys = (priority, ratings.users) if times is None else (priority, -times, ratings.users)
+    order = interruptible(lambda: np.lexsort(keys))
+    # order permutes within rows only, so the first places of a row hold the ratings of this row to hold out
     held_out = np.empty(ratings.nnz, np.bool_)
     held_out[order] = np.arange(ratings.nnz) < (ratings.indptr[:-1] + counts)[ratings.users]
     return ratings.select(~held_out), ratings.select(held_out)

@@ -68,7 +68,7 @@ class RowProblem(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """The objective of every row.
+    r"""The objective of every row.
 
     Attributes
     ----------
@@ -83,8 +83,8 @@ class Objective(NamedTuple):
     min_ridge
         lower bound of λ c, as a fraction of the mean diagonal of the Gram matrix.
     alpha, unobserved_weight, observed_weight
-        for implicit feedback: a stored entry of strength r has the weight ``observed_weight`` + αr, any other
-        cell w₀.
+        for implicit feedback: a stored entry of strength r has the weight ``observed_weight`` + α\|r\|, any
+        other cell w₀.
     bias_unit
         unit of biases in conjugate gradients: the norm of their column in the equations.
     """
@@ -279,13 +279,14 @@ def add_scores(u: int, first: int, last: int, biased: bool, problem: RowProblem,
 def loss_derivatives(objective: Objective, r: float, z: float, epsilon: float) -> tuple[float, float]:
     """Return g = -∂ℓ/∂z of one rating, and the curvature h of its parabola.
 
-    The parabola touches ℓ at z and replaces it. For implicit feedback, ℓ is ½ c (1 - z)² - ½ w₀ z², which a
-    stored entry adds to the ½ w₀ z² of all cells.
+    The parabola touches ℓ at z and replaces it. For implicit feedback, ℓ is ½ c (t - z)² - ½ w₀ z², which a
+    stored entry adds to the ½ w₀ z² of all cells; t is 1, or 0 for a dislike.
     For the absolute loss, |e| is smoothed to √(e² + ε²).
     """
     if objective.loss == IMPLICIT:
-        c = objective.observed_weight + objective.alpha * r
-        return c - (c - objective.unobserved_weight) * z, c - objective.unobserved_weight
+        c = objective.observed_weight + objective.alpha * abs(r)
+        target = 1.0 if r >= 0 else 0.0
+        return c * target - (c - objective.unobserved_weight) * z, c - objective.unobserved_weight
     if objective.loss == LOGISTIC:
         small = math.exp(-abs(z))
         curvature = small / (1 + small) ** 2
@@ -308,8 +309,9 @@ def row_loss(u: int, problem: RowProblem, objective: Objective, z: NDArray[Any])
     for n in range(start, problem.indptr[u + 1]):
         score, r = float(z[n - start]), float(problem.values[n])
         if objective.loss == IMPLICIT:
-            c = objective.observed_weight + objective.alpha * r
-            total += c * (1 - score) ** 2 - objective.unobserved_weight * score**2
+            c = objective.observed_weight + objective.alpha * abs(r)
+            target = 1.0 if r >= 0 else 0.0
+            total += c * (target - score) ** 2 - objective.unobserved_weight * score**2
         else:
             total += float(weight(problem.weights, n, 1.0)) * (r - score) ** 2
     return total

@@ -42,15 +42,15 @@ class Penalty(NamedTuple):
 
 
 class Implicit(NamedTuple):
-    """The weights of implicit feedback.
+    r"""The weights of implicit feedback.
 
-    A stored entry of strength r is a 1 with the weight 1 + αr, any other cell a 0 with the weight w₀. All
-    weights may be divided by a common unit; then ``observed_weight`` is one over it.
+    A stored entry of strength r is a 1, or for r < 0 a 0, with the weight 1 + α\|r\|. Any other cell is a 0
+    with the weight w₀. All weights may be divided by a common unit; then ``observed_weight`` is one over it.
 
     Attributes
     ----------
     alpha, unobserved, observed
-        α, w₀, and the 1 of 1 + αr.
+        α, w₀, and the 1 of 1 + α\|r\|.
     """
 
     alpha: float = 1.0
@@ -108,8 +108,9 @@ def solve_rows(
     huber_delta
         δ, positive.
     implicit
-        weights of implicit feedback, if the values are its strengths. The loss is then ½ (1 + αr) (1 - x·y)²
-        for stored entries, and ½ w₀ (x·y)² for all other items.
+        weights of implicit feedback, if the values are its strengths. The loss is then
+        ½ (1 + α\|r\|) (t - x·y)² for stored entries, where t is 1, or 0 for r < 0, and ½ w₀ (x·y)² for all
+        other items.
 
     Returns
     -------

@@ -45,30 +45,23 @@ def penalty_scale(settings: Settings, rows: Ratings) -> NDArray[np.float64]:
 
 
 def expected_scores(ratings: Ratings, settings: Settings) -> NDArray[Any]:
-    """Return the values that scores should equal: the ratings, or ones for implicit feedback."""
-    return np.ones_like(ratings.values) if settings.implicit else ratings.values
+    """Return the values that scores should equal: ratings, or for implicit feedback 1, and 0 for dislikes."""
+    return (ratings.values >= 0).astype(ratings.dtype) if settings.implicit else ratings.values
 
 
 def encode_targets(ratings: Ratings, settings: Settings) -> Ratings:
-    """Return the ratings as the loss needs them; for the logistic loss, -1 becomes 0.
+    """Return the ratings as the loss needs them.
+
+    Weights of implicit feedback multiply its strengths; for the logistic loss, -1 becomes 0.
 
     Raises
     ------
     ValueError
-        If implicit feedback is negative or weighted, or if ratings for the logistic loss are not of two
-        kinds.
+        If ratings for the logistic loss are not of two kinds.
     """
-    loss = settings.loss
-    if settings.implicit and ratings.weights is not None:
-        raise ValueError(
-            "sample_weight must be None with method='implicit', got weights; R has them, as strengths"
-        )
-    if settings.implicit and (ratings.values < 0).any():
-        bad = int((ratings.values < 0).argmax())
-        raise ValueError(
-            f"R must not be negative with method='implicit', got R[{ratings.users[bad]}, "
-            f"{ratings.indices[bad]}] = {ratings.values[bad]:g}; leave dislikes out, or pass method='als'"
-        )
+    loss, weights = settings.loss, ratings.weights
+    if settings.implicit and weights is not None:
+        return ratings.with_values(ratings.values * weights).select(weights > 0)
     if loss != "logistic":
         return ratings
     values = ratings.values

@@ -107,8 +107,9 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
     penalty = make_penalty(state, 0)
     A = penalty.reg * penalty_scale(state.settings, row)[0] * np.eye(state.k)
     if state.implicit is not None:
-        confidence = 1 + state.implicit.alpha * residuals
-        weights, gradients = confidence - state.implicit.unobserved_weight, confidence
+        confidence = 1 + state.implicit.alpha * np.abs(residuals)
+        weights = confidence - state.implicit.unobserved_weight
+        gradients = confidence * (residuals >= 0)
         A += state.implicit.unobserved_weight * state.item_gram
     else:
         if state.user_bias is not None and state.item_bias is not None:

@@ -15,7 +15,7 @@ from mfkernel.model.state import State
 
 FORMATS = range(1, 6)  # formats that can be read; the last one is written
 ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
-RATINGS_ARRAYS = ("indptr", "indices", "values", "weights")
+RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "timestamps")
 
 
 def write_state(path: str | os.PathLike[str], state: State, *, ratings: bool) -> None:

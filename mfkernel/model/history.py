@@ -1,6 +1,10 @@
 """The record of an epoch."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mfkernel._support.frames import make_frame
 
 
 class Epoch(NamedTuple):
@@ -43,3 +47,33 @@ class Epoch(NamedTuple):
     def validation_error(self) -> float | None:
         """Validation RMSE, or 1 − NDCG; lower is better."""
         return self.validation_rmse if self.validation_ndcg is None else 1 - self.validation_ndcg
+
+
+class History(list[Epoch]):
+    """The records of all epochs of a fit."""
+
+    def to_frame(self, library: str = "pandas") -> Any:
+        """Return a data frame with one row per epoch (extra ``frame``).
+
+        Parameters
+        ----------
+        library
+            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
+
+        Returns
+        -------
+        DataFrame or Table
+            The attributes of :class:`Epoch` that an epoch has, as columns; numbers that are missing are nan.
+
+        Raises
+        ------
+        ImportError
+            If narwhals, or the library, is not installed.
+        """
+        table = np.array(self, np.float64).reshape(-1, len(Epoch._fields))
+        columns = {
+            name: column
+            for name, column in zip(Epoch._fields, table.T, strict=True)
+            if name in ("epoch", "rmse", "seconds") or not np.isnan(column).all()
+        }
+        return make_frame(columns | {"epoch": columns["epoch"].astype(np.int64)}, library)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mfkernel._support.arrays import Immutable
 from mfkernel._support.locks import ProcessLock
 from mfkernel.data.ratings import Ratings
-from mfkernel.model.history import Epoch
+from mfkernel.model.history import History
 from mfkernel.model.state import State
 from mfkernel.options import Settings
 from mfkernel.typing import Missing
@@ -77,9 +77,9 @@ class StateView(Immutable):
         return self.state.known_items
 
     @property
-    def history(self) -> list[Epoch]:
+    def history(self) -> History:
         """One record per epoch."""
-        return list(self.state.history)
+        return History(self.state.history)
 
     @property
     def stop_reason(self) -> str:
