@@ -106,13 +106,13 @@ def read(
     """
     checks.one_of("nulls", nulls, get_args(Nulls))
     names = _names(frame)
-    found = _columns(names, user, item, rating, timestamp, count)
+    found = choose_columns(names, user, item, rating, timestamp, count)
     if found is None:
         return _wide(frame, names)
     chosen = found
     if needs_rating and chosen[2] is None:
         raise ValueError(
-            f"rating must be the column of ratings, got none among {_shown(names)}; pass rating=, or "
+            f"rating must be the column of ratings, got none among {shown(names)}; pass rating=, or "
             "method='implicit' if each row is one event"
         )
     nw = import_extra("narwhals.stable.v2", "frame", "a data frame")
@@ -132,7 +132,7 @@ def _names(frame: Any) -> list[Any]:
     return list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
 
 
-def _columns(
+def choose_columns(
     names: list[Any], user: Any, item: Any, rating: Any, timestamp: Any, count: bool
 ) -> tuple[Any, Any, Any, Any] | None:
     """Return the columns of users, items, ratings and times, or None for a frame with a column per item."""
@@ -141,7 +141,7 @@ def _columns(
     given, found = [user, item, rating, timestamp], [*find_names(names, FRAME_COLUMN_NAMES), -1]
     for kind, name in zip(COLUMN_KINDS, given, strict=True):
         if name is not None and name not in names:
-            raise ValueError(f"{kind} must be a column of the frame, {_shown(names)}, got {name!r}")
+            raise ValueError(f"{kind} must be a column of the frame, {shown(names)}, got {name!r}")
     named = any(name is not None for name in given)
     chosen = [
         name if name is not None else names[at] if at >= 0 and names[at] not in given else None
@@ -149,7 +149,7 @@ def _columns(
     ]
     for kind, name in zip(("user", "item"), chosen, strict=False):
         if name is None and (named or count):
-            raise ValueError(f"{kind} must be a column of the frame, {_shown(names)}, got none; pass {kind}=")
+            raise ValueError(f"{kind} must be a column of the frame, {shown(names)}, got none; pass {kind}=")
         if name is None:
             return None
     if chosen[0] == chosen[1]:
@@ -157,7 +157,8 @@ def _columns(
     return chosen[0], chosen[1], None if count else chosen[2], timestamp
 
 
-def _shown(names: list[Any]) -> str:
+def shown(names: list[Any]) -> str:
+    """Return the names of columns for a message."""
     return checks.listed(names, MAX_NAMES)
 
 
@@ -260,6 +261,6 @@ def _numbers(table: NDArray[Any], names: list[Any]) -> NDArray[Any]:
     if table.dtype.kind not in "iuf" and table.size:
         raise TypeError(
             f"R must be a frame of numbers with a column per item, or have a row per rating, got the columns "
-            f"{_shown(names)} of dtype {table.dtype}; pass user=, item= and rating= to name three of them"
+            f"{shown(names)} of dtype {table.dtype}; pass user=, item= and rating= to name three of them"
         )
     return table

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mfkernel._support.arrays import readonly
 from mfkernel.data.convert import exact_dtype
-from mfkernel.data.files.layout import Layout
+from mfkernel.data.files.layout import MISSING_RATINGS, TIME_POSITION, Layout
 from mfkernel.data.files.lines import SPACE
 from mfkernel.data.files.numbering import MAX_ID_LENGTH, MEASUREMENT, Codes, IdColumn, integer_codes
 from mfkernel.data.tables import MIN_TIME
@@ -27,11 +27,16 @@ class TextIds(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The ratings of a block of lines; the values are float32 where that holds them exactly, else float64."""
+    """The ratings of a block of lines; the values are float32 where that holds them exactly, else float64.
+
+    ``dropped`` is the number of lines without a rating.
+    """
 
     users: Codes | TextIds
     items: Codes | TextIds
     values: NDArray[Any]
+    times: NDArray[np.float64] | None = None
+    dropped: int = 0
 
 
 @cache
@@ -53,6 +58,7 @@ class BlockParser:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._is_text = [False, False]  # users and items: as soon as one block has an id that is no integer
+        self._is_date = False  # times: as soon as one block has a time that is no number
 
     def parse(self, block: bytes) -> Block | None:
         """Return the ratings of these lines, or None where they are not plain."""
@@ -64,7 +70,10 @@ class BlockParser:
         if separator is None or not self._are_plain(np.frombuffer(lines, np.uint8), separator):
             return None
         names = [str(n) for n in range(_count_fields(block, separator, layout.separator != "::"))]
-        columns = (*layout.columns, *range(3, layout.guessed))
+        time = TIME_POSITION if layout.guessed == 4 and layout.time is None else layout.time
+        columns = layout.columns if time is None else (*layout.columns, time)
+        if len(set(columns)) < len(columns):
+            return None
         if max(columns) >= len(names) or (layout.guessed and layout.guessed != len(names)):
             return None
         table = self._table(lines, separator, names, [names[n] for n in columns])
@@ -89,9 +98,11 @@ class BlockParser:
         from pyarrow import csv
 
         kinds = {True: pa.dictionary(pa.int32(), pa.string()), False: pa.int64()}
-        is_text = self._is_text.copy()  # other threads change it
+        is_text, is_date = self._is_text.copy(), self._is_date  # other threads change them
+        missing = [x for name in MISSING_RATINGS for x in {name, name.upper(), name.title()}]
         while True:
-            types = [*(kinds[x] for x in is_text), pa.float64(), pa.float64()]
+            time = pa.timestamp("us") if is_date else pa.float64()
+            types = [*(kinds[x] for x in is_text), pa.float64(), time]
             try:
                 return csv.read_csv(
                     pa.BufferReader(lines),
@@ -102,33 +113,43 @@ class BlockParser:
                     csv.ConvertOptions(
                         include_columns=columns,
                         column_types=dict(zip(columns, types, strict=False)),
-                        null_values=[],
+                        null_values=missing if self._layout.drops else [],
                         strings_can_be_null=False,
+                        decimal_point=self._layout.decimal,
                     ),
                 ).combine_chunks()
             except pa.ArrowInvalid as error:
                 found = FAULTY_COLUMN.search(str(error))
                 side = columns.index(names[int(found[1])]) if found else 2
-                if side > 1 or is_text[side]:
+                if side == 2 or (side == 3 and is_date) or (side < 2 and is_text[side]):
                     return None
-                is_text[side] = self._is_text[side] = True
+                if side == 3:
+                    is_date = self._is_date = True
+                else:
+                    is_text[side] = self._is_text[side] = True
 
     def _checked(self, table: Any) -> Block | None:
         """Return the ratings, or None if some are faulty or may be read in another way."""
+        dropped = table.column(2).null_count
+        if dropped:
+            table = table.filter(table.column(2).is_valid()).combine_chunks()
         columns = [column.chunk(0) for column in table.columns if column.num_chunks == 1]
-        if len(columns) != table.num_columns or len(columns[0]) == 0:
+        if len(columns) != table.num_columns or len(columns[0]) == 0 or any(x.null_count for x in columns):
             return None
-        values = columns[2].to_numpy()
+        values, times = columns[2].to_numpy(), None
         if not np.isfinite(values).all():
             return None
-        if self._layout.guessed == 4 and columns[3].to_numpy().min() < MIN_TIME:
-            return None
+        if len(columns) == 4:
+            times = _seconds(columns[3])
+            if not np.isfinite(times).all():
+                return None
+            if self._layout.guessed == 4 and columns[3].type == "double" and times.min() < MIN_TIME:
+                return None
         users, items = (self._ids(column) for column in columns[:2])
-        return (
-            None
-            if users is None or items is None
-            else Block(users, items, values.astype(exact_dtype(values), copy=False))
-        )
+        if users is None or items is None:
+            return None
+        kept_times = None if self._layout.time is None else times
+        return Block(users, items, values.astype(exact_dtype(values), copy=False), kept_times, dropped)
 
     def _ids(self, column: Any) -> Codes | TextIds | None:
         import pyarrow as pa
@@ -149,6 +170,15 @@ class BlockParser:
         if self._layout.guessed and pc.any(pc.match_substring_regex(texts, measured)).as_py():
             return None
         return TextIds(column.indices.to_numpy(), texts)
+
+
+def _seconds(column: Any) -> NDArray[np.float64]:
+    """Return times as they are, dates in seconds since 1970."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        return np.asarray(column.cast(pa.int64()).to_numpy() / 1e6)
+    return np.asarray(column.to_numpy())
 
 
 def add_blocks(column: IdColumn, blocks: list[Codes | TextIds]) -> None:

@@ -1,28 +1,28 @@
 """Find the layout of a text: the separator, and the user, item and rating columns."""
 
 import math
-import operator
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
+from mfkernel._support import checks
+from mfkernel.data.files.form import Column, Form
 from mfkernel.data.files.lines import SPACE, Lines
 from mfkernel.data.tables import COLUMN_NAMES, find_names, plain_name
 
 MAX_COMMENT_LENGTH = 2**17  # characters of comments before the first rating; each comment may name columns
 
-Column = str | int
+TIME_NAMES = ("timestamp", "time", "date", "datetime", "ts", "unixreviewtime", "unixtime", "when")
+TIME_POSITION = 3  # of the time without a header
 
-EMPTY_FIELD_CHARACTERS = SPACE + ',;:"'  # characters of a line whose fields are all empty
+EMPTY_FIELD_CHARACTERS = SPACE + ',;:|"'  # characters of a line whose fields are all empty
 EMPTY_LINES = re.compile(rf"(?:[{EMPTY_FIELD_CHARACTERS}]*+\n)*+")
 COMMENT_MARKS = "#%"  # first characters of comments
 COMMENT = re.compile(f"[{COMMENT_MARKS}]+(?: |$)")
 EMPTY_LINES_AND_COMMENTS = re.compile(
     rf"(?:[{EMPTY_FIELD_CHARACTERS}]*+\n|[{COMMENT_MARKS}]++(?: [^\n]*+)?\n)*+"
 )
-SEPARATORS = ("::", "\t", ",", ";")
+SEPARATORS = ("::", "\t", ",", ";", "|")
 SEPARATOR_LINE = re.compile(r'"?sep=(.*?)"?', re.IGNORECASE)  # a first line that names the separator
 MISSING_RATINGS = (
     "",
@@ -61,43 +61,60 @@ class Layout(NamedTuple):
         Positions of user, item and rating.
     guessed
         Number of filled fields of the first line if only their order identifies them, else 0.
+    time
+        Position of the time, or None if times are not kept.
+    decimal
+        Mark between the digits of a rating: a point or a comma.
+    drops
+        Whether lines without a rating are left out.
     """
 
     separator: str | None
     columns: tuple[int, int, int]
     guessed: int = 0
+    time: int | None = None
+    decimal: str = "."
+    drops: bool = False
+
+    def parse_rating(self, field: str) -> float:
+        """Parse a finite rating.
+
+        Raises
+        ------
+        ValueError
+            If it is none. Forms that only Python accepts, such as ``1_0``, are none.
+        """
+        if self.decimal == ",":
+            field = field.replace(".", "_").replace(",", ".")
+        value = float(field)
+        if not math.isfinite(value) or "_" in field or not (field.isascii() and field.isprintable()):
+            raise ValueError
+        return value
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether all that is read of a line is user, item and rating, with a decimal point."""
+        return self.time is None and self.decimal == "." and not self.drops
+
+    def is_missing(self, field: str) -> bool:
+        """Return whether a line with this rating is left out."""
+        return self.drops and field.lower() in MISSING_RATINGS
 
 
-def check_columns(columns: Any) -> tuple[Column, ...] | None:
-    """Return ``columns`` as three names or positions, from any sequence or array.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there are not exactly three, or some are neither names nor positions.
-    """
-    if columns is None:
-        return None
-    rule = f"columns must be three different names or positions from 0, got {columns!r}"
-    if isinstance(columns, str | bytes):
-        raise ValueError(f"{rule}; pass a tuple")
-    try:
-        given: list[Column] = []
-        for column in columns:
-            if isinstance(column, bool | np.bool_):
-                raise TypeError
-            given.append(str(column) if isinstance(column, str) else operator.index(column))
-    except TypeError:
-        raise TypeError(rule) from None
-    if len(set(given)) != 3 or len(given) != 3 or any(isinstance(c, int) and c < 0 for c in given):
-        raise ValueError(rule)
-    return tuple(given)
-
-
-def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
+def find_layout(lines: Lines, form: Form) -> Layout:
     """Find separator, header and columns; consume the lines before the first rating."""
+    found, names = _find_layout(lines, form)
+    time = None
+    if form.timestamp is not False:
+        time = _find_time(lines, form.timestamp, names)
+    return found._replace(time=time, decimal=form.decimal, drops=form.nulls == "drop")
+
+
+def _find_layout(lines: Lines, form: Form) -> tuple[Layout, list[str] | None]:
+    """Return the layout without the time, and the names of the header if there is one."""
+    columns = form.columns
     comment: tuple[int, str, list[str]] | None = None  # the last comment that names columns
-    known = _take_separator(lines)
+    known = _take_separator(lines) or form.separator
     length = 0
     while (line := _next_filled(lines)) is not None:
         if line[:1] in COMMENT_MARKS and not _is_rating(line, columns, known):
@@ -127,19 +144,38 @@ def find_layout(lines: Lines, columns: tuple[Column, ...] | None) -> Layout:
             raise lines.error(number, header, expected, BY_POSITION)
         if columns is None:
             _refuse_two_of_a_kind(lines, number, header, names)
-        return Layout(separator, positions)
+        return Layout(separator, positions), names
     by_order = (0, 1, 2) if columns is None and positions is None and len(fields) >= 3 else None
     if by_order is not None and fields[2] and _may_be_rating(fields[2]):
-        return Layout(separator, by_order, guessed=max(n for n, field in enumerate(fields, 1) if field))
+        guessed = max(n for n, field in enumerate(fields, 1) if field)
+        return Layout(separator, by_order, guessed), None
     if positions is None:
         raise lines.error(lines.number, line, *_missing(fields, columns))
     user, item, rating = positions
     is_data = _is_number(fields[user]) or _is_number(fields[item]) or _may_be_rating(fields[rating])
     if is_data and not _are_named(columns):
-        return Layout(separator, positions)
+        return Layout(separator, positions), None
     lines.skip()
     shift = _row_names(lines, separator, len(fields), rating) if _are_named(columns) else 0
-    return Layout(separator, (user + shift, item + shift, rating + shift))
+    return Layout(separator, (user + shift, item + shift, rating + shift)), [""] * shift + fields
+
+
+def _find_time(lines: Lines, timestamp: Column | bool, names: list[str] | None) -> int:
+    """Return the position of the time: given, or that of a usual name, or without a header the fourth."""
+    if timestamp is True and names is None:
+        return TIME_POSITION
+    if isinstance(timestamp, int) and timestamp is not True:
+        return timestamp
+    plain = [plain_name(name) for name in names or []]
+    wanted = TIME_NAMES if timestamp is True else (plain_name(str(timestamp)),)
+    found = [n for n, name in enumerate(names or []) if name == timestamp]
+    found = found or [plain.index(name) for name in wanted if name in plain]
+    if not found:
+        raise ValueError(
+            f"{lines.path}: timestamp must be a column, {checks.listed(names or [], 8)}, got {timestamp!r}; "
+            "pass its name, or its position from 0"
+        )
+    return found[0]
 
 
 def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
@@ -154,7 +190,8 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
         return str.split if plain else re.compile(rf"[^{SPACE}]+").findall
     if quoted:
         space = SPACE.replace(separator, "")
-        field = re.compile(rf"[{space}]*(?:{QUOTED_FIELD}([^{separator}]*)|([^{separator}]*))({separator}?)")
+        mark = re.escape(separator)
+        field = re.compile(rf"[{space}]*(?:{QUOTED_FIELD}([^{mark}]*)|([^{mark}]*))({mark}?)")
         return lambda line: _quoted_fields(field, line)
     return lambda line: [field.strip(SPACE) for field in line.split(separator)]
 
@@ -163,9 +200,12 @@ def rating_fault(field: str) -> tuple[str, str] | None:
     """Return the expected rating and the remedy if the fault is known, else None."""
     shown = repr(field if len(field) <= 40 else field[:40] + "…")
     if field.lower() in MISSING_RATINGS:
-        return "a finite rating", f"the rating is missing ({shown}): leave lines without a rating out"
+        return (
+            "a finite rating",
+            f"the rating is missing ({shown}); pass nulls='drop' to leave such lines out",
+        )
     if DECIMAL_COMMA.fullmatch(field):
-        return "a finite rating", f"{shown} has a decimal comma: write decimal points"
+        return "a finite rating", f"{shown} has a decimal comma; pass decimal=','"
     if _is_number(field) and not math.isfinite(float(field)):
         return "a finite rating", f"{shown} is infinite or beyond float64: leave such lines out"
     return None

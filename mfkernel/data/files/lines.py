@@ -4,7 +4,6 @@ import codecs
 import io
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -52,7 +51,7 @@ class Lines:
         Number of the next line, from 1.
     """
 
-    def __init__(self, path: Path, data: Stream, encoding: str | None) -> None:
+    def __init__(self, path: str, data: Stream, encoding: str | None) -> None:
         start = data.start(4)
         marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
         name = codecs.lookup(encoding or marked or "utf-8").name

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mfkernel.data.files.layout import splitter
 from mfkernel.data.files.lines import SPACE, Lines
 from mfkernel.data.files.streams import check_memory, check_shape
-from mfkernel.data.files.text import NotPlainError, parse_rating, plain_block
+from mfkernel.data.files.text import POINTS, NotPlainError, plain_block
 
 BANNER = "%%matrixmarket"
 LAYOUTS = ("coordinate", "array")
@@ -145,7 +145,7 @@ def _read_block(lines: Lines, first: int, text: str, dtype: np.dtype[Any]) -> ND
 
 def _number(field: str, name: str) -> float:
     if name == "value":
-        return parse_rating(field)
+        return POINTS.parse_rating(field)
     if not _is_count(field):
         raise ValueError
     return int(field)

@@ -1,7 +1,6 @@
 """Read matrices that ``scipy.sparse.save_npz`` wrote, without trust in the file."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ def is_matrix(archive: Archive) -> bool:
     return any(name.endswith(".npy") for name in archive.members)
 
 
-def read_matrix(path: Path, archive: Archive) -> Any:
+def read_matrix(path: str, archive: Archive) -> Any:
     """Return the sparse matrix.
 
     Raises

@@ -3,50 +3,53 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel._support import checks
 from mfkernel.data.convert import DUPLICATES, exact_dtype
-from mfkernel.data.files.layout import Column, check_columns, find_layout
+from mfkernel.data.files.columnar import is_columnar, read_columnar
+from mfkernel.data.files.form import Column, check_form
+from mfkernel.data.files.layout import find_layout
 from mfkernel.data.files.lines import Lines, check_encoding
 from mfkernel.data.files.market import is_market, read_market
+from mfkernel.data.files.netflix import COLUMNS, is_netflix, with_items
 from mfkernel.data.files.npz import is_matrix, read_matrix
-from mfkernel.data.files.streams import (
-    GZIP_SIGNATURE,
-    ZIP_SIGNATURES,
-    Archive,
-    Stream,
-    gunzip,
-    open_file,
-    refuse_binary,
-)
-from mfkernel.data.files.text import parse
+from mfkernel.data.files.records import Records, is_json
+from mfkernel.data.files.streams import ZIP_SIGNATURES, Archive, Stream, open_source, refuse_binary, unpack
+from mfkernel.data.files.text import Rows, TextRows, parse
+from mfkernel.data.frames import Named
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import interruptible
 
 
 @checks.explains_names
 def read_ratings(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | BinaryIO,
     *,
     columns: Sequence[Column] | ArrayLike | None = None,
+    timestamp: Column | bool = False,
+    separator: str | None = None,
+    decimal: str = ".",
+    nulls: str = "raise",
     duplicates: str = "raise",
     encoding: str | None = None,
 ) -> Ratings:
-    """Read ratings from a file or a pipe, plain, gzipped or zipped.
+    """Read ratings from a file, a pipe, a URL or an open file; also packed by gzip, bzip2, xz, zstd or zip.
 
     The content of the file determines the format:
 
     ======================  ==============================================================================
     MovieLens ``u.data``    tabs: user, item, rating, time
     ``ratings.dat``         ``::`` between user, item, rating, time
-    ``ratings.csv``         commas, semicolons or tabs, with a header that names the columns
+    ``ratings.csv``         commas, semicolons, tabs or ``|``, with a header that names the columns
     plain text (LIBMF)      ``user item rating``, white space between
     RecBole                 tabs, with a header of names and types, such as ``user_id:token``
+    Netflix prize           ``item:``, then lines of user, rating, date
+    JSON Lines              an object per line, such as ``{"user": 1, "item": 7, "rating": 4}``
+    Parquet, Feather, Arrow tables with columns of users, items and ratings (extra ``files``)
     MatrixMarket            ``%%MatrixMarket``; rows and columns keep their numbers
     scipy ``.npz``          what ``scipy.sparse.save_npz`` wrote; rows and columns keep their numbers
     ======================  ==============================================================================
@@ -67,13 +70,25 @@ def read_ratings(
     Parameters
     ----------
     path
-        A file, or a pipe such as ``/dev/stdin``. It is read once, from start to end.
+        A file; a pipe such as ``/dev/stdin``; a URL, which fsspec opens (extra ``files``); or a file opened
+        in binary mode. It is read once, from start to end.
     columns
-        Columns of user, item and rating in a text: three names in the header, or positions from 0. Default:
+        Columns of user, item and rating: three names in the header, or positions from 0. Default:
         known names, such as userId, movieId and rating; without a header, the first three columns.
+    timestamp
+        Column of times to keep as ``timestamps``: a name or a position; or True for the column with a usual
+        name, such as timestamp or date, and without a header for the fourth. Default: False, none is kept.
+    separator
+        Mark between the fields of a text: ``"::"``, or one character. Default: found among ``::``, tab,
+        comma, semicolon and ``|``, else white space.
+    decimal
+        Mark before the decimals of ratings, ``"."`` or ``","``. Default: ``"."``.
+    nulls
+        Whether a missing rating, such as an empty field or NULL, is an error, ``"raise"``, or its line is
+        left out, ``"drop"``, with a warning that counts them. Default: ``"raise"``.
     duplicates
         How to merge several ratings of one user for one item: ``"raise"``, ``"sum"``, ``"mean"`` or
-        ``"last"``. Default: ``"raise"``.
+        ``"last"``, with timestamps the latest. Default: ``"raise"``.
     encoding
         Encoding of a text, such as ``"latin-1"``. Default: UTF-8, or UTF-16 or UTF-32 if a byte-order mark
         says so.
@@ -104,8 +119,8 @@ def read_ratings(
     - devices, such as ``/dev/zero``;
     - a line of more than 1,048,576 characters, or an id of more than 1000;
     - more than 131,072 characters of comments before the first rating;
-    - a gzip or zip file that unpacks to more than 16 MiB plus 100 times its size;
-    - a zip file of more than 1 GiB in gzip or from a pipe;
+    - a packed file that unpacks to more than 16 MiB plus 100 times its size;
+    - a zip file of more than 1 GiB in another packed file or from a pipe;
     - a matrix file with more rows and columns than 10 million plus 100 times its entries.
 
     Examples
@@ -114,27 +129,31 @@ def read_ratings(
     """
     checks.one_of("duplicates", duplicates, DUPLICATES)
     check_encoding(encoding)
-    names = check_columns(columns)
-    source = Path(path)
+    form = check_form(columns, timestamp, separator, decimal, nulls)
     with ExitStack() as stack:
-        file = stack.enter_context(open_file(source))
-        raw = data = Stream(file.read)
-        if raw.start(2) == GZIP_SIGNATURE:
-            data = gunzip(source, raw)
+        name, file = stack.enter_context(open_source(path))
+        raw = Stream(file.read)
+        data = unpack(name, raw) or raw
+        seekable = file if data is raw and file.seekable() else None
         if data.start(4) in ZIP_SIGNATURES:
-            seekable = file if data is raw and file.seekable() else None
-            archive = stack.enter_context(Archive(source, seekable, data))
+            archive = stack.enter_context(Archive(name, seekable, data))
             if is_matrix(archive):
-                return _read_npz(source, archive, duplicates)
-            data = archive.stream(archive.only_member())
-        refuse_binary(source, data)
-        lines = Lines(source, data, encoding)
+                return _read_npz(name, archive, duplicates)
+            data, seekable = archive.stream(archive.only_member()), None
+        if is_columnar(data):
+            return read_columnar(name, seekable, data, form, duplicates)
+        refuse_binary(name, data)
+        if is_netflix(data):
+            data, form = with_items(data), form._replace(columns=form.columns or COLUMNS)
+        lines = Lines(name, data, encoding)
         if is_market(lines):
-            return _read_market(source, lines, duplicates)
-        return _read_text(source, lines, names, duplicates)
+            return _read_market(name, lines, duplicates)
+        if is_json(lines):
+            return _read_rows(name, lines, Records(lines, form), duplicates)
+        return _read_rows(name, lines, TextRows(lines, find_layout(lines, form)), duplicates)
 
 
-def _read_npz(path: Path, archive: Archive, duplicates: str) -> Ratings:
+def _read_npz(path: str, archive: Archive, duplicates: str) -> Ratings:
     matrix: Any = interruptible(lambda: read_matrix(path, archive))
     try:
         return Ratings(
@@ -144,19 +163,19 @@ def _read_npz(path: Path, archive: Archive, duplicates: str) -> Ratings:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_text(path: Path, lines: Lines, columns: tuple[Column, ...] | None, duplicates: str) -> Ratings:
-    layout = find_layout(lines, columns)
-    table = parse(lines, layout)
+def _read_rows(path: str, lines: Lines, rows: Rows, duplicates: str) -> Ratings:
+    table = parse(lines, rows)
     user_ids, item_ids = table.user_ids, table.item_ids
     triplets = (table.users, table.items, table.values, (user_ids.size, item_ids.size))
     dtype = interruptible(lambda: exact_dtype(table.values))
     try:
-        return Ratings(triplets, duplicates=duplicates, dtype=dtype, user_ids=user_ids, item_ids=item_ids)
+        named = Named(triplets, user_ids, item_ids, table.times)
+        return Ratings(named, duplicates=duplicates, dtype=dtype)
     except ValueError as error:
         raise _add_path(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
 
 
-def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
+def _read_market(path: str, lines: Lines, duplicates: str) -> Ratings:
     rows, columns, values, (m, n) = read_market(lines)
     try:
         dtype = interruptible(lambda: exact_dtype(values))
@@ -166,7 +185,7 @@ def _read_market(path: Path, lines: Lines, duplicates: str) -> Ratings:
 
 
 def _add_path(
-    path: Path,
+    path: str,
     error: ValueError,
     duplicates: str,
     users: NDArray[Any],

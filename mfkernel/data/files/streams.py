@@ -1,19 +1,27 @@
-"""Read bytes of plain, gzipped or zipped files, up to a bound on their size."""
+"""Read bytes of plain and packed files, up to a bound on their size."""
 
+import bz2
 import errno
 import gzip
+import io
+import lzma
 import os
+import re
 import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
+from mfkernel._support.lazy import import_extra
 from mfkernel.engines.resources import available_memory
 
-GZIP_SIGNATURE = b"\x1f\x8b"
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+GZIP_SIGNATURE, BZIP2_SIGNATURE, XZ_SIGNATURE = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
+BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows the signature and a digit
+ZSTD_SIGNATURE = b"\x28\xb5\x2f\xfd"
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins an archive without members
 BYTES_PER_READ = 2**20  # bytes per read
 
@@ -26,19 +34,17 @@ BYTES_PER_ENTRY = 100  # bytes needed per rating to convert what was read to Rat
 FREE_ROWS_AND_COLUMNS = 10**7  # rows plus columns that any file may name
 ROWS_AND_COLUMNS_PER_ENTRY = 100  # further rows plus columns per entry
 
-# first bytes of files that are not text; the fourth byte of bzip2 is a digit
+# first bytes of files that are not text
 BINARY_SIGNATURES = {
-    GZIP_SIGNATURE: "gzip within gzip or zip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
+    GZIP_SIGNATURE: "gzip within a packed file",
+    BZIP2_SIGNATURE: "bzip2 within a packed file",
+    XZ_SIGNATURE: "xz within a packed file",
+    ZSTD_SIGNATURE: "zstd within a packed file",
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a": "RAR",
-    b"PAR1\x15": "Parquet",
     b"\x89HDF\r\n\x1a\n": "HDF5",
     b"SQLite format 3\x00": "SQLite",
     b"\x93NUMPY": "NumPy .npy",
-    b"ARROW1\x00\x00": "Arrow",
 }
 
 
@@ -55,6 +61,8 @@ class Stream:
         self._read = read
         self._ahead = b""
         self.count = 0
+
+    closed = False  # what pyarrow asks of a file
 
     def start(self, size: int) -> bytes:
         """Return the next bytes without consuming them; fewer than ``size`` at the end."""
@@ -103,15 +111,53 @@ def open_file(path: Path) -> BinaryIO:
     raise ValueError(f"{path} must be a file or a pipe, got a device")
 
 
-def gunzip(path: Path, packed: Stream) -> Stream:
-    """Return a stream of the unpacked bytes of gzip data."""
-    unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, packed), mode="rb")
+@contextmanager
+def open_source(source: Any) -> Iterator[tuple[str, BinaryIO]]:
+    """Open a path or a URL, or use an open file; yield its name in errors and the file.
+
+    Raises
+    ------
+    ImportError
+        If fsspec, which opens URLs, is not installed.
+    TypeError
+        If an open file has text instead of bytes.
+    """
+    if hasattr(source, "read"):
+        name = str(getattr(source, "name", type(source).__name__))
+        if isinstance(source, io.TextIOBase):
+            raise TypeError(f"path must be a file opened in binary mode, 'rb', got {name} as text")
+        yield name, source
+    elif isinstance(source, str) and URL.match(source):
+        with import_extra("fsspec", "files", "a URL").open(source, "rb") as file:
+            yield source, file
+    else:
+        with open_file(Path(source)) as file:
+            yield str(source), file
+
+
+def unpack(path: str, packed: Stream) -> Stream | None:
+    """Return a stream of the unpacked bytes of gzip, bzip2, xz or zstd, or None for other data."""
+    start = packed.start(10)
+    file = cast(BinaryIO, packed)
+    if start.startswith(GZIP_SIGNATURE):
+        return _unpacked(path, packed, gzip.GzipFile(fileobj=file, mode="rb"))
+    if start.startswith(BZIP2_SIGNATURE) and start[4:10] in BZIP2_BLOCKS:
+        return _unpacked(path, packed, bz2.BZ2File(file))
+    if start.startswith(XZ_SIGNATURE):
+        return _unpacked(path, packed, lzma.LZMAFile(file))
+    if start.startswith(ZSTD_SIGNATURE):
+        pa = import_extra("pyarrow", "files", "a zstd file")
+        return _unpacked(path, packed, pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd"))
+    return None
+
+
+def _unpacked(path: str, packed: Stream, unpacked: Any) -> Stream:
     total = 0
 
     def read(size: int) -> bytes:
         nonlocal total
         with report_damage(f"{path} is damaged"):
-            data = unpacked.read(size)
+            data: bytes = unpacked.read(size)
         total += len(data)
         _check_expansion(path, total, packed.count)
         return data
@@ -119,7 +165,7 @@ def gunzip(path: Path, packed: Stream) -> Stream:
     return Stream(read)
 
 
-def refuse_binary(path: Path, data: Stream) -> None:
+def refuse_binary(path: str, data: Stream) -> None:
     """Refuse files of known binary formats.
 
     Raises
@@ -129,12 +175,12 @@ def refuse_binary(path: Path, data: Stream) -> None:
     """
     start = data.start(16)
     kind = next((name for magic, name in BINARY_SIGNATURES.items() if start.startswith(magic)), None)
-    if kind == "bzip2" and start[4:10] not in (b"1AY&SY", b"\x17rE8P\x90"):
+    if kind == "bzip2" and start[4:10] not in BZIP2_BLOCKS:
         kind = None
     if kind is not None:
         raise ValueError(
-            f"{path} must be text, MatrixMarket or a sparse matrix in .npz, plain, gzipped or zipped, "
-            f"got {kind}; unpack or export it as text first"
+            f"{path} must be text, JSON Lines, Parquet, Arrow, MatrixMarket or a sparse matrix in .npz, "
+            f"plain or packed once, got {kind}; unpack or export it as text first"
         )
 
 
@@ -147,7 +193,7 @@ class Archive:
         If the archive is damaged or declares far more content than its size allows.
     """
 
-    def __init__(self, path: Path, file: BinaryIO | None, data: Stream) -> None:
+    def __init__(self, path: str, file: BinaryIO | None, data: Stream) -> None:
         self._path = path
         with ExitStack() as stack:
             source = file or stack.enter_context(self._spooled(data))
@@ -220,7 +266,7 @@ class Archive:
         return names[0]
 
 
-def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
+def check_shape(path: str, shape: tuple[int, int], entries: int) -> None:
     """Refuse far more rows and columns than entries; empty ones also take memory.
 
     Raises
@@ -236,7 +282,7 @@ def check_shape(path: Path, shape: tuple[int, int], entries: int) -> None:
         )
 
 
-def check_memory(path: Path, entries: int) -> None:
+def check_memory(path: str, entries: int) -> None:
     """Refuse to read more if the entries so far hardly fit in memory as ratings.
 
     A pipe may never end.
@@ -254,7 +300,7 @@ def check_memory(path: Path, entries: int) -> None:
         )
 
 
-def _check_expansion(path: Path, unpacked: int, packed: int) -> None:
+def _check_expansion(path: str, unpacked: int, packed: int) -> None:
     if unpacked > FREE_BYTES + MAX_EXPANSION * packed:
         raise ValueError(
             f"{path} must unpack to at most {FREE_BYTES >> 20} MiB plus {MAX_EXPANSION} times its size, got "

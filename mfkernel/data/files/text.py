@@ -1,13 +1,12 @@
 """Parse lines of text with a user, an item and a rating each."""
 
 import io
-import math
 import re
 import threading
 import warnings
 from array import array
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -40,6 +39,8 @@ TIMED_DTYPE = np.dtype(
 GUESSED_DTYPES = {3: RATING_DTYPE, 4: TIMED_DTYPE}  # by number of fields
 OTHER_NUMBER = re.compile(r'(?:^|[\s,;:"])(?:\+[0-9]|-?0[0-9]|-0(?!\.))', re.MULTILINE)  # 007 is not 7
 
+POINTS = Layout(None, (0, 1, 2))  # numbers with decimal points
+
 # loadtxt treats some control characters as space, and NUL as an end
 CONTROL_BYTES = bytes({*range(32)} - {*b"\t\n\v\f"})
 PLAIN_BYTES = bytes.maketrans(b"\v\f" + CONTROL_BYTES, b"  " + b"?" * len(CONTROL_BYTES))
@@ -53,6 +54,7 @@ class Table(NamedTuple):
     item_ids: NDArray[Any]
     items: NDArray[Any]
     values: NDArray[Any]
+    times: NDArray[np.float64] | None = None
 
 
 class NotPlainError(ValueError):
@@ -62,11 +64,27 @@ class NotPlainError(ValueError):
     """
 
 
+class _TimeError(ValueError):
+    """A field is not a time."""
+
+
 class _TableError(ValueError):
     """A line looks like the row of a table; the message says what is expected."""
 
 
-def parse(lines: Lines, layout: Layout) -> Table:
+class Rows(Protocol):
+    """Reads blocks of lines: some at once, without the GIL, and any line by line."""
+
+    def parse(self, block: bytes) -> arrow.Block | None:
+        """Return the ratings of plain lines, or None where they are not plain; needs pyarrow."""
+        ...
+
+    def read_lines(self, first: int, text: str, users: IdColumn, items: IdColumn) -> arrow.Block:
+        """Return the ratings of lines, of which the first has this number."""
+        ...
+
+
+def parse(lines: Lines, rows: Rows) -> Table:
     """Read all lines.
 
     User ids are int64 if all of them are integers, else text; the same holds for item ids. Blank lines, lines
@@ -77,13 +95,15 @@ def parse(lines: Lines, layout: Layout) -> Table:
     ValueError
         For the first wrong line. The message has its number and content.
     """
-    reader = _Reader(lines, layout)
-    n_threads = available_cores() if reader.parser else 1
+    reader = _Reader(lines, rows)
+    n_threads = available_cores() if reader.is_fast else 1
     with default_engine(n_threads) as engine:
         engine.run(reader.work, [Task(None)] * n_threads)
-        values = interruptible(reader.values)
+        values, times = interruptible(reader.values)
         (user_ids, users), (item_ids, items) = engine.run(reader.numbered, [Task("users"), Task("items")])
-    return Table(user_ids, users, item_ids, items, values)
+    if reader.dropped:
+        warnings.warn(f"{lines.path}: {reader.dropped:,} lines without a rating are left out", stacklevel=4)
+    return Table(user_ids, users, item_ids, items, values, times)
 
 
 class _Reader:
@@ -91,19 +111,21 @@ class _Reader:
 
     Attributes
     ----------
-    parser
-        Reads plain blocks without the GIL; None for a short file or without pyarrow.
+    is_fast
+        Whether pyarrow reads plain blocks: not of a short file.
+    dropped
+        Number of lines without a rating.
     """
 
-    def __init__(self, lines: Lines, layout: Layout) -> None:
-        self._lines, self._layout = lines, layout
+    def __init__(self, lines: Lines, rows: Rows) -> None:
+        self._lines, self._rows = lines, rows
         self._users, self._items = IdColumn(), IdColumn()
         self._blocks, self._begun = lines.byte_blocks(BLOCK_BYTES), 0
         self._reading, self._careful = threading.Lock(), threading.Lock()
         self._read: dict[int, arrow.Block] = {}
-        self._count = 0
+        self._count = self.dropped = 0
         self._faults: dict[int, Exception] = {}
-        self.parser = arrow.BlockParser(layout) if lines.more_than(SHORT_FILE) and _can_parse() else None
+        self.is_fast = lines.more_than(SHORT_FILE) and _can_parse()
 
     def work(self, _: None, cancelled: Callable[[], bool]) -> None:
         """Read one block after the other, until there are no more, or one of them is wrong."""
@@ -126,35 +148,50 @@ class _Reader:
                 return
             with self._reading:
                 self._count += self._read[n].values.size
+                self.dropped += self._read[n].dropped
 
     def _read_block(self, number: int, block: bytes) -> arrow.Block:
-        if self.parser is not None and (fast := self.parser.parse(block)) is not None:
+        if self.is_fast and (fast := self._rows.parse(block)) is not None:
             return fast
         text = self._lines.text(block)
         with self._careful:
-            if self.parser is None or self._layout.separator is None:
-                try:
-                    plain = _plain_ratings(text, self._layout)
-                    codes = integer_codes(plain["user"]), integer_codes(plain["item"])
-                    return arrow.Block(*codes, plain["value"].copy())
-                except NotPlainError:
-                    pass
-            return _read_lines(self._lines, self._layout, number, text, self._users, self._items)
+            return self._rows.read_lines(number, text, self._users, self._items)
 
-    def values(self) -> NDArray[Any]:
-        """Return all ratings, or raise the first error."""
+    def values(self) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Return all ratings and their times, if they are kept; or raise the first error."""
         if self._faults:
             raise self._faults[min(self._faults)]
         self._read = dict(sorted(self._read.items()))
         if not any(block.values.size for block in self._read.values()):
             raise ValueError(f"{self._lines.path} has no ratings")
-        return np.concatenate([block.values for block in self._read.values()])
+        values = np.concatenate([block.values for block in self._read.values()])
+        times = [block.times for block in self._read.values() if block.times is not None]
+        return values, np.concatenate(times) if times else None
 
     def numbered(self, side: str, _: Callable[[], bool]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the distinct ids of the users, or of the items, and the position of each line's id."""
         column = self._users if side == "users" else self._items
         arrow.add_blocks(column, [getattr(block, side) for block in self._read.values()])
         return column.numbered()
+
+
+class TextRows(arrow.BlockParser):
+    """The rows of a text with fields."""
+
+    def __init__(self, lines: Lines, layout: Layout) -> None:
+        super().__init__(layout)
+        self._lines = lines
+
+    def read_lines(self, first: int, text: str, users: IdColumn, items: IdColumn) -> arrow.Block:
+        """Return the ratings of lines: in one call where they are plain, else one by one."""
+        if self._layout.is_usual:
+            try:
+                plain = _plain_ratings(text, self._layout)
+                codes = integer_codes(plain["user"]), integer_codes(plain["item"])
+                return arrow.Block(*codes, plain["value"].copy())
+            except NotPlainError:
+                pass
+        return _read_lines(self._lines, self._layout, first, text, users, items)
 
 
 def _can_parse() -> bool:
@@ -208,14 +245,6 @@ def plain_block(
     return table
 
 
-def parse_rating(field: str) -> float:
-    """Parse a finite rating; refuse forms that only Python accepts, such as ``1_0``."""
-    value = float(field)
-    if not math.isfinite(value) or "_" in field or not (field.isascii() and field.isprintable()):
-        raise ValueError
-    return value
-
-
 def _read_lines(
     lines: Lines, layout: Layout, first: int, text: str, users: IdColumn, items: IdColumn
 ) -> arrow.Block:
@@ -223,7 +252,7 @@ def _read_lines(
     u, i, v = layout.columns
     split = splitter(layout.separator, text)
     guessed = layout.guessed > 0
-    user_codes, item_codes, values = array("q"), array("q"), array("d")
+    user_codes, item_codes, values, times, dropped = array("q"), array("q"), array("d"), array("d"), 0
     for number, line in enumerate(text.split("\n"), first):
         if line[:1] in COMMENT_MARKS and COMMENT.match(line):
             continue
@@ -231,10 +260,18 @@ def _read_lines(
         try:
             if guessed:
                 _check_guessed(fields)
+            if layout.is_missing(fields[v]) and any(fields):
+                dropped += 1
+                continue
             user, item = _number(users, fields[u], guessed), _number(items, fields[i], guessed)
-            value = parse_rating(fields[v])
+            value = layout.parse_rating(fields[v])
+            if layout.time is not None:
+                times.append(_parse_time(fields[layout.time]))
         except _TableError as error:
             raise lines.error(number, line, str(error), f"{BY_POSITION}; {AS_ARRAY}") from None
+        except _TimeError:
+            expected = f"a time (a number, or a date such as 2005-09-06) in column {(layout.time or 0) + 1}"
+            raise lines.error(number, line, expected) from None
         except (IndexError, ValueError):
             if not any(fields):
                 continue
@@ -247,7 +284,10 @@ def _read_lines(
         user_codes.append(user)
         item_codes.append(item)
         values.append(value)
-    return arrow.Block(text_codes(user_codes), text_codes(item_codes), np.array(values, np.float64))
+    kept_times = None if layout.time is None else np.array(times, np.float64)
+    return arrow.Block(
+        text_codes(user_codes), text_codes(item_codes), np.array(values, np.float64), kept_times, dropped
+    )
 
 
 def _number(ids: IdColumn, text: str, guessed: bool) -> int:
@@ -289,11 +329,25 @@ def _check_guessed(fields: list[str]) -> None:
         raise _TableError("a time (seconds since 1970, or a date) in column 4 without a header")
 
 
+def _parse_time(field: str) -> float:
+    """Return a time in seconds since 1970, or in the unit of the file."""
+    try:
+        return POINTS.parse_rating(field)
+    except ValueError:
+        pass
+    try:
+        if not DATE.fullmatch(field):
+            raise ValueError
+        return float(np.datetime64(field.removesuffix("Z"), "us").astype(np.int64)) / 1e6
+    except ValueError:
+        raise _TimeError from None
+
+
 def _is_time(field: str) -> bool:
     if DATE.fullmatch(field):
         return True
     try:
-        return parse_rating(field) >= MIN_TIME
+        return POINTS.parse_rating(field) >= MIN_TIME
     except ValueError:
         return False
 
