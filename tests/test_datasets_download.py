@@ -4,19 +4,25 @@ import gc
 import gzip
 import hashlib
 import http.server
+import ntpath
+import posixpath
 import socket
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel import datasets
 from mfkernel.data.files import download
-from tests.files import zip_of
+from tests.files import mutated, zip_of
+from tests.helpers import examples
 from tests.processes import run_in_threads, run_python
 
 pooch = pytest.importorskip("pooch")
@@ -173,6 +179,34 @@ def test_movielens__refuses_bad_archives_and_keeps_nothing(kind, serve, tmp_path
     with serve() as server:
         check_ratings(mf.datasets.movielens("100k", cache=cache))
         assert len(server.requests) == 1
+
+
+@examples(300)
+@given(
+    parts=st.lists(st.sampled_from(["a", "C:", "..", ".", "", " ", "...", "é"]), max_size=5), data=st.data()
+)
+def test_download__names_that_pass_lead_below_the_folder(parts, data):
+    name = "".join(part + data.draw(st.sampled_from(["", "/", "\\", "\\\\"])) for part in parts)
+    if not download._leads_outside(name):
+        for system, root in ((posixpath, "/root/folder"), (ntpath, "D:\\root\\folder")):
+            path = system.normpath(system.join(root, name))
+            assert path == root or path.startswith(root + system.sep)
+
+
+@examples(300)
+@given(archive=mutated([ARCHIVE, zip_of({MEMBER: RATINGS}, method=0)]))
+def test_download__damaged_archives_give_the_ratings_or_an_error_that_names_them(archive):
+    source = datasets._movielens_source("100k")
+    with tempfile.TemporaryDirectory() as folder:
+        packed, target = Path(folder, "archive"), Path(folder, "unpacked")
+        packed.write_bytes(archive)
+        try:
+            download._unpack(source, packed, target)
+            found = target.read_text()
+        except ValueError as error:
+            found = str(error)[:12]
+        assert found in (RATINGS, "ml-100k.zip ")
+        assert set(everything_in(Path(folder))) <= {"archive", "unpacked"}
 
 
 def test_movielens__checks_the_bytes_of_the_file(serve, tmp_path):

@@ -93,12 +93,18 @@ def _download(pooch: Any, source: Source, path: Path) -> None:
     """Download the archive, and check that it is the expected one."""
     requests = import_extra("requests", "datasets", "a download")  # pooch depends on it
     print(f"Downloading {source.title}: {source.url}\n{source.conditions}", file=sys.stderr, flush=True)
+    responses: list[Any] = []
+    hooks = {"response": lambda response, **_: responses.append(response)}
+    download = pooch.HTTPDownloader(chunk_size=BYTES_PER_READ, timeout=TIMEOUT, hooks=hooks)
     try:
-        pooch.HTTPDownloader(chunk_size=BYTES_PER_READ, timeout=TIMEOUT)(source.url, str(path), None)
+        download(source.url, str(path), None)
     except requests.RequestException as error:
         raise ConnectionError(
             f"cannot download {source.url}: {summarize(error)}; {_remedy(source)}"
         ) from error
+    finally:
+        for response in responses:  # pooch leaves a broken one open
+            response.close()
     found = pooch.file_hash(str(path), "sha256")
     if found != source.sha256:
         raise ValueError(
