@@ -37,6 +37,7 @@ ARGUMENT_SYNONYMS = {
     **dict.fromkeys(("N", "top_n", "topk", "limit"), "n"),
     **dict.fromkeys(("filter_already_liked_items", "filter_viewed", "remove_seen"), "exclude_seen"),
     **dict.fromkeys(("usecols", "names"), "columns"),
+    **dict.fromkeys(("data_home", "data_dir", "cache_dir", "root"), "cache"),
     **dict.fromkeys(("user_col", "userCol", "user_column", "users_col"), "user"),
     **dict.fromkeys(("item_col", "itemCol", "item_column", "items_col"), "item"),
     **dict.fromkeys(("rating_col", "ratingCol", "rating_column", "value_col"), "rating"),

@@ -24,6 +24,7 @@ BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows the signature and a 
 ZSTD_SIGNATURE = b"\x28\xb5\x2f\xfd"
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second one begins an archive without members
 BYTES_PER_READ = 2**20  # bytes per read
+MAX_REASON = 300  # characters of another library's error in a message
 
 FREE_BYTES = 2**24  # unpacked bytes that any packed file may have
 MAX_EXPANSION = 100  # further unpacked bytes per packed byte: long constant columns of text reach 90
@@ -89,8 +90,13 @@ def report_damage(message: str) -> Iterator[None]:
         # EINVAL: a wrong number in the file points before its start
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + '…'}") from error
+        raise ValueError(f"{message}: {summarize(error)}") from error
+
+
+def summarize(error: Exception) -> str:
+    """Return the text of an error in one line of at most ``MAX_REASON`` characters."""
+    reason = " ".join(str(error).split())
+    return reason if len(reason) <= MAX_REASON else reason[:MAX_REASON] + "…"
 
 
 def open_file(path: Path) -> BinaryIO:
