@@ -106,7 +106,9 @@ def synthetic(n_users: int = 943, n_items: int = 1682, nnz: int = 100_000, *, rn
 
 
 @checks.explains_names
-def movielens(name: str = "100k", *, cache: str | os.PathLike[str] | None = None) -> Ratings:
+def movielens(
+    name: str = "100k", *, timestamp: bool = False, cache: str | os.PathLike[str] | None = None
+) -> Ratings:
     """Read a MovieLens data set; download it if there is no copy yet.
 
     ==================  ==========  =======  ======  ===============  ==========
@@ -130,6 +132,8 @@ def movielens(name: str = "100k", *, cache: str | os.PathLike[str] | None = None
     ----------
     name
         Name of the data set. Default: ``"100k"``.
+    timestamp
+        Keep the times of the ratings, in seconds since 1970. Default: False.
     cache
         Folder for the downloaded files, which is created if it is missing. Default:
         ``pooch.os_cache("mfkernel")``, which is ``~/.cache/mfkernel`` on Linux.
@@ -160,7 +164,8 @@ def movielens(name: str = "100k", *, cache: str | os.PathLike[str] | None = None
     Ratings(6,040 users × 3,706 items, 1,000,209 ratings, float32)
     """
     checks.one_of("name", name, tuple(MOVIELENS))
-    return read_ratings(locate(_movielens_source(name), cache))
+    keep_times = checks.boolean("timestamp", timestamp)
+    return read_ratings(locate(_movielens_source(name), cache), timestamp=keep_times)
 
 
 @checks.explains_names

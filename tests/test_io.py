@@ -223,9 +223,7 @@ def test_read_ratings__merges_duplicates_as_asked(tmp_path, policy, expected, ki
 @pytest.mark.parametrize("ids", [("77", "88"), ("ann", "up")])
 def test_read_ratings__counts_and_names_duplicates(tmp_path, ids):
     user, item = ids
-    path = write_file(
-        tmp_path, f"1 2 5\n{user} {item} 4\n{user} {item} 3\n1 2 2\n{user} {item} 3\n", "twice.txt"
-    )
+    path = write_file(tmp_path, f"1 2 5\n{user} {item} 4\n" + f"{user} {item} 3\n" * 3, "twice.txt")
     with pytest.raises(ValueError, match=rf"twice\.txt.*\b3\b.*{user}\b.*{item}\b.*duplicates="):
         mf.read_ratings(path)
 

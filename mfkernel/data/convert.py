@@ -84,11 +84,16 @@ def to_csr_of_ids(
     try:
         return interruptible(lambda: to_csr(R, missing, duplicates, dtype, copy, times))
     except DuplicateError as error:
-        names = []
-        for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
-            known = None if ids is None else as_ids(name, ids).ravel()
-            names.append(number if known is None or number >= known.size else known.tolist()[number])
-        raise DuplicateError(error.count, *names) from None
+        raise by_id(error, user_ids, item_ids) from None
+
+
+def by_id(error: DuplicateError, user_ids: Any, item_ids: Any) -> DuplicateError:
+    """Return an error that names ids instead of numbers."""
+    names = []
+    for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
+        known = None if ids is None else as_ids(name, ids).ravel()
+        names.append(number if known is None or number >= known.size else known.tolist()[number])
+    return DuplicateError(error.count, *names)
 
 
 def from_triplets(
@@ -108,8 +113,6 @@ def from_triplets(
     Without a shape, m and n are the largest numbers plus one. Masked entries are left out. Duplicates
     keep the order in which they came, or with ``times`` (nnz,) that of their times.
     """
-    from mfkernel.kernels.csr import count, is_sorted
-
     n_users, n_items = (None, None) if shape is None else check_shape(shape)
     masked = [np.ma.getmask(x) for x in (users, items, values)]
     users, items, values = np.asarray(users), np.asarray(items), np.asarray(values)
@@ -129,13 +132,29 @@ def from_triplets(
     if times is not None and (times[1:] < times[:-1]).any():
         order = np.argsort(times, kind="stable")
         users, items, values = users[order], items[order], values[order]
+    triplets = [users, items, values]
+    del users, items, values
+    return from_own_triplets(triplets, (n_users, n_items), duplicates)
+
+
+def from_own_triplets(triplets: list[NDArray[Any]], shape: tuple[int, int], duplicates: str) -> Csr:
+    """Convert checked triplets that no other object uses.
+
+    The list is emptied, so that their memory is free while the matrix takes its own.
+    """
+    from mfkernel.kernels.csr import count, is_sorted
+
+    n_users, n_items = shape
+    users, items, values = triplets
+    triplets.clear()
     if not is_sorted(readonly(users)):
         by_item = Csr(*grouping.grouped(items, users, values, n_items), (n_items, n_users))
-        del users, items, values  # a third of the memory at the peak
+        del users, items, values
         return _merge_duplicates(transpose_csr(by_item), duplicates)
     indptr = np.zeros(n_users + 1, np.int64)
     count(readonly(users), indptr[1:])
     np.cumsum(indptr, out=indptr)
+    del users
     return _canonical(Csr(indptr, items, values, (n_users, n_items)), duplicates)
 
 

@@ -116,7 +116,7 @@ def _download(pooch: Any, source: Source, path: Path) -> None:
 def _unpack(source: Source, path: Path, target: Path) -> None:
     """Write the file of the archive to ``target``, whatever its name in the archive is."""
     name = Path(source.url.rpartition("/")[2])
-    with path.open("rb") as file, Archive(name, file, Stream(file.read)) as archive:
+    with path.open("rb") as file, Archive(str(name), file, Stream(file.read)) as archive:
         unsafe = [member for member in archive.members if _leads_outside(member)]
         if unsafe:
             raise ValueError(f"{name} must only have files below its own folder, got {unsafe[0]!r}")

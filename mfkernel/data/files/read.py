@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, BinaryIO
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.convert import DUPLICATES, exact_dtype
+from mfkernel.data.convert import DUPLICATES, DuplicateError, by_id, exact_dtype, from_own_triplets
 from mfkernel.data.files.columnar import is_columnar, read_columnar
 from mfkernel.data.files.form import Column, check_form
 from mfkernel.data.files.layout import find_layout
@@ -165,45 +165,32 @@ def _read_npz(path: str, archive: Archive, duplicates: str) -> Ratings:
 
 def _read_rows(path: str, lines: Lines, rows: Rows, duplicates: str) -> Ratings:
     table = parse(lines, rows)
-    user_ids, item_ids = table.user_ids, table.item_ids
-    triplets = (table.users, table.items, table.values, (user_ids.size, item_ids.size))
-    dtype = interruptible(lambda: exact_dtype(table.values))
+    ids, times = (table.user_ids, table.item_ids), table.times
+    shape = ids[0].size, ids[1].size
+    triplets = [table.users, table.items, interruptible(partial(_exact, table.values))]
+    del table  # nothing but the list keeps the arrays
     try:
-        named = Named(triplets, user_ids, item_ids, table.times)
-        return Ratings(named, duplicates=duplicates, dtype=dtype)
+        if times is not None:
+            return Ratings(Named((*triplets, shape), *ids, times), duplicates=duplicates)
+        csr = interruptible(lambda: from_own_triplets(triplets, shape, duplicates))
+    except DuplicateError as error:
+        raise ValueError(f"{path}: {by_id(error, *ids) if times is None else error}") from error
     except ValueError as error:
-        raise _add_path(path, error, duplicates, table.users, table.items, user_ids, item_ids) from error
+        raise ValueError(f"{path}: {error}") from error
+    return Ratings._of(csr, *ids)
+
+
+def _exact(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(exact_dtype(values), copy=False)
 
 
 def _read_market(path: str, lines: Lines, duplicates: str) -> Ratings:
-    rows, columns, values, (m, n) = read_market(lines)
+    rows, columns, values, shape = read_market(lines)
     try:
         dtype = interruptible(lambda: exact_dtype(values))
-        return Ratings((rows, columns, values, (m, n)), duplicates=duplicates, dtype=dtype)
+        return Ratings((rows, columns, values, shape), duplicates=duplicates, dtype=dtype)
+    except DuplicateError as error:
+        counted_from_one = DuplicateError(error.count, error.user + 1, error.item + 1)
+        raise ValueError(f"{path}: {counted_from_one}") from error
     except ValueError as error:
-        raise _add_path(path, error, duplicates, rows, columns, range(1, m + 1), range(1, n + 1)) from error
-
-
-def _add_path(
-    path: str,
-    error: ValueError,
-    duplicates: str,
-    users: NDArray[Any],
-    items: NDArray[Any],
-    user_ids: Sequence[Any] | NDArray[Any],
-    item_ids: Sequence[Any] | NDArray[Any],
-) -> ValueError:
-    """Return an error about ratings with the file's name and, for duplicates, its ids."""
-    if duplicates == "raise":
-        order = interruptible(lambda: np.lexsort((items, users)))
-        ordered_users, ordered_items = users[order], items[order]
-        repeated = np.flatnonzero(
-            (ordered_users[1:] == ordered_users[:-1]) & (ordered_items[1:] == ordered_items[:-1])
-        )
-        if repeated.size:
-            first = order[repeated + 1].min()
-            return ValueError(
-                f"{path}: {repeated.size} duplicate ratings, the first of user {user_ids[users[first]]} for "
-                f"item {item_ids[items[first]]}; pass duplicates='sum', 'mean' or 'last'"
-            )
-    return ValueError(f"{path}: {error}")
+        raise ValueError(f"{path}: {error}") from error

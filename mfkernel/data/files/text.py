@@ -123,6 +123,7 @@ class _Reader:
         self._blocks, self._begun = lines.byte_blocks(BLOCK_BYTES), 0
         self._reading, self._careful = threading.Lock(), threading.Lock()
         self._read: dict[int, arrow.Block] = {}
+        self._ids: dict[str, list[Any]] = {}
         self._count = self.dropped = 0
         self._faults: dict[int, Exception] = {}
         self.is_fast = lines.more_than(SHORT_FILE) and _can_parse()
@@ -161,18 +162,31 @@ class _Reader:
         """Return all ratings and their times, if they are kept; or raise the first error."""
         if self._faults:
             raise self._faults[min(self._faults)]
-        self._read = dict(sorted(self._read.items()))
-        if not any(block.values.size for block in self._read.values()):
+        blocks = [self._read.pop(n) for n in sorted(self._read)]
+        if not any(block.values.size for block in blocks):
             raise ValueError(f"{self._lines.path} has no ratings")
-        values = np.concatenate([block.values for block in self._read.values()])
-        times = [block.times for block in self._read.values() if block.times is not None]
-        return values, np.concatenate(times) if times else None
+        self._ids = {side: [getattr(block, side) for block in blocks] for side in ("users", "items")}
+        parts, times = [block.values for block in blocks], [block.times for block in blocks]
+        blocks.clear()
+        dtype = np.result_type(*{part.dtype for part in parts})
+        return _joined(parts, dtype), None if times[0] is None else _joined(times, np.dtype(np.float64))
 
     def numbered(self, side: str, _: Callable[[], bool]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the distinct ids of the users, or of the items, and the position of each line's id."""
         column = self._users if side == "users" else self._items
-        arrow.add_blocks(column, [getattr(block, side) for block in self._read.values()])
+        arrow.add_blocks(column, self._ids.pop(side))
         return column.numbered()
+
+
+def _joined(parts: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the parts as one array; the list is emptied, so that their memory is freed meanwhile."""
+    result = np.empty(sum(part.size for part in parts), dtype)
+    end = result.size
+    while parts:
+        part = parts.pop()
+        result[end - part.size : end] = part
+        end -= part.size
+    return result
 
 
 class TextRows(arrow.BlockParser):
