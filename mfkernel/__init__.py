@@ -17,6 +17,7 @@ from mfkernel.model.answers import Recommendations
 from mfkernel.model.explain import Explanation
 from mfkernel.model.factors import Factors
 from mfkernel.model.history import Epoch
+from mfkernel.model.libmf import read_libmf, write_libmf
 from mfkernel.model.load import load
 from mfkernel.options import ALS, SGD, ImplicitALS, Settings
 from mfkernel.training.loop import DivergenceError, Interrupted
@@ -45,9 +46,11 @@ __all__ = [
     "leave_n_out",
     "load",
     "metrics",
+    "read_libmf",
     "read_ratings",
     "select_rank",
     "strong_generalization_split",
     "time_split",
     "train_test_split",
+    "write_libmf",
 ]

@@ -730,6 +730,15 @@ def test_options__are_not_left_unheeded(rating_file, saved, arguments, message):
 SGD = "factorize FILE -q -k 2 --epochs 1 --seed 1"
 ALS = "factorize FILE -q -k 2 --epochs 1 --method als"
 RANK = "select-rank FILE -k 2 --folds 2 --epochs 1"
+FILE_LINES = (
+    *(
+        "factorize FILE -q -k 2 --epochs 1",
+        "select-rank FILE -k 2 --epochs 1 --folds 2",
+        "evaluate MODEL FILE",
+    ),
+    *("recommend MODEL --ratings FILE", "update MODEL FILE -o NEW", "convert FILE OUT"),
+)
+TIMED = "--timestamp time --separator ,"
 LINES = [
     f"{SGD} --method sgd --threads 1 --learning-rate 0.01 --decay constant --biases --time-limit 9",
     f"{SGD} --biases --bias-learning-rate 0.01 --bias-regularization 0.1 --huber-delta 0.5 --no-shuffle",
@@ -767,6 +776,17 @@ LINES = [
     "similar MODEL u3 --users",
     "explain MODEL u3 ITEM -n 2",
     "update MODEL FILE -o NEW --columns user item rating --duplicates last",
+    "factorize FILE -q -k 2 --epochs 1 --timestamp --test 0.2 --latest --half-life 5",
+    "factorize FILE -q -k 2 --epochs 1 --test FILE --validation FILE",
+    "select-rank FILE -k 2 --epochs 1 --test FILE --method implicit --alpha 2 --unobserved-weight 0.5",
+    "recommend MODEL u3 --items IDS",
+    "info MODEL --json",
+    *("export MODEL OUT --side users", "export MODEL OUT --side items", "export MODEL LIBMF"),
+    "convert LIBMF NEW --libmf",
+    *(f"convert FILE OUT --duplicates {name}" for name in ("raise", "sum", "mean", "last")),
+    "convert FILE OUT --columns user item rating",
+    *(f"{line} {TIMED} --nulls {nulls}" for line in FILE_LINES for nulls in ("drop", "raise")),
+    *(f"completion {shell}" for shell in ("bash", "zsh", "fish")),
     *(f"update MODEL FILE --output NEW --duplicates {name}" for name in ("raise", "sum", "mean")),
 ]
 
@@ -778,7 +798,7 @@ def offered() -> dict[str, set[str]]:
         name: {
             word
             for action in parser._actions
-            if action.option_strings and action.dest not in ("help", "encoding")
+            if action.option_strings and action.dest not in ("help", "encoding", "decimal")
             for word in ([action.option_strings[-1]] if not action.choices else [])
             + [f"{action.option_strings[-1]} {value}" for value in action.choices or ()]
         }
@@ -798,9 +818,11 @@ for line in json.loads(sys.argv[1]):
 @pytest.mark.slow
 def test_options__none_is_always_refused(tmp_path):
     ratings = mf.datasets.synthetic(12, 10, 60)
-    named = {name: str(tmp_path / name) for name in ("FILE", "BINARY", "MODEL", "NEW")} | {"ITEM": "3"}
+    names = ("FILE", "BINARY", "MODEL", "NEW", "IDS", "LIBMF")
+    named = {name: str(tmp_path / name) for name in names} | {"ITEM": "3", "OUT": str(tmp_path / "out.csv")}
+    (tmp_path / "IDS").write_text("3\n")
     for name, R in (("FILE", ratings), ("BINARY", ratings.with_values((ratings.values > 3).astype(float)))):
-        write_ratings(tmp_path / name, R, "u{},{},{}\n", head="user,item,rating\n")
+        write_ratings(tmp_path / name, R, "u{0},{1},{2},{2}\n", head="user,item,rating,time\n")
     lines = [f"{SGD} -o MODEL", *LINES]
     words = [[named.get(x, x) for x in line.split()] for line in lines]
     # without compilation, which would take longer than all of them

@@ -7,7 +7,7 @@ from typing import Any
 import mfkernel as mf
 from mfkernel._support import checks
 from mfkernel.cli.ids import as_in_model, check_either_has_ids, known_ids, only_known_items
-from mfkernel.cli.inputs import check_file_options, check_output, read_file
+from mfkernel.cli.inputs import check_file_options, check_output, read_file, read_words
 from mfkernel.cli.output import (
     format_number,
     id_of_row,
@@ -33,7 +33,10 @@ def recommend(options: argparse.Namespace) -> None:
         model = mf.load(options.model)
         asked = known_ids(model, "user", options.users)
         names = list(map(printable, asked))
-    found = model.recommend(asked, n, exclude_seen=not options.include_seen)
+    items: dict[str, Any] = {}
+    if options.items is not None:
+        items = {"items": known_ids(model, "item", read_words(options.items), skip_unknown=True)}
+    found = model.recommend(asked, n, exclude_seen=not options.include_seen, **items)
     if options.json:
         print_json(found.to_list())
         return

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,17 @@ def factorize(options: argparse.Namespace) -> None:
     check_output(options.output)
     if options.k is not None:
         checks.integer("-k", options.k, 1)
-    if options.test is not None and not 0 < options.test < 1:
-        raise ValueError(f"--test must be between 0 and 1, got {options.test}")
+    if isinstance(options.test, float) and not 0 < options.test < 1:
+        raise ValueError(f"--test must be between 0 and 1, or a FILE, got {options.test:g}")
+    if options.latest and not isinstance(options.test, float):
+        raise ValueError("--latest must be used with --test; pass --test SHARE")
     if options.patience is not None and options.validation is None:
         raise ValueError("--patience must be used with --validation; pass --validation SHARE")
     settings = fit_arguments(options) | {
         "validation": options.validation,
         "patience": options.patience,
         "time_limit": options.time_limit,
+        "half_life": options.half_life,
     }
     if options.file is None:
         _example(options, settings)
@@ -49,8 +53,15 @@ def factorize(options: argparse.Namespace) -> None:
         f"{ratings.nnz:,} ratings"
     )
     train, test = ratings, None
-    if options.test is not None:
-        train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
+    if isinstance(options.test, float):
+        if options.latest:
+            train, test = mf.time_split(ratings, options.test)
+        else:
+            train, test = mf.train_test_split(ratings, options.test, rng=options.seed)
+    elif options.test is not None:
+        test = read_file(options, options.test)
+    if isinstance(options.validation, Path):
+        settings["validation"] = read_file(options, options.validation)
     k = 32 if options.k is None else options.k
     model = mf.factorize(train, k, progress=not options.quiet, **settings)
     if options.output is not None:
@@ -93,10 +104,16 @@ def select_rank(options: argparse.Namespace) -> None:
     """Print the errors of each rank, and the selected rank."""
     settings = fit_arguments(options)
     settings["dtype"] = settings["dtype"] or "float32"
-    found = mf.select_rank(read_file(options, options.file), options.k, options.folds, **settings)
+    ratings, folds = read_file(options, options.file), 5 if options.folds is None else options.folds
+    if options.test is not None:
+        if options.folds is not None:
+            raise ValueError(f"--folds must be left out with --test FILE, got {options.folds}")
+        folds = [(ratings, read_file(options, options.test))]
+    found = mf.select_rank(ratings, options.k, folds, **settings)
     columns = (found.train_rmse.mean(axis=1), found.mean, found.standard_error)
     seconds = [f"{x:.2f}" for x in found.seconds.sum(axis=1)]
     figures = zip(*(map(format_number, column) for column in columns), seconds, strict=True)
     rows = [[str(k), *row] for k, row in zip(found.ks, figures, strict=True)]
-    print_table([["k", "train", "test", "std error", "seconds"], *rows], left=())
+    test = "test" if found.metric == "rmse" else "test ndcg"
+    print_table([["k", "train", test, "std error", "seconds"], *rows], left=())
     print(f"k = {found.k}, the smallest within one standard error of the best, k = {found.best['k']}")

@@ -31,8 +31,13 @@ def decodings(text: str) -> list[str]:
     return decodings
 
 
-def known_ids(model: mf.Factors, kind: str, wanted: Sequence[str]) -> list[Any]:
-    """Return ids from the command line as the model has them; numbers of rows or columns without ids."""
+def known_ids(
+    model: mf.Factors, kind: str, wanted: Sequence[str], *, skip_unknown: bool = False
+) -> list[Any]:
+    """Return ids from the command line as the model has them; numbers of rows or columns without ids.
+
+    Unknown ids are an error; with ``skip_unknown`` they are left out, and counted.
+    """
     ids, translate = (
         (model.user_ids, model.user_rows) if kind == "user" else (model.item_ids, model.item_columns)
     )
@@ -46,7 +51,9 @@ def known_ids(model: mf.Factors, kind: str, wanted: Sequence[str]) -> list[Any]:
             unknown.append(text)
         else:
             rows.append(row)
-    if unknown:
+    if unknown and skip_unknown and rows:
+        say(f"{quantity(len(unknown), kind)} not in the model left out")
+    elif unknown:
         names = join_names(list(map(repr, unknown)))
         raise ValueError(
             f"{kind} id{'s' if len(unknown) > 1 else ''} {names} {'are' if len(unknown) > 1 else 'is'} "

@@ -1,6 +1,7 @@
 """Options and files of several commands."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,36 @@ from mfkernel.cli.ids import decodings
 from mfkernel.methods import METHODS
 from mfkernel.model import archive
 
-FILE_OPTIONS = ("columns", "duplicates", "encoding")
+FILE_OPTIONS = ("columns", "timestamp", "separator", "decimal", "nulls", "duplicates", "encoding")
 
 
 def read_file(options: argparse.Namespace, path: Path) -> mf.Ratings:
     """Read ratings from a file with its options."""
-    columns = options.columns and [int(c) if c.isdecimal() else decodings(c)[0] for c in options.columns]
-    encoding = {} if options.encoding is None else {"encoding": options.encoding}
-    return mf.read_ratings(path, columns=columns, duplicates=options.duplicates or "raise", **encoding)
+    given = {name: getattr(options, name) for name in FILE_OPTIONS if getattr(options, name) is not None}
+    if "columns" in given:
+        given["columns"] = list(map(_column, given["columns"]))
+    if isinstance(given.get("timestamp"), str):
+        given["timestamp"] = _column(given["timestamp"])
+    return mf.read_ratings(sys.stdin.buffer if str(path) == "-" else path, **given)
+
+
+def _column(text: str) -> str | int:
+    """Return the name or the position of a column."""
+    return int(text) if text.isdecimal() else decodings(text)[0]
+
+
+def share_or_file(text: str) -> float | Path:
+    """Return a share of the ratings, or the path of a file."""
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)
+
+
+def read_words(path: Path) -> list[str]:
+    """Return the lines of a file that are not blank: ids, one per line."""
+    content = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    return [line.strip() for line in content.splitlines() if line.strip()]
 
 
 def check_file_options(options: argparse.Namespace, remedy: str) -> None:

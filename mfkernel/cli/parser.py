@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import mfkernel as mf
 from mfkernel.cli.ask import evaluate, explain, predict, recommend, similar, update
+from mfkernel.cli.completion import SHELLS, completion
+from mfkernel.cli.exchange import RATINGS_FORMATS, SIDES, convert, export, info
 from mfkernel.cli.fit import factorize, select_rank
+from mfkernel.cli.inputs import share_or_file
 from mfkernel.cli.machine import doctor, warm_up
 from mfkernel.cli.output import TRACEBACK_VARIABLE
 from mfkernel.data.convert import DUPLICATES
 from mfkernel.methods import METHODS
 from mfkernel.options import Choice, Flag, Integer
+from mfkernel.typing import Nulls
 
 FILE_FORMATS = (
     "MovieLens u.data, ratings.dat or ratings.csv, text with a user, an item and a rating per line, "
-    "MatrixMarket, or scipy npz; gzipped or not."
+    "JSON Lines, Parquet, MatrixMarket, or scipy npz; packed or not; - is standard input."
 )
 
 
@@ -37,8 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_factorize, _add_select_rank, _add_recommend, _add_predict, _add_similar, _add_explain):
         add(commands)
-    for add in (_add_evaluate, _add_update, _add_doctor, _add_warm_up):
+    for add in (_add_evaluate, _add_update, _add_info, _add_export, _add_convert, _add_doctor, _add_warm_up):
         add(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -54,13 +59,25 @@ def _add_factorize(commands: Commands) -> None:
     command.add_argument("-k", type=int, help="number of factors (default: 32; 2 for the example)")
     command.add_argument("-o", "--output", metavar="MODEL.npz", help="save the model here")
     command.add_argument(
-        "--test", type=float, metavar="SHARE", help="hold out this share of the ratings to measure errors"
+        "--test",
+        type=share_or_file,
+        metavar="SHARE",
+        help="hold out this share of the ratings to measure errors; or a FILE with test ratings",
+    )
+    command.add_argument(
+        "--latest", action="store_true", help="let the test have the latest ratings; needs --timestamp"
+    )
+    command.add_argument(
+        "--half-life",
+        type=float,
+        metavar="SECONDS",
+        help="time in which the weight of a rating halves; needs --timestamp",
     )
     command.add_argument(
         "--validation",
-        type=float,
+        type=share_or_file,
         metavar="SHARE",
-        help="hold out this share of the training ratings, and keep the epoch that predicts it best",
+        help="hold out this share of the training ratings, and keep the epoch that predicts it best; or FILE",
     )
     command.add_argument(
         "--patience",
@@ -92,9 +109,11 @@ def _add_select_rank(commands: Commands) -> None:
         default=[4, 8, 16, 32, 64, 128],
         help="numbers of factors to try (default: 4 8 16 32 64 128)",
     )
-    command.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
-    # implicit feedback is judged by rankings, not by the errors that are compared here
-    _add_fit_options(command, [name for name, method in METHODS.items() if not method.options.implicit])
+    command.add_argument("--folds", type=int, metavar="N", help="number of folds (default: 5)")
+    command.add_argument(
+        "--test", type=Path, metavar="FILE", help="test on the ratings in FILE, without folds"
+    )
+    _add_fit_options(command, tuple(METHODS))
     _add_file_options(command)
 
 
@@ -109,6 +128,9 @@ def _add_recommend(commands: Commands) -> None:
         "--ratings", type=Path, metavar="FILE", help="recommend to new users, whose ratings are in FILE"
     )
     command.add_argument("-n", type=int, default=10, help="number of items (default: 10)")
+    command.add_argument(
+        "--items", type=Path, metavar="FILE", help="recommend only these items; FILE has one id per line"
+    )
     command.add_argument(
         "--include-seen", action="store_true", help="also list items that the user has rated"
     )
@@ -163,6 +185,51 @@ def _add_evaluate(commands: Commands) -> None:
     _add_model(command)
     command.add_argument("file", type=Path, metavar="FILE", help="the held-out ratings")
     _add_file_options(command)
+
+
+def _add_info(commands: Commands) -> None:
+    command = commands.add_parser("info", help="show the size, settings and errors of a model")
+    command.set_defaults(run=info)
+    _add_model(command)
+    _add_json(command)
+
+
+def _add_export(commands: Commands) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write the factors of users or items as csv, or a model for LIBMF",
+        description="Write a model as LIBMF's text; with --side ids, biases and factors of one side as csv.",
+    )
+    command.set_defaults(run=export)
+    _add_model(command)
+    command.add_argument("file", metavar="OUTPUT", help="file to write")
+    command.add_argument("--side", choices=SIDES, help="write this side as csv")
+
+
+def _add_convert(commands: Commands) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="write ratings as csv, tsv, LIBMF's text, scipy npz or Parquet",
+        description=f"Write the ratings in FILE as OUTPUT ends: {', '.join(RATINGS_FORMATS)}. "
+        f"FILE: {FILE_FORMATS}",
+    )
+    command.set_defaults(run=convert)
+    command.add_argument("file", type=Path, metavar="FILE", help="the ratings")
+    command.add_argument("output", metavar="OUTPUT", help="file to write")
+    command.add_argument(
+        "--libmf", action="store_true", help="FILE is a model of LIBMF; write it as a model of mfkernel"
+    )
+    _add_file_options(command)
+
+
+def _add_completion(commands: Commands) -> None:
+    command = commands.add_parser(
+        "completion",
+        help="print a script that completes commands and options in a shell",
+        description='For bash: eval "$(mfkernel completion bash)".',
+    )
+    command.set_defaults(run=completion, commands=commands.choices)
+    command.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def _add_doctor(commands: Commands) -> None:
@@ -245,6 +312,21 @@ def _add_file_options(command: argparse.ArgumentParser) -> None:
         nargs=3,
         metavar=("USER", "ITEM", "RATING"),
         help="columns of a text FILE: names in its header, or positions from 0",
+    )
+    command.add_argument(
+        "--timestamp",
+        nargs="?",
+        const=True,
+        default=None,
+        metavar="COLUMN",
+        help="keep the times in this column; without COLUMN, in that with a usual name",
+    )
+    command.add_argument(
+        "--separator", metavar="MARK", help="mark between the fields of a text (default: found)"
+    )
+    command.add_argument("--decimal", choices=(".", ","), help="mark before decimals (default: .)")
+    command.add_argument(
+        "--nulls", choices=get_args(Nulls), help="what to do with missing ratings (default: raise, an error)"
     )
     command.add_argument(
         "--encoding", help="encoding of a text FILE, such as latin-1 or utf-16 (default: utf-8)"

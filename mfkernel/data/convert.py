@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.arrays import readonly
 from mfkernel.data import grouping
-from mfkernel.data.ids import as_ids
+from mfkernel.data.duplicates import DuplicateError, by_id
 from mfkernel.data.tables import refuse_table_of_triplets
 from mfkernel.engines.resources import available_memory
 from mfkernel.engines.threads import interruptible
@@ -31,17 +31,6 @@ class Csr(NamedTuple):
     indices: NDArray[Any]
     values: NDArray[Any]
     shape: tuple[int, int]
-
-
-class DuplicateError(ValueError):
-    """Duplicate ratings: ``count`` extra ratings, the first of them at (user, item)."""
-
-    def __init__(self, count: int, user: Any, item: Any) -> None:
-        self.count, self.user, self.item = count, user, item
-        super().__init__(
-            f"{count} duplicate ratings (the first of user {user} for item {item}); "
-            "pass duplicates='sum', 'mean' or 'last'"
-        )
 
 
 def to_csr(
@@ -85,15 +74,6 @@ def to_csr_of_ids(
         return interruptible(lambda: to_csr(R, missing, duplicates, dtype, copy, times))
     except DuplicateError as error:
         raise by_id(error, user_ids, item_ids) from None
-
-
-def by_id(error: DuplicateError, user_ids: Any, item_ids: Any) -> DuplicateError:
-    """Return an error that names ids instead of numbers."""
-    names = []
-    for name, ids, number in (("user_ids", user_ids, error.user), ("item_ids", item_ids, error.item)):
-        known = None if ids is None else as_ids(name, ids).ravel()
-        names.append(number if known is None or number >= known.size else known.tolist()[number])
-    return DuplicateError(error.count, *names)
 
 
 def from_triplets(

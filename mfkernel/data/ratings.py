@@ -213,10 +213,18 @@ class Ratings(Entries):
         )
 
     @classmethod
-    def _of(cls, *parts: Any) -> "Ratings":
-        """Wrap a checked matrix that no other object owns; ``parts`` as for ``_set``."""
+    def of_parts(cls, csr: convert.Csr, *parts: Any) -> "Ratings":
+        """Wrap a checked matrix that no other object owns, with ids, weights and times.
+
+        Parameters
+        ----------
+        csr
+            The matrix.
+        *parts
+            User ids, item ids, weights and timestamps.
+        """
         ratings = cls.__new__(cls)
-        ratings._set(*parts)
+        ratings._set(csr, *parts)
         return ratings
 
     @classmethod
@@ -254,7 +262,7 @@ class Ratings(Entries):
     def __reduce__(self) -> tuple[Any, ...]:
         # pickling loses the read-only flag
         own = self._csr(), self.users_by_id, self.items_by_id, self.weights, self.timestamps
-        return Ratings._of, own
+        return Ratings.of_parts, own
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
@@ -272,7 +280,7 @@ class Ratings(Entries):
             given = self._csr()._replace(values=numbers)
             return interruptible(lambda: convert.transpose_csr(given)).values
 
-        return Ratings._of(csr, self.items_by_id, self.users_by_id, *self._beside(move))
+        return Ratings.of_parts(csr, self.items_by_id, self.users_by_id, *self._beside(move))
 
     def select(self, entries: NDArray[np.bool_]) -> "Ratings":
         """Select ratings by a mask; shape and ids stay.
@@ -299,7 +307,7 @@ class Ratings(Entries):
             return convert.Csr(indptr, self.indices[entries], self.values[entries], self.shape)
 
         own = interruptible(kept), self.users_by_id, self.items_by_id
-        return Ratings._of(*own, *self._beside(lambda x: x[entries]))
+        return Ratings.of_parts(*own, *self._beside(lambda x: x[entries]))
 
     def take_rows(self, rows: ArrayLike) -> "Ratings":
         """Return the rows of some users, in the given order and without user ids.
@@ -316,7 +324,7 @@ class Ratings(Entries):
         indptr = np.concatenate([[0], np.cumsum(counts)])
         at = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
         csr = convert.Csr(indptr, self.indices[at], self.values[at], (counts.size, self.n_items))
-        return Ratings._of(csr, None, self.items_by_id, *self._beside(lambda x: x[at]))
+        return Ratings.of_parts(csr, None, self.items_by_id, *self._beside(lambda x: x[at]))
 
     def reshaped(self, shape: tuple[int, int]) -> "Ratings":
         """Return the ratings with empty rows and columns added at the end, without ids.
@@ -333,7 +341,7 @@ class Ratings(Entries):
             )
         indptr = np.concatenate([self.indptr, np.full(m - self.n_users, self.nnz)])
         csr = self._csr()._replace(indptr=indptr, shape=(m, n))
-        return Ratings._of(csr, None, None, self.weights, self.timestamps)
+        return Ratings.of_parts(csr, None, None, self.weights, self.timestamps)
 
     def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> "Ratings":
         """Return the same ratings with other ids.
@@ -343,7 +351,7 @@ class Ratings(Entries):
         users, items
             Ids of the rows and of the columns, or None for no ids.
         """
-        return Ratings._of(self._csr(), users, items, self.weights, self.timestamps)
+        return Ratings.of_parts(self._csr(), users, items, self.weights, self.timestamps)
 
     def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> "Ratings":
         """Return the same entries with other values and weights.
@@ -364,7 +372,7 @@ class Ratings(Entries):
         csr = self._csr()._replace(values=checks.copy_ratings(given, dtype, "values[{}]".format))
         if weights is not None:
             weights = check_weights(weights, self.nnz, "ratings")
-        return Ratings._of(csr, self.users_by_id, self.items_by_id, weights, self.timestamps)
+        return Ratings.of_parts(csr, self.users_by_id, self.items_by_id, weights, self.timestamps)
 
     def hold_out(
         self, count: int, rng: np.random.Generator, *, keep_rows: bool = False

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 from numpy.typing import ArrayLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.convert import DUPLICATES, DuplicateError, by_id, exact_dtype, from_own_triplets
+from mfkernel.data.convert import DUPLICATES, exact_dtype, from_own_triplets
+from mfkernel.data.duplicates import DuplicateError, by_id
 from mfkernel.data.files.columnar import is_columnar, read_columnar
 from mfkernel.data.files.form import Column, check_form
 from mfkernel.data.files.layout import find_layout
@@ -177,7 +178,7 @@ def _read_rows(path: str, lines: Lines, rows: Rows, duplicates: str) -> Ratings:
         raise ValueError(f"{path}: {by_id(error, *ids) if times is None else error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Ratings._of(csr, *ids)
+    return Ratings.of_parts(csr, *ids)
 
 
 def _exact(values: NDArray[Any]) -> NDArray[Any]:
