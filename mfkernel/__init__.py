@@ -1,6 +1,6 @@
 """Factorize matrices of known ratings, R ≈ P·Q, at compiled speed."""
 
-from mfkernel import datasets, metrics
+from mfkernel import datasets, metrics, plots
 from mfkernel.api import factorize
 from mfkernel.data.files.read import read_ratings
 from mfkernel.data.ratings import Ratings
@@ -39,6 +39,7 @@ __all__ = [
     "leave_k_out",
     "load",
     "metrics",
+    "plots",
     "read_ratings",
     "select_rank",
     "strong_generalization_split",

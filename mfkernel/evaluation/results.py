@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.lazy import import_extra
+from mfkernel.plots import rank_curve
 
 
 class CrossValidation(NamedTuple):
@@ -152,9 +153,7 @@ class RankSelection(Search):
         return int(self.ks[self.mean <= self.mean[best] + self.standard_error[best]].min())
 
     def plot(self, ax: Any = None) -> Any:
-        """Plot training and test error against k, to show overfitting (extra ``plot``).
-
-        The plot also shows underfitting.
+        """Plot training and test error against k, as :func:`mfkernel.plots.rank_curve` does (extra ``plot``).
 
         Parameters
         ----------
@@ -166,15 +165,7 @@ class RankSelection(Search):
         matplotlib Axes
             The Axes with the plot.
         """
-        if ax is None:
-            _, ax = import_extra("matplotlib.pyplot", "plot", "plot").subplots()
-        ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
-        ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
-        if not np.isnan(self.mean).all():
-            ax.axvline(self.k, color="grey", linestyle=":", label=f"k = {self.k}")
-        ax.set(xlabel="k", ylabel="RMSE", xscale="log", xticks=self.ks, xticklabels=self.ks)
-        ax.legend()
-        return ax
+        return rank_curve(self, ax)
 
 
 def format_arguments(settings: dict[str, Any]) -> str:
