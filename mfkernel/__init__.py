@@ -1,5 +1,7 @@
 """Factorize matrices of known ratings, R ≈ P·Q, at compiled speed."""
 
+import logging
+
 from mfkernel import datasets, metrics, plots
 from mfkernel.api import factorize
 from mfkernel.data.files.read import read_ratings
@@ -14,6 +16,8 @@ from mfkernel.model.history import Epoch
 from mfkernel.model.load import load
 from mfkernel.options import ALS, SGD, ImplicitALS, Settings
 from mfkernel.training.loop import DivergenceError, Interrupted
+
+logging.getLogger("mfkernel").addHandler(logging.NullHandler())  # silent unless the program asks for it
 
 __version__ = "0.1.0"
 
