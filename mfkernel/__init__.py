@@ -1,6 +1,8 @@
 """Factorize matrices of known ratings, R ≈ P·Q, at compiled speed."""
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 from mfkernel import datasets, metrics, plots
 from mfkernel.api import factorize
@@ -49,3 +51,18 @@ __all__ = [
     "strong_generalization_split",
     "train_test_split",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "sklearn"])
+
+
+if not TYPE_CHECKING:  # where any attribute would seem to exist
+
+    def __getattr__(name: str) -> Any:
+        if name != "sklearn":
+            raise AttributeError(f"module 'mfkernel' has no attribute {name!r}")
+        try:
+            return importlib.import_module("mfkernel.sklearn")
+        except ImportError as error:  # an AttributeError, for hasattr and help
+            raise AttributeError(f"{error}") from error

@@ -1,5 +1,7 @@
 """The function ``factorize``, which fits factors to ratings."""
 
+from __future__ import annotations
+
 import numbers
 import warnings
 from typing import Any, Literal, Unpack, overload

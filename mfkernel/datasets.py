@@ -1,5 +1,7 @@
 """Provide ratings for experiments: the textbook's 5 × 3 example and synthetic data."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -4,6 +4,8 @@ Each function draws on the Axes ``ax``, by default on those of a new figure, and
 imported by the first plot.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -84,7 +86,7 @@ def learning_curve(model: Factors, ax: Any = None) -> Any:
     return ax
 
 
-def rank_curve(selection: "RankSelection", ax: Any = None) -> Any:
+def rank_curve(selection: RankSelection, ax: Any = None) -> Any:
     """Plot training and test error against the number of factors, to show underfitting and overfitting.
 
     Parameters
@@ -276,7 +278,7 @@ def _checked_model(model: Any) -> Factors:
     return model
 
 
-def _epochs_kept(model: Factors) -> "tuple[list[Epoch], list[int]]":
+def _epochs_kept(model: Factors) -> tuple[list[Epoch], list[int]]:
     """Return the records that training kept, and the numbers of the epochs that diverged."""
     kept: list[Epoch] = []
     diverged = []

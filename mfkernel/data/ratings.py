@@ -1,5 +1,7 @@
 """The checked, immutable container of known ratings."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +131,7 @@ class Ratings(Entries):
         missing: str = "zero",
         duplicates: str = "raise",
         dtype: DTypeLike | None = None,
-    ) -> "Ratings":
+    ) -> Ratings:
         """Read a data frame of pandas, polars, Arrow or another library (extra ``frame``).
 
         Ids are sorted. A categorical column keeps its categories and their order, also unused ones.
@@ -200,7 +202,7 @@ class Ratings(Entries):
     @classmethod
     def _of(
         cls, csr: convert.Csr, user_ids: Any, item_ids: Any, weights: NDArray[Any] | None = None
-    ) -> "Ratings":
+    ) -> Ratings:
         """Wrap a checked matrix that no other object owns."""
         ratings = cls.__new__(cls)
         ratings._set(csr, user_ids, item_ids, weights)
@@ -214,7 +216,7 @@ class Ratings(Entries):
         values: NDArray[Any],
         shape: tuple[int, int],
         weights: NDArray[Any] | None = None,
-    ) -> "Ratings":
+    ) -> Ratings:
         """Check the arrays of a CSR matrix, and share their memory where possible.
 
         Parameters
@@ -242,7 +244,7 @@ class Ratings(Entries):
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
 
     @property
-    def T(self) -> "Ratings":  # noqa: N802 (as numpy and scipy call it)
+    def T(self) -> Ratings:  # noqa: N802 (as numpy and scipy call it)
         """Transposed ratings, items as users; computed at each access in linear time."""
         csr = interruptible(lambda: convert.transpose_csr(self._csr()))
         weights = self.weights
@@ -251,7 +253,7 @@ class Ratings(Entries):
             weights = interruptible(lambda: convert.transpose_csr(given)).values
         return Ratings._of(csr, self.items_by_id, self.users_by_id, weights)
 
-    def select(self, entries: NDArray[np.bool_]) -> "Ratings":
+    def select(self, entries: NDArray[np.bool_]) -> Ratings:
         """Select ratings by a mask; shape and ids stay.
 
         Parameters
@@ -279,7 +281,7 @@ class Ratings(Entries):
         weights = None if self.weights is None else self.weights[entries]
         return Ratings._of(csr, self.users_by_id, self.items_by_id, weights)
 
-    def take_rows(self, rows: ArrayLike) -> "Ratings":
+    def take_rows(self, rows: ArrayLike) -> Ratings:
         """Return the rows of some users, in the given order and without user ids.
 
         Parameters
@@ -296,7 +298,7 @@ class Ratings(Entries):
         csr = convert.Csr(indptr, self.indices[at], self.values[at], (counts.size, self.n_items))
         return Ratings._of(csr, None, self.items_by_id, None if self.weights is None else self.weights[at])
 
-    def reshaped(self, shape: tuple[int, int]) -> "Ratings":
+    def reshaped(self, shape: tuple[int, int]) -> Ratings:
         """Return the ratings with empty rows and columns added at the end, without ids.
 
         Parameters
@@ -312,7 +314,7 @@ class Ratings(Entries):
         indptr = np.concatenate([self.indptr, np.full(m - self.n_users, self.nnz)])
         return Ratings._of(self._csr()._replace(indptr=indptr, shape=(m, n)), None, None, self.weights)
 
-    def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> "Ratings":
+    def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> Ratings:
         """Return the same ratings with other ids.
 
         Parameters
@@ -322,7 +324,7 @@ class Ratings(Entries):
         """
         return Ratings._of(self._csr(), users, items, self.weights)
 
-    def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> "Ratings":
+    def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> Ratings:
         """Return the same entries with other values and weights.
 
         Parameters
@@ -345,7 +347,7 @@ class Ratings(Entries):
 
     def hold_out(
         self, count: int, rng: np.random.Generator, *, keep_rows: bool = False
-    ) -> "tuple[Ratings, Ratings]":
+    ) -> tuple[Ratings, Ratings]:
         """Hold out random ratings.
 
         Parameters
@@ -377,7 +379,7 @@ class Ratings(Entries):
             held_out[rng.choice(self.nnz, count, replace=False, shuffle=False)] = True
         return self.select(~held_out), self.select(held_out)
 
-    def to_scipy(self) -> "sparse.csr_array":
+    def to_scipy(self) -> sparse.csr_array:
         """Return a copy as ``scipy.sparse.csr_array``."""
         from scipy import sparse
 
