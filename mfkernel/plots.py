@@ -347,7 +347,7 @@ def _place_labels(ax: Any, places: NDArray[np.float64], texts: Sequence[str]) ->
 
     A line leads from a text that is not beside its point to the point.
     """
-    figure = ax.get_figure(root=True)
+    figure = ax.figure.canvas.figure  # the whole figure, also if the Axes are in a part of it
     figure.draw_without_rendering()  # settles the layout, and with it the places in pixels
     pixels_per_point = figure.dpi / 72
     points = ax.transData.transform(places)

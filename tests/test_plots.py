@@ -306,3 +306,8 @@ def test_gallery__has_a_picture_per_plot():
     source = (ROOT / "mfkernel" / "plots.py").read_text(encoding="utf-8")
     assert drawn == set(re.findall(r"^def ([a-z]\w+)", source, re.MULTILINE))
     assert all((ROOT / "docs" / path).stat().st_size > 1000 for _, path in blocks)
+
+
+def test_item_map__draws_in_a_part_of_a_figure(model):
+    left, _ = pyplot.figure().subfigures(1, 2)
+    assert len(mf.plots.item_map(model, ax=left.subplots()).texts) > 5
