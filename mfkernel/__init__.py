@@ -1,6 +1,10 @@
 """Factorize matrices of known ratings, R ≈ P·Q, at compiled speed."""
 
-from mfkernel import datasets, metrics
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from mfkernel import datasets, metrics, plots
 from mfkernel.api import factorize
 from mfkernel.data.files.read import read_ratings
 from mfkernel.data.ratings import Ratings
@@ -21,6 +25,8 @@ from mfkernel.model.libmf import read_libmf, write_libmf
 from mfkernel.model.load import load
 from mfkernel.options import ALS, SGD, ImplicitALS, Settings
 from mfkernel.training.loop import DivergenceError, Interrupted
+
+logging.getLogger("mfkernel").addHandler(logging.NullHandler())  # silent unless the program asks for it
 
 __version__ = "0.1.0"
 
@@ -46,6 +52,7 @@ __all__ = [
     "leave_n_out",
     "load",
     "metrics",
+    "plots",
     "read_libmf",
     "read_ratings",
     "select_rank",
@@ -54,3 +61,18 @@ __all__ = [
     "train_test_split",
     "write_libmf",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "sklearn"])
+
+
+if not TYPE_CHECKING:  # where any attribute would seem to exist
+
+    def __getattr__(name: str) -> Any:
+        if name != "sklearn":
+            raise AttributeError(f"module 'mfkernel' has no attribute {name!r}")
+        try:
+            return importlib.import_module("mfkernel.sklearn")
+        except ImportError as error:  # an AttributeError, for hasattr and help
+            raise AttributeError(f"{error}") from error

@@ -1,5 +1,7 @@
 """The function ``factorize``, which fits factors to ratings."""
 
+from __future__ import annotations
+
 import numbers
 import warnings
 from datetime import timedelta
@@ -120,7 +122,7 @@ def factorize(
     callback
         Called with the :class:`Epoch` after each epoch; training stops if it returns True.
     progress
-        Write one line per epoch to stderr.
+        Show each epoch on stderr: a bar on a terminal or in a notebook (extra ``progress``), else lines.
     **options
         Options of the method.
 

@@ -1,5 +1,7 @@
 """Provide ratings for experiments: the textbook's 5 × 3 example, synthetic data and public data sets."""
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

@@ -7,6 +7,8 @@ recommended. Between equal scores, the lower item number comes first, as in ``re
 mean over the users with relevant held-out items.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from typing import Any

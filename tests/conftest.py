@@ -7,6 +7,8 @@ from pathlib import Path
 # a shell that runs the tests in the background has them ignore Ctrl-C, and so their child processes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ.setdefault("MPLBACKEND", "agg")  # plots without windows
+
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -118,7 +118,7 @@ def test_plot__names_the_extra_or_draws(ratings):
             found.plot()
         return
     mpl.use("agg")
-    assert found.plot().get_xlabel() == "k"
+    assert found.plot().get_xlabel() == "number of factors k"
 
 
 # candidates that fail

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.arrays import Immutable, immutable
+from mfkernel._support.html import facts_table
 from mfkernel._support.lazy import lazy
 from mfkernel.data import convert
 from mfkernel.data.ids import Ids, Vocabulary
@@ -95,6 +96,19 @@ class Entries(Immutable):
     def _total(self) -> float:
         return float(max(1, self.nnz) if self.weights is None else self.weights.sum(dtype=np.float64) or 1)
 
+    def _repr_html_(self) -> str:
+        (m, n), weights = self.shape, "no" if self.weights is None else "yes"
+        density = f"{100 * self.nnz / (m * n):.3g} % of the cells" if m and n else "no cells"
+        facts = [
+            ("users × items", f"{m:,} × {n:,}"),
+            ("ratings", f"{self.nnz:,}, {density}"),
+            ("mean ± spread", f"{self.mean:.4g} ± {self.std:.4g}" if self.nnz else "no ratings"),
+            ("ids", sides_with_ids(self.users_by_id, self.items_by_id)),
+            ("weights", weights),
+            ("dtype", self.dtype),
+        ]
+        return facts_table("Ratings", facts)
+
     def _average(self, of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
         """Average a function of the ratings, weighted if there are weights.
 
@@ -152,3 +166,9 @@ class Entries(Immutable):
             priority[priority == last[rows]] += 1.0
         drawn[np.argpartition(priority, count)[:count]] = True
         return drawn
+
+
+def sides_with_ids(users: Vocabulary | None, items: Vocabulary | None) -> str:
+    """Say which sides have ids, for a reader."""
+    sides = [name for name, ids in (("users", users), ("items", items)) if ids is not None]
+    return f"yes, of {' and '.join(sides)}" if sides else "no"

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.frames import make_frame
-from mfkernel._support.lazy import import_extra
+from mfkernel.plots import rank_curve
 
 RMSE, NDCG = "rmse", "ndcg"  # what is measured on the test ratings
 
@@ -184,9 +184,7 @@ class RankSelection(Search):
         return int(self.ks[close].min())
 
     def plot(self, ax: Any = None) -> Any:
-        """Plot training and test error against k, to show overfitting (extra ``plot``).
-
-        The plot also shows underfitting.
+        """Plot training and test error against k, as :func:`mfkernel.plots.rank_curve` does (extra ``plot``).
 
         Parameters
         ----------
@@ -198,16 +196,7 @@ class RankSelection(Search):
         matplotlib Axes
             The Axes with the plot.
         """
-        if ax is None:
-            _, ax = import_extra("matplotlib.pyplot", "plot", "plot").subplots()
-        ax.errorbar(self.ks, self.mean, self.standard_error, marker="o", label="test", capsize=3)
-        if self.metric == RMSE:
-            ax.plot(self.ks, self.train_rmse.mean(axis=1), marker="o", label="training")
-        if not np.isnan(self.mean).all():
-            ax.axvline(self.k, color="grey", linestyle=":", label=f"k = {self.k}")
-        ax.set(xlabel="k", ylabel=self.metric.upper(), xscale="log", xticks=self.ks, xticklabels=self.ks)
-        ax.legend()
-        return ax
+        return rank_curve(self, ax)
 
 
 def _column(values: list[Any]) -> NDArray[Any]:

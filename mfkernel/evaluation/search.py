@@ -1,5 +1,7 @@
 """Find the settings that predict held-out ratings best."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.frames import make_frame
+from mfkernel._support.html import columns_table
+
+MAX_ROWS = 50  # rows of a table in a notebook
 
 
 class _Items(NamedTuple):
@@ -93,6 +96,18 @@ class Recommendations(_Items):
             "score": np.ma.getdata(np.atleast_2d(self.scores))[left],
         }
         return make_frame(columns, library)
+
+    def _repr_html_(self) -> str:
+        left = ~np.ma.getmaskarray(np.atleast_2d(self.items))
+        rows, places = (part[:MAX_ROWS] for part in np.nonzero(left))
+        items, scores = (np.ma.getdata(np.atleast_2d(part)) for part in (self.items, self.scores))
+        shown = [
+            (self.asked[row], place + 1, items[row, place], f"{scores[row, place]:.4g}")
+            for row, place in zip(rows, places, strict=True)
+        ]
+        more = int(left.sum()) - len(shown)
+        note = f"and {more:,} more; to_frame returns all" if more else ""
+        return columns_table(type(self).__name__, ("for", "place", "item", "score"), shown, note)
 
 
 def _records(items: NDArray[Any], scores: NDArray[Any]) -> list[dict[str, Any]]:

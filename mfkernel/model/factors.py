@@ -1,5 +1,7 @@
 """``Factors``, the fitted model. Each method delegates to a function of the model's state."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -101,7 +103,7 @@ class Factors(Recommender):
         missing: Missing | None = None,
         duplicates: Duplicates = "raise",
         n_threads: int | None = None,
-    ) -> "Factors":
+    ) -> Factors:
         """Compute factors for new users, item factors fixed.
 
         Each row is the exact minimum of the model's objective over the factors and bias of this user.
@@ -148,7 +150,7 @@ class Factors(Recommender):
         missing: Missing | None = None,
         duplicates: Duplicates = "raise",
         n_threads: int | None = None,
-    ) -> "Factors":
+    ) -> Factors:
         """Learn new ratings, also of new users and items; change this model and return it.
 
         A new rating replaces an old one of the same cell, or is added to it. Rows and columns with new
@@ -197,7 +199,7 @@ class Factors(Recommender):
                 self._become(update_state(state, state.ratings, new, engine, add=add))
         return self
 
-    def forget(self, *, users: Any = (), items: Any = ()) -> "Factors":
+    def forget(self, *, users: Any = (), items: Any = ()) -> Factors:
         """Forget users and items: their ratings, factors and biases; change this model and return it.
 
         With ids, their rows and columns are removed, ids and all. Without ids, all others keep their numbers,

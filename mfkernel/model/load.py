@@ -1,5 +1,7 @@
 """The function ``load``, which reads a model from a file."""
 
+from __future__ import annotations
+
 import os
 
 from mfkernel.model import files

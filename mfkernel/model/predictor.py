@@ -1,5 +1,7 @@
 """The predictions of a model, as methods that delegate to functions of its state."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

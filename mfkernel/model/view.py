@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.arrays import Immutable
+from mfkernel._support.html import facts_table
 from mfkernel._support.locks import ProcessLock
+from mfkernel.data.entries import sides_with_ids
 from mfkernel.data.ratings import Ratings
 from mfkernel.model.history import History
 from mfkernel.model.state import State
@@ -135,3 +137,44 @@ class StateView(Immutable):
         (m, n), rmse = state.shape, f", rmse {state.history[-1].rmse:.4g}" if state.history else ""
         biases = "" if state.user_bias is None else ", biases"
         return f"Factors(P {m:,} × {state.k}, Q {state.k} × {n:,}{biases}, {state.P.dtype}{rmse})"
+
+    def _repr_html_(self) -> str:
+        state = self.state
+        (m, n), settings = state.shape, state.settings
+        facts: list[tuple[str, object]] = [
+            ("users × items", f"{m:,} × {n:,}"),
+            ("factors", f"{state.k}{'' if state.user_bias is None else ' and biases'}, {state.P.dtype}"),
+            ("ids", sides_with_ids(state.users, state.items)),
+            ("training ratings", "none" if state.ratings is None else f"{state.ratings.nnz:,}"),
+            ("method", settings.method),
+            ("settings", ", ".join(f"{name}={_short(value)}" for name, value in settings.values().items())),
+            *_training_facts(state),
+        ]
+        return facts_table("Factors, R ≈ P·Q", facts)
+
+
+def _training_facts(state: State) -> list[tuple[str, object]]:
+    """Return how training went: epochs, last errors, best validation, why it ended."""
+    kept = [record for record in state.history if record.rolled_back_to is None]
+    if not kept:
+        return [("epochs", "no record of the training")]
+    undone = len(state.history) - len(kept)
+    facts: list[tuple[str, object]] = [
+        ("epochs", f"{kept[-1].epoch}{f', {undone} more were undone' if undone else ''}"),
+        ("training RMSE", f"{kept[-1].rmse:.4g}"),
+    ]
+    validated = [record for record in kept if record.validation_error is not None]
+    if validated:
+        best = min(validated, key=lambda record: record.validation_error)
+        figure, name = best.validation_rmse, "validation RMSE"
+        if best.validation_ndcg is not None:
+            figure, name = best.validation_ndcg, "validation NDCG"
+        facts.append((name, f"{figure:.4g}, best epoch {best.epoch}"))
+    return [*facts, ("ended by", state.stop_reason or "unknown")]
+
+
+def _short(value: object) -> str:
+    """Return the value of an option, with numbers of four digits."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)

@@ -20,7 +20,8 @@ from mfkernel.model.history import Epoch
 from mfkernel.model.state import State
 from mfkernel.options import Settings, both
 from mfkernel.training.checkpoints import Checkpoints
-from mfkernel.training.loop import Callback, Interrupted, Stopping, show_progress, train
+from mfkernel.training.loop import Callback, Interrupted, Stopping, train
+from mfkernel.training.report import Report
 from mfkernel.training.units import Units
 from mfkernel.training.validation import ErrorValidation, RankingValidation, Validation
 from mfkernel.typing import Missing
@@ -72,7 +73,7 @@ def fit(
     _check_memory(plan.trainer.bytes_needed(fitted, plan.k, plan.dtype, plan.options, plan.n_threads))
     with ThreadEngine(plan.n_threads) as engine:
         epochs = plan.options.epochs or _choose_epochs(plan, fitted, engine, rng)
-        callbacks = [show_progress(epochs), *plan.callbacks] if plan.progress else plan.callbacks
+        about = f"{train_ratings!r}, k={plan.k}, method={plan.options.method!r}"
         history: list[Epoch] = []
         trainer = interruptible(lambda: _make_trainer(plan, fitted, epochs, engine, rng))
         checkpoints = Checkpoints(trainer)
@@ -86,17 +87,20 @@ def fit(
             return _finish(plan, trainer, records, reason, ratings)
 
         try:
-            reason = train(
-                trainer,
-                checkpoints,
-                epochs,
-                engine,
-                history,
-                callbacks,
-                validation,
-                plan.stopping,
-                units.record_out,
-            )
+            with Report(about, epochs, progress=plan.progress) as report:
+                reason = train(
+                    trainer,
+                    checkpoints,
+                    epochs,
+                    engine,
+                    history,
+                    plan.callbacks,
+                    validation,
+                    plan.stopping,
+                    units.record_out,
+                    report.show,
+                )
+                report.end(reason)
             return interruptible(lambda: finish(history, reason))
         except KeyboardInterrupt:
             done = checkpoints.restore_whole_epoch(best=validation is not None)

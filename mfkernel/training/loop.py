@@ -1,7 +1,6 @@
 """The training loop that all methods share."""
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from mfkernel.training.validation import Validation
 
 Callback = Callable[[Epoch], Any]
 
-MAX_PROGRESS_LINES = 50  # lines: for more epochs, progress is shown once per second
 MAX_RATE_HALVINGS = 10  # halvings of the learning rate before training gives up
 # RMSE of a diverged epoch, in units of the ratings' size; more only if the first epoch had more
 DIVERGENCE_FACTOR = 1e3
@@ -85,6 +83,7 @@ def train(
     validation: Validation | None = None,
     stopping: Stopping = Stopping(),  # noqa: B008 (immutable)
     record_out: Callable[[Epoch], Epoch] = lambda record: record,
+    report: Callable[[Epoch], None] = lambda record: None,
 ) -> str:
     """Run ``epochs`` epochs, one after the other.
 
@@ -101,6 +100,8 @@ def train(
         Functions called with the record of each epoch. If one returns True, training stops.
     record_out
         Function that converts a record from the units of training to those of the ratings.
+    report
+        Function called with each record, also of epochs that were undone, before the callbacks.
 
     Returns
     -------
@@ -125,12 +126,14 @@ def train(
         record = Epoch(epoch, rmse, time.perf_counter() - start, trainer.learning_rate, loss=loss)
         if progress.is_absurd(record) or (epoch == epochs and not interruptible(trainer.is_finite)):
             epoch = progress.roll_back(record, history) + 1
+            report(history[-1])
             continue
         if validation is not None:
             record = validation.measure(trainer, engine, record)
         history.append(record_out(record))  # before end_epoch, so that each whole epoch has its record
         checkpoints.end_epoch(epoch)
         reason = progress.reason_to_stop(record)
+        report(history[-1])
         answers = [callback(history[-1]) for callback in callbacks]
         if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
             reason = "callback"
@@ -224,28 +227,3 @@ def divergence(record: Epoch, shrinkage: float) -> DivergenceError:
         f"training diverged in epoch {record.epoch} (rmse {record.rmse:g}) with learning rate "
         f"{record.learning_rate:g}; pass a smaller learning_rate{cause}"
     )
-
-
-def show_progress(epochs: int) -> Callback:
-    """Return a callback that writes a line per epoch to stderr; of many, one per second."""
-    last = -math.inf
-
-    def show(record: Epoch) -> None:
-        nonlocal last
-        if epochs > MAX_PROGRESS_LINES and record.epoch not in (1, epochs) and time.monotonic() < last + 1:
-            return
-        last = time.monotonic()
-        figures = (
-            ("rmse", "6g", record.rmse),
-            ("loss", "8g", record.loss),
-            ("validation", "6g", record.validation_rmse),
-            ("validation ndcg", "6g", record.validation_ndcg),
-            ("rate", "3g", record.learning_rate),
-        )
-        shown = "".join(f"{name} {figure:.{form}}  " for name, form, figure in figures if figure is not None)
-        print(
-            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  {shown}{record.seconds:.3g} s",
-            file=sys.stderr,
-        )
-
-    return show

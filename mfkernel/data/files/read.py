@@ -1,5 +1,7 @@
 """Read ratings from files and recognize their format by content."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
