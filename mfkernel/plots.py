@@ -99,8 +99,8 @@ def rank_curve(selection: RankSelection, ax: Any = None) -> Any:
     Returns
     -------
     matplotlib Axes
-        The Axes with the plot: test errors with their standard errors, training errors, and the selected k. For
-        implicit feedback, test NDCG.
+        The Axes with the plot: test errors with their standard errors, training errors, and the selected k;
+        for implicit feedback, the test NDCG.
     """
     if not hasattr(type(selection), "ks"):
         raise TypeError(f"selection must be a result of mf.select_rank, got {type(selection).__name__}")

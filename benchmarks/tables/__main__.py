@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import data, store
-from benchmarks.tables import accuracy, als, history, libraries, limit, pages, pictures, rankings, speed
+from benchmarks.tables import (
+    accuracy,
+    als,
+    history,
+    imputation,
+    libraries,
+    limit,
+    pages,
+    pictures,
+    pipeline,
+    rankings,
+    speed,
+)
 
 
 class Table(Protocol):
@@ -36,6 +48,8 @@ TABLES: dict[str, Table] = {
     "rankings": rankings,
     "libraries": libraries,
     "history": history,
+    "imputation": imputation,
+    "pipeline": pipeline,
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import repository, store
-from benchmarks.tables import accuracy, als, libraries, limit, rankings, speed
+from benchmarks.tables import accuracy, als, imputation, libraries, limit, pipeline, rankings, speed
 
 Render = Callable[[store.Results], str]
 
@@ -23,6 +23,8 @@ PAGES: dict[Path, dict[str, tuple[str, Render]]] = {
     },
     README: {"summary": ("libraries", libraries.render_summary)},
     TEXTBOOK: {"steps": ("speed", speed.render_steps)},
+    DOCS / "sklearn.md": {"imputation": ("imputation", imputation.render)},
+    DOCS / "files.md": {"pipeline": ("pipeline", pipeline.render)},
 }
 
 
