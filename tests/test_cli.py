@@ -740,6 +740,7 @@ LINES = [
     f"{SGD} --decay adaptive --test 0.1 --duplicates raise",
     "factorize --quiet --validation 0.2 --patience 2 --dtype float64",
     "factorize BINARY -q -k 2 --epochs 1 --loss logistic",
+    f"{ALS} --checkpoint CHECKPOINT --resume",
     f"{ALS} --solver cholesky --regularization-per rating",
     f"{ALS} --solver subspace --regularization-per row",
     "factorize FILE -q -k 2 --epochs 1 --method implicit --solver cg --alpha 2 --unobserved-weight 0.5",
@@ -798,7 +799,9 @@ for line in json.loads(sys.argv[1]):
 @pytest.mark.slow
 def test_options__none_is_always_refused(tmp_path):
     ratings = mf.datasets.synthetic(12, 10, 60)
-    named = {name: str(tmp_path / name) for name in ("FILE", "BINARY", "MODEL", "NEW")} | {"ITEM": "3"}
+    named = {name: str(tmp_path / name) for name in ("FILE", "BINARY", "MODEL", "NEW", "CHECKPOINT")} | {
+        "ITEM": "3"
+    }
     for name, R in (("FILE", ratings), ("BINARY", ratings.with_values((ratings.values > 3).astype(float)))):
         write_ratings(tmp_path / name, R, "u{},{},{}\n", head="user,item,rating\n")
     lines = [f"{SGD} -o MODEL", *LINES]

@@ -64,6 +64,7 @@ def check(path: Path_) -> None:
     with _naming(path):
         target = Path(os.path.realpath(path))
         _file_to_replace(path, target)
+        target.parent.stat()  # raises the error of a missing folder
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
