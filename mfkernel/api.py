@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 import warnings
 from datetime import timedelta
 from typing import Any, Literal, Unpack, overload
@@ -23,6 +24,7 @@ from mfkernel.model.factors import Factors
 from mfkernel.options import Settings
 from mfkernel.training.fit import Plan, fit, init_rows
 from mfkernel.training.loop import Stopping
+from mfkernel.training.resume import FitFile
 from mfkernel.typing import (
     ALSKeywords,
     Callback,
@@ -81,6 +83,8 @@ def factorize(
     n_threads: int | None = None,
     callback: Callback | None = None,
     progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     **options: Any,
 ) -> Factors:
     """Find P (m, k) and Q (k, n) with R ≈ P·Q from the known ratings of R.
@@ -103,8 +107,7 @@ def factorize(
     patience
         Stop after this many epochs without improvement on the validation set. Default: 5.
     tol
-        Stop when an epoch improves the monitored value by less than this fraction. Monitored is the
-        validation metric, else the objective of ALS, else the training RMSE.
+        Least relative gain per epoch: of the validation metric, else the ALS objective, else the RMSE.
     time_limit
         Seconds after which no further epoch begins.
     init
@@ -119,10 +122,10 @@ def factorize(
         Seed or generator, as for ``np.random.default_rng``.
     n_threads
         Number of threads. Default: one per core, fewer for few ratings.
-    callback
-        Called with the :class:`Epoch` after each epoch; training stops if it returns True.
-    progress
-        Show each epoch on stderr: a bar on a terminal or in a notebook (extra ``progress``), else lines.
+    callback, progress
+        Function of each :class:`Epoch`, which returns True to stop; whether to show epochs on stderr.
+    checkpoint, resume
+        File for the state of training, and whether to continue from it if it exists; see *Training*.
     **options
         Options of the method.
 
@@ -135,8 +138,8 @@ def factorize(
     ------
     TypeError, ValueError
         If an argument is not allowed; the message names the value and its place.
-    DivergenceError, numpy.linalg.LinAlgError, MemoryError
-        If training diverges, if the equations of a row are singular, or if training does not fit in memory.
+    DivergenceError, numpy.linalg.LinAlgError, MemoryError, OSError
+        If training diverges, a row's equations are singular, or memory or room for a checkpoint is missing.
     Interrupted
         On Ctrl-C after the first epoch; its ``model`` is that of the last whole epoch.
     """
@@ -148,7 +151,10 @@ def factorize(
     if n_threads is not None:
         n_threads = checks.integer("n_threads", n_threads, 1)
     progress = checks.boolean("progress", progress)
+    file = _fit_file(checkpoint, resume)
     generator = _generator(rng)
+    if file is not None:
+        generator = file.seed(generator, given=rng is not None)
     stopping = _stopping(validation, patience, tol, time_limit)
     columns: dict[str, Any] = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
     columns |= {"count": count, "nulls": nulls}
@@ -176,11 +182,33 @@ def factorize(
         callbacks=[] if callback is None else [callback],
         progress=progress,
         missing=missing,
+        file=file,
     )
+    if file is not None:
+        share = validation if isinstance(validation, numbers.Real) else held_out
+        file.identify(R=known, validation=share, **_identity(plan))
     model = fit(plan, known, train, held_out, generator)
     if held_out is not None and settings.loss != "absolute" and not settings.implicit:
         _compare_with_biases(model, train, held_out)
     return model
+
+
+def _fit_file(checkpoint: Any, resume: Any) -> FitFile | None:
+    """Return the file of the fit's checkpoint, if the user wants one."""
+    if checks.boolean("resume", resume) and checkpoint is None:
+        raise ValueError("resume must be False without a checkpoint, got True; pass checkpoint=path")
+    if not isinstance(checkpoint, str | os.PathLike | None):
+        raise TypeError(f"checkpoint must be a path, got {checkpoint!r}")
+    return None if checkpoint is None else FitFile(checkpoint, resume)
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """Return the arguments, besides ratings, that determine the model of a fit."""
+    return {
+        **{"k": plan.k, "dtype": plan.dtype.name, "init": plan.init, "missing": plan.missing},
+        **{"patience": plan.stopping.patience, "tol": plan.stopping.tol},
+        **{"method": plan.options.method, **plan.options.values()},
+    }
 
 
 def _read_frames(

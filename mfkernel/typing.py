@@ -1,5 +1,6 @@
 """Types of public arguments."""
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
@@ -69,6 +70,8 @@ class FitKeywords(TypedDict, total=False):
     n_threads: int | None
     callback: Callback | None
     progress: bool
+    checkpoint: str | os.PathLike[str] | None
+    resume: bool
 
 
 class SGDKeywords(FitKeywords, total=False):

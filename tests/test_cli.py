@@ -749,6 +749,7 @@ LINES = [
     f"{SGD} --decay adaptive --test 0.1 --duplicates raise",
     "factorize --quiet --validation 0.2 --patience 2 --dtype float64",
     "factorize BINARY -q -k 2 --epochs 1 --loss logistic",
+    f"{ALS} --checkpoint CHECKPOINT --resume",
     f"{ALS} --solver cholesky --regularization-per rating",
     f"{ALS} --solver subspace --regularization-per row",
     "factorize FILE -q -k 2 --epochs 1 --method implicit --solver cg --alpha 2 --unobserved-weight 0.5",
@@ -818,7 +819,7 @@ for line in json.loads(sys.argv[1]):
 @pytest.mark.slow
 def test_options__none_is_always_refused(tmp_path):
     ratings = mf.datasets.synthetic(12, 10, 60)
-    names = ("FILE", "BINARY", "MODEL", "NEW", "IDS", "LIBMF")
+    names = ("FILE", "BINARY", "MODEL", "NEW", "IDS", "LIBMF", "CHECKPOINT")
     named = {name: str(tmp_path / name) for name in names} | {"ITEM": "3", "OUT": str(tmp_path / "out.csv")}
     (tmp_path / "IDS").write_text("3\n")
     for name, R in (("FILE", ratings), ("BINARY", ratings.with_values((ratings.values > 3).astype(float)))):

@@ -272,11 +272,11 @@ def test_save__leaves_the_old_file_if_it_fails(tmp_path, monkeypatch, error):
     factors().save(path)
     before = path.read_bytes()
 
-    def fail(file: Any, *_: Any, **__: Any) -> None:
+    def fail(file: Any, arrays: Any) -> None:
         file.write(b"half of it")
         raise error
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr("mfkernel.model.archive._write_arrays", fail)
     with pytest.raises(type(error)):
         factors(mean=9.0).save(path)
     assert path.read_bytes() == before

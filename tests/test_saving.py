@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import mfkernel as mf
-from mfkernel.model import archive
+from mfkernel.model import archive, atomic
 from tests.files import npy, npy_of, zip_of
 from tests.helpers import POSIX, ROOT
 from tests.processes import TracedMemory, repeating, run_python
@@ -43,7 +43,7 @@ def mode(path):
 def any_draft(request, monkeypatch):
     """Save in both ways, of which many systems know the second only."""
     if request.param == "draft with a name":
-        monkeypatch.setattr("mfkernel.model.archive._open_nameless", lambda folder, mode: None)
+        monkeypatch.setattr("mfkernel.model.atomic._open_nameless", lambda folder, mode: None)
 
 
 # what a new file takes over from the one that it replaces
@@ -89,7 +89,7 @@ def test_save__gives_nobody_more_access_where_the_group_cannot_be_kept(tmp_path,
     for bits, narrower in ((0o640, 0o600), (0o664, 0o644), (0o606, 0o600)):
         path.chmod(bits)
         with monkeypatch.context() as patch:
-            patch.setattr("mfkernel.model.archive._give_to", lambda *_: False)
+            patch.setattr("mfkernel.model.atomic._give_to", lambda *_: False)
             model().save(path)
         assert mode(path) == narrower
 
@@ -157,18 +157,18 @@ def test_save__refuses_a_path_that_ends_as_a_folder(tmp_path, end, exists):
     if exists:
         (tmp_path / "model.npz").write_text("a file")
     path = f"{tmp_path}/model.npz{end}"
-    for call in (model().save, archive.check):
+    for call in (model().save, atomic.check):
         with pytest.raises(ValueError, match=f"must name a file, got {re.escape(path)}, a folder"):
             call(path)
     assert names(tmp_path) == ["model.npz"] * exists
 
 
 @POSIX
-@pytest.mark.parametrize("call", ["mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save", "archive.check"])
+@pytest.mark.parametrize("call", ["mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save", "atomic.check"])
 def test_save__says_that_its_output_is_a_pipe(call):
     if not Path("/dev/stdout").exists():
         pytest.skip("no /dev/stdout on this system")
-    program = f"import numpy as np, mfkernel as mf\nfrom mfkernel.model import archive\n{call}('/dev/stdout')"
+    program = f"import numpy as np, mfkernel as mf\nfrom mfkernel.model import atomic\n{call}('/dev/stdout')"
     run = run_python(program)
     assert run.stderr.splitlines()[-1] == (
         "ValueError: path must name a regular file, got /dev/stdout, a pipe"
@@ -183,10 +183,10 @@ def test_save_and_load__name_the_path_in_a_folder_that_is_gone(tmp_path, call):
     calls = {
         "save": "mf.Factors(np.ones((2, 1)), np.ones((1, 2))).save",
         "load": "mf.load",
-        "check": "archive.check",
+        "check": "atomic.check",
     }
     program = (
-        "import os, shutil, sys\nimport numpy as np, mfkernel as mf\nfrom mfkernel.model import archive\n"
+        "import os, shutil, sys\nimport numpy as np, mfkernel as mf\nfrom mfkernel.model import atomic\n"
     )
     program += f"os.chdir(sys.argv[1])\nshutil.rmtree(sys.argv[1])\n{calls[call]}('model.npz')"
     run = run_python(program, tmp_path / "gone")
@@ -262,9 +262,9 @@ def test_save__names_a_target_that_is_too_long(tmp_path):
 LIMITED = """
 import resource, sys
 import numpy as np, mfkernel as mf
-from mfkernel.model import archive
+from mfkernel.model import archive, atomic
 if sys.argv[2] == "named":
-    archive._open_nameless = lambda folder, mode: None
+    atomic._open_nameless = lambda folder, mode: None
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     mf.Factors(np.ones((300_000, 2)), np.ones((2, 4))).save(sys.argv[1])
@@ -288,11 +288,11 @@ def test_save__leaves_the_old_file_where_there_is_no_room(tmp_path, way):
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt(), RuntimeError("other")])
 def test_save__passes_other_errors_on(tmp_path, any_draft, monkeypatch, error):
-    def fail(file, **_):
+    def fail(file, arrays):
         file.write(b"half of it")
         raise error
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(archive, "_write_arrays", fail)
     with pytest.raises(type(error)) as caught:
         model().save(tmp_path / "model.npz")
     assert caught.value is error
@@ -319,18 +319,18 @@ def test_load__a_lack_of_memory_stays_one(tmp_path, monkeypatch):
 STOPS = """
 import sys
 import numpy as np, mfkernel as mf
-from mfkernel.model import archive
+from mfkernel.model import archive, atomic
 if sys.argv[2] == "named":
-    archive._open_nameless = lambda folder, mode: None
-savez = np.savez
-def slow(file, **arrays):
+    atomic._open_nameless = lambda folder, mode: None
+write = archive._write_arrays
+def slow(file, arrays):
     file.write(b"half of it")
     file.flush()
     print("half", flush=True)
     sys.stdin.readline()
     file.seek(0)
-    savez(file, **arrays)
-np.savez = slow
+    write(file, arrays)
+archive._write_arrays = slow
 mf.Factors(np.ones((3, 2)), np.ones((2, 4)), mean=7.0).save(sys.argv[1])
 """
 
@@ -361,7 +361,7 @@ def test_save__removes_the_drafts_of_killed_processes_and_no_others(tmp_path, an
     with stop_halfway(tmp_path / "other.npz") as killed:
         killed.kill()
     abandoned, foreign = names(tmp_path)
-    if abandoned.split("-")[1] != archive._draft_prefix(path).name.split("-")[1]:
+    if abandoned.split("-")[1] != atomic._draft_prefix(path).name.split("-")[1]:
         abandoned, foreign = foreign, abandoned
     kind, target, machine, token = abandoned.split("-")
     elsewhere = f"{kind}-{target}-{'0' * len(machine)}-{token}"  # written on another machine, perhaps now

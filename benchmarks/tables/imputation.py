@@ -4,6 +4,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -66,7 +67,7 @@ def planted() -> Table:
 
 def imputers() -> dict[str, Callable[[Table, int], Table]]:
     """Return functions that fill in a table, by name."""
-    impute, ours = import_module("sklearn.impute"), import_module("mfkernel.sklearn")
+    impute = import_module("sklearn.impute")
     import_module("sklearn.experimental.enable_iterative_imputer")
 
     def nmf(table: Table, seed: int) -> Table:
@@ -78,12 +79,7 @@ def imputers() -> dict[str, Callable[[Table, int], Table]]:
         return np.asarray(model.inverse_transform(model.fit_transform(filled)) + least)
 
     return {
-        **{
-            f"`mfkernel.sklearn.MatrixImputer`, k = {k}": lambda table, seed, k=k: ours.MatrixImputer(
-                k, random_state=seed
-            ).fit_transform(table)
-            for k in RANKS
-        },
+        **{f"`mfkernel.sklearn.MatrixImputer`, k = {k}": partial(with_mfkernel, k) for k in RANKS},
         "`KNNImputer`": lambda table, _: impute.KNNImputer(keep_empty_features=True).fit_transform(table),
         "`IterativeImputer`": lambda table, seed: impute.IterativeImputer(
             random_state=seed, keep_empty_features=True
@@ -91,6 +87,12 @@ def imputers() -> dict[str, Callable[[Table, int], Table]]:
         "scikit-learn's `NMF` after column means": nmf,
         "column means": lambda table, _: impute.SimpleImputer(keep_empty_features=True).fit_transform(table),
     }
+
+
+def with_mfkernel(k: int, table: Table, seed: int) -> Table:
+    """Fill in a table with this library."""
+    imputer = import_module("mfkernel.sklearn").MatrixImputer(k, random_state=seed)
+    return np.asarray(imputer.fit_transform(table))
 
 
 def r2(complete: Table, filled: Table, hidden: NDArray[np.bool_]) -> float:

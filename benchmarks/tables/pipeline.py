@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run each pipeline, in turns."""
+    """Run the pipelines alternately."""
     contenders = {name: peer for name, peer in PIPELINES.items() if all(map(version, peer.packages))}
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,10 @@ def factorize(options: argparse.Namespace) -> None:
         raise ValueError("--latest must be used with --test; pass --test SHARE")
     if options.patience is not None and options.validation is None:
         raise ValueError("--patience must be used with --validation; pass --validation SHARE")
+    _check_checkpoint(options)
     settings = fit_arguments(options) | {
+        "checkpoint": options.checkpoint,
+        "resume": options.resume,
         "validation": options.validation,
         "patience": options.patience,
         "time_limit": options.time_limit,
@@ -80,6 +83,19 @@ def factorize(options: argparse.Namespace) -> None:
         print_errors(model, train, test)
     if options.output is not None:
         print(f"saved {printable(options.output)}")
+
+
+def _check_checkpoint(options: argparse.Namespace) -> None:
+    if options.checkpoint is None:
+        if options.resume:
+            raise ValueError("--resume must be used with --checkpoint FILE")
+        return
+    if options.output is not None and Path(options.output).absolute() == Path(options.checkpoint).absolute():
+        raise ValueError("--checkpoint and --output must name two files, got the same one")
+    if options.test is not None and options.seed is None:
+        raise ValueError(
+            "--seed must be used with --checkpoint and --test, so that the same ratings are held out again"
+        )
 
 
 def _example(options: argparse.Namespace, settings: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import mfkernel as mf
 from mfkernel._support import checks
 from mfkernel.cli.ids import decodings
 from mfkernel.methods import METHODS
-from mfkernel.model import archive
+from mfkernel.model import atomic
 
 FILE_OPTIONS = ("columns", "timestamp", "separator", "decimal", "nulls", "duplicates", "encoding")
 
@@ -72,4 +72,4 @@ def check_output(path: str | None) -> None:
     folder = Path(path).parent
     if Path(path).is_dir() or not folder.is_dir():
         raise ValueError(f"--output must name a file in a folder that exists, got {path}")
-    archive.check(path)
+    atomic.check(path)

@@ -88,6 +88,14 @@ def _add_factorize(commands: Commands) -> None:
     command.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="start no epoch after this many seconds"
     )
+    command.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="write the state of training here, every 10 seconds or less often",
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="continue from the checkpoint, if that file exists"
+    )
     command.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     _add_fit_options(command, tuple(METHODS), "float32; float64 for the example")
     _add_file_options(command)

@@ -47,7 +47,7 @@ def run_fits(
     """
     candidates = [common | choice for choice in choices]
     for settings in candidates:
-        for name in ("callback", "progress", "init"):
+        for name in ("callback", "progress", "init", "checkpoint", "resume"):
             if settings.get(name) not in (None, False):
                 raise ValueError(f"{name} must not be passed to several fits, got {settings[name]!r}")
         if "k" not in settings:

@@ -151,6 +151,17 @@ class ALSTrainer(Trainer[Options]):
             with ThreadEngine(1) as engine:
                 compile_solver(*self._problem(side, engine), measure)
 
+    def state(self) -> dict[str, Any]:
+        """Return what later epochs depend on: also the noise, and whether equations need float64."""
+        return super().state() | {"noise_scale": self._noise_scale, "scales": self._scales[0].dtype.name}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` has returned."""
+        super().restore(state)
+        self._noise_scale = float(state["noise_scale"])
+        if state["scales"] == "float64":
+            self._scales = tuple(readonly(scale.astype(np.float64)) for scale in self._scales)
+
     def begin_epoch(self, epoch: int, epochs: int, rmse: float) -> None:
         """Reduce a default λ if the residuals, with root mean square ``rmse``, show little noise."""
         given, little = both(self.settings.regularization), SMALL_NOISE * (self.ratings.std or 1.0)

@@ -149,6 +149,16 @@ class Trainer(Generic[S]):
     def forget_steps(self) -> None:
         """Reset the state of adaptive steps, after the parameters have been restored."""
 
+    def state(self) -> dict[str, Any]:
+        """Return what later epochs depend on beside the parameters: numbers and arrays by name."""
+        return {"learning_rate_scale": self.learning_rate_scale, "regularization": self.regularization}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` has returned, after the parameters and before an epoch."""
+        self.learning_rate_scale = float(state["learning_rate_scale"])
+        reg_p, reg_q = map(float, state["regularization"])
+        self.regularization = reg_p, reg_q
+
     def compile(self) -> None:
         """Compile all kernels of an epoch without changing the parameters."""
 

@@ -220,6 +220,22 @@ class SGDTrainer(Trainer[SGD]):
         """Reset the adaptive step sizes."""
         self._steps = None
 
+    def state(self) -> dict[str, Any]:
+        """Return what later epochs depend on, also the adaptive step sizes."""
+        names = ("user_steps", "item_steps")
+        return super().state() | dict(zip(names, self._steps or (), strict=False))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` has returned."""
+        super().restore(state)
+        self._steps = None
+        if "user_steps" in state:
+            steps = state["user_steps"], state["item_steps"]
+            for X, step in zip(self.parameters[:2], steps, strict=True):
+                if (step.shape, step.dtype) != ((len(X), 2), X.dtype):  # kernels rely on it
+                    raise ValueError(f"steps must be of shape {(len(X), 2)}, got {step.shape}")
+            self._steps = steps
+
     @property
     def scorer_arguments(self) -> "tuple[FactorRows, Biases | None, Loss | None]":
         """Arguments of a kernel that predicts ratings with the current parameters."""

@@ -1,112 +1,107 @@
-"""Files of named arrays and a header (``.npz``), written atomically and without pickle."""
+"""Files of named arrays and a header (``.npz``), without pickle; the arrays can be mapped into memory."""
 
 import contextlib
 import errno
-import hashlib
+import io
 import json
 import math
 import os
-import platform
-import secrets
-import stat
-import sys
-import time
+import struct
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel.engines.resources import available_memory
+from mfkernel.model.atomic import Path_, refuse_special, replace_file
 
-if sys.platform != "win32":
-    import fcntl
-
-Path_ = str | os.PathLike[str]
+File = Path_ | IO[bytes]
 Arrays = dict[str, NDArray[Any]]
 
 DTYPE_KINDS = "biufU"  # kinds of NumPy dtypes that a model may have
-MAX_DRAFT_AGE = 86_400  # seconds: where files cannot be locked, older drafts are abandoned
-SPECIAL_FILES = (
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+ALIGNMENT = 64  # bytes: arrays begin at multiples of a cache line, so that mapped ones suit the kernels
+PADDING_FIELD = 0xD935  # kind of extra field of a zip member that aligns its content
+LOCAL_HEADER, ZIP64_FIELD = 30, 20  # bytes before the content of a member, besides its name and padding
+BYTES_PER_READ = 2**20  # bytes of a stream or a checksum at a time
 
 
 class _NotAModelError(ValueError):
     """The reason why a file is not a model."""
 
 
-def write(path: Path_, header: dict[str, Any], arrays: dict[str, NDArray[Any] | None]) -> None:
-    """Write the arrays that are not None; replace an older file only when all data is written.
+class _NotMappableError(ValueError):
+    """The reason why the arrays of a file cannot be mapped."""
 
-    The new file gets the mode, owner and access list of the replaced file if the system allows it. It never
-    gives anybody more access than before. A symbolic link stays, and its target is replaced. If the system
-    supports it, the draft has no name until it is complete, so it disappears with its process.
+
+def write(file: File, header: dict[str, Any], arrays: dict[str, NDArray[Any] | None]) -> None:
+    """Write the arrays that are not None; a file with a path is replaced as a whole.
 
     Raises
     ------
-    OSError
-        If the file cannot be written. The error names the file.
-    ValueError
-        If the path is a device, a pipe or a socket, or has the form of a folder.
+    OSError, ValueError
+        If the file cannot be written; see :func:`replace_file`.
     TypeError
-        If an array holds Python objects, which would need pickle.
+        If an array holds Python objects, which would need pickle; or if ``file`` is neither a path nor a
+        binary file object.
     """
-    kept = {name: array for name, array in arrays.items() if array is not None}
-    for name, array in kept.items():
+    parts = {"header": np.array(json.dumps(header))}
+    parts |= {name: array for name, array in arrays.items() if array is not None}
+    for name, array in parts.items():
         if array.dtype.hasobject:
             raise TypeError(f"{name} must be an array of numbers or text, got dtype {array.dtype}")
-    with _naming(path):
-        target = Path(os.path.realpath(path))
-        old = _file_to_replace(path, target)
-        _remove_abandoned_drafts(target)
-        for nameless in (True, False):
-            if _write(target, old, header, kept, nameless):
-                break
-        _sync_folder(target.parent)
+    if _is_open(file, "write"):
+        _write_arrays(_Sink(file), parts)
+    else:
+        replace_file(cast(Path_, file), lambda stream: _write_arrays(stream, parts))
 
 
-def check(path: Path_) -> None:
-    """Raise the errors of :func:`write` about the path, before any work is done."""
-    with _naming(path):
-        target = Path(os.path.realpath(path))
-        _file_to_replace(path, target)
-        if not os.access(target.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
+def read(
+    file: File, formats: range, kind: str = "model", mapped: Collection[str] = ()
+) -> tuple[dict[str, Any], Arrays]:
     """Return header and arrays of a file in one of the ``formats``.
 
     Nothing is unpickled or decompressed, and declared sizes are not trusted. Each array takes as many bytes
-    of memory as in the file.
+    of memory as in the file; ``mapped`` ones take none of their own.
+
+    Parameters
+    ----------
+    file
+        Path or binary file object. An object that cannot seek is read to its end first.
+    formats
+        Numbers of the formats that can be read.
+    kind
+        Content of the file: "model" or "checkpoint".
+    mapped
+        Names of the arrays to map into memory, read-only; for a path only.
 
     Raises
     ------
     ValueError
-        If the file is not a saved model, or has another format.
+        If the file has another content or format, or if its arrays cannot be mapped.
     MemoryError
         If the file does not fit in the free memory.
     """
-    name = os.fspath(path)
-    _refuse_special(path, os.stat(path))  # noqa: PTH116 (path may be text)
-    with Path(path).open("rb") as stream:
+    name = name_of(file)
+    with _opened(file, bool(mapped)) as stream:
         try:
-            arrays = _arrays(stream)
+            arrays = _read_arrays(stream, mapped)
             header = json.loads(str(arrays.pop("header")))
-            version = header["format"]
+            version, content = header["format"], header.get("kind", "model")
         except MemoryError as error:
             raise MemoryError(f"{name} does not fit in memory: {error}") from error
+        except _NotMappableError as error:
+            raise ValueError(f"mmap must be False for {name}: {error}") from None
         except Exception as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL is a seek beyond the file
                 raise
             reason = f": {error}" if isinstance(error, _NotAModelError) else ""
-            raise ValueError(f"{name} is not a model saved by mfkernel{reason}") from error
+            raise ValueError(f"{name} is not a {kind} saved by mfkernel{reason}") from error
+    if content != kind:
+        raise ValueError(f"{name} is not a {kind} saved by mfkernel: it is a {content}")
     if version not in formats:
         raise ValueError(
             f"{name} has format {version}; this version reads formats {formats.start} to {formats[-1]}"
@@ -114,243 +109,170 @@ def read(path: Path_, formats: range) -> tuple[dict[str, Any], Arrays]:
     return header, arrays
 
 
-def _refuse_special(path: Path_, status: os.stat_result) -> None:
-    for is_special, kind in SPECIAL_FILES:
-        if is_special(status.st_mode):
-            raise ValueError(f"path must name a regular file, got {os.fspath(path)}, {kind}")
+def name_of(file: File) -> str:
+    """Return the path of a file, or the name of a file object, for messages."""
+    if _is_open(file, "read"):
+        name = getattr(file, "name", None)
+        return name if isinstance(name, str) and name else "the file"
+    return str(os.fspath(cast(Path_, file)))
+
+
+# file objects
+
+
+def _is_open(file: Any, method: str) -> bool:
+    """Return whether ``file`` is an open file with ``read`` or ``write``, and not a path."""
+    if isinstance(file, io.TextIOBase):
+        raise TypeError("path must be a path or a file opened in binary mode, got one opened as text")
+    if hasattr(file, method):
+        return True
+    if not isinstance(file, str | bytes | os.PathLike):
+        raise TypeError(f"path must be a path or a binary file object with {method}, got {file!r}")
+    return False
+
+
+class _Sink:
+    """A file object that only needs ``write``, which may take a part of the bytes."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._position = file, 0
+
+    def tell(self) -> int:
+        """Return the number of bytes written."""
+        return self._position
+
+    def write(self, data: Any) -> int:
+        """Write all bytes."""
+        left = memoryview(data).cast("B")
+        while left:
+            written = self._file.write(left)
+            if written is None and isinstance(self._file, io.RawIOBase):
+                raise BlockingIOError(errno.EAGAIN, "the file does not take all bytes now")
+            left = left[len(left) if written is None else written :]
+        self._position += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Flush the file, if it can be flushed."""
+        if hasattr(self._file, "flush"):
+            self._file.flush()
+
+
+@contextlib.contextmanager
+def _opened(file: File, mapped: bool) -> Iterator[BinaryIO]:
+    """Open a path, or yield a file object that can seek."""
+    if _is_open(file, "read"):
+        if mapped:
+            raise ValueError(
+                f"mmap must be False with a file object, got {type(file).__name__}; pass the path of a file"
+            )
+        yield _seekable(file)
+        return
+    path = cast(Path_, file)
+    refuse_special(path, os.stat(path))  # noqa: PTH116 (path may be text)
+    with Path(path).open("rb") as stream:
+        yield stream
+
+
+def _seekable(file: Any) -> BinaryIO:
+    """Return a file object, or its content in memory if it cannot seek."""
+    if hasattr(file, "seekable") and file.seekable():
+        return cast(BinaryIO, file)
+    content, free = io.BytesIO(), available_memory()
+    while part := file.read(BYTES_PER_READ):
+        content.write(part)
+        if free is not None and 2 * content.tell() > free:
+            raise MemoryError(f"{name_of(file)} does not fit in memory: {free / 2**30:,.1f} GiB is free")
+    return content
 
 
 # writing
 
 
-@contextlib.contextmanager
-def _naming(path: Path_) -> Iterator[None]:
-    """Make errors of the system name the user's path, not a draft or a folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise OSError(f"{os.fspath(path)} cannot be saved: {error}") from error
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-
-
-def _file_to_replace(path: Path_, target: Path) -> os.stat_result | None:
-    """Return the status of the file to replace, or None; refuse paths that are not files."""
-    try:
-        old: os.stat_result | None = target.stat()
-    except FileNotFoundError:
-        old = None
-    # realpath of a link to a pipe in /proc is not a path
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        _refuse_special(path, os.stat(path))  # noqa: PTH116 (path may be text)
-    if old is not None and stat.S_ISDIR(old.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if os.path.basename(path) in ("", os.curdir, os.pardir):  # noqa: PTH119 (Path drops the separator)
-        raise ValueError(f"path must name a file, got {os.fspath(path)}, a folder; add the name of the file")
-    if old is None:
-        return None
-    # replacing a file needs no write permission, but a missing one is meant as protection
-    if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return old
-
-
-def _write(
-    target: Path, old: os.stat_result | None, header: dict[str, Any], arrays: Arrays, nameless: bool
-) -> bool:
-    """Write a draft and move it to the target; return False if nameless drafts fail here."""
-    mode = 0o666 if old is None else 0o600  # minus the umask; attributes of the old file follow below
-    draft, file = _draft_prefix(target, secrets.token_hex(8)), None
-    try:
-        file = _open_nameless(target.parent, mode) if nameless else _open_named(draft, mode)
-        if file is None:
-            return False
-        with file:
-            if old is not None:
-                _keep_access(file.fileno(), target, old)
-            # no array holds objects, so nothing is pickled
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-            if nameless:
-                if old is None and _link(file, target):
-                    return True
-                if not _link(file, draft):
-                    return False
-            if sys.platform == "win32":  # an open file cannot be renamed there
-                file.close()
-            draft.replace(target)  # while the file is locked, so that no process considers it abandoned
-        return True
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _draft_prefix(target: Path, token: str = "") -> Path:
-    """Return the name of a draft: short, with digests of the target and of the machine."""
-    of_target = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
-    of_machine = hashlib.sha256(platform.node().encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return target.with_name(f".mfkernel-{of_target}-{of_machine}-{token}")
-
-
-def _open_nameless(folder: Path, mode: int) -> BinaryIO | None:
-    """Return a locked file without a name in a folder, or None if that is not supported."""
-    if sys.platform != "linux":
-        return None
-    try:
-        number = os.open(folder, os.O_TMPFILE | os.O_WRONLY, mode)
-    except OSError:  # not supported, or an error that a file with a name also has
-        return None
-    file = os.fdopen(number, "wb")
-    if Path(f"/proc/self/fd/{number}").exists():
-        _lock(number)
-        return file
-    file.close()
-    return None
-
-
-def _open_named(draft: Path, mode: int) -> BinaryIO:
-    """Return a new file that is locked while it is open."""
-    while True:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-        file = os.fdopen(os.open(draft, flags, mode), "wb")
-        _lock(file.fileno())
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # a process that removes abandoned drafts came before the lock
-
-
-def _lock(number: int) -> None:
-    if sys.platform != "win32":
-        with contextlib.suppress(OSError):  # not every file system supports locks
-            fcntl.flock(number, fcntl.LOCK_EX)
-
-
-def _link(file: BinaryIO, name: Path) -> bool:
-    """Give a name to a file without one; return False if that fails or the name exists."""
-    if sys.platform != "linux":
-        return False
-    folder = os.open(name.parent, os.O_PATH)
-    try:
-        # os.link follows the link in /proc only with a folder descriptor
-        os.link(f"/proc/self/fd/{file.fileno()}", name.name, dst_dir_fd=folder, follow_symlinks=True)
-    except OSError:
-        return False
-    finally:
-        os.close(folder)
-    return True
-
-
-def _keep_access(number: int, target: Path, old: os.stat_result) -> None:
-    """Copy owner, access list and mode of the old file to a draft."""
-    if sys.platform == "win32":
-        return
-    own, mode = os.fstat(number), stat.S_IMODE(old.st_mode)
-    kept = _give_to(number, own, old) and _copy_attributes(number, target)
-    if not kept:  # group or others may have changed: both get the lesser rights of the two
-        least = mode & mode >> 3 & 0o7
-        mode = mode & 0o700 | least << 3 | least
-    if mode != stat.S_IMODE(os.fstat(number).st_mode):
-        with contextlib.suppress(OSError):
-            os.fchmod(number, mode)
-
-
-def _give_to(number: int, own: os.stat_result, old: os.stat_result) -> bool:
-    """Keep owner and group, or at least the group; only root may change owners."""
-    if sys.platform == "win32" or (own.st_uid, own.st_gid) == (old.st_uid, old.st_gid):
-        return True
-    for owner in (old.st_uid, -1):
-        with contextlib.suppress(OSError):
-            os.fchown(number, owner, old.st_gid)
-            return True
-    return False
-
-
-def _copy_attributes(number: int, target: Path) -> bool:
-    """Copy extended attributes; return whether the access list is among them, if it exists."""
-    if sys.platform != "linux":
-        return True
-    try:
-        names = os.listxattr(target)
-    except OSError:
-        return True
-    kept = True
-    for name in names:
-        try:
-            os.setxattr(number, name, os.getxattr(target, name))
-        except OSError:
-            kept &= name != "system.posix_acl_access"
-    return kept
-
-
-def _remove_abandoned_drafts(target: Path) -> None:
-    """Remove drafts of this target that killed processes of this machine have left."""
-    prefix = _draft_prefix(target).name
-    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(prefix):
-                with contextlib.suppress(OSError):
-                    _remove_if_abandoned(Path(entry.path))
-
-
-def _remove_if_abandoned(draft: Path) -> None:
-    if sys.platform == "win32":
-        if time.time() > draft.stat().st_mtime + MAX_DRAFT_AGE:
-            draft.unlink()  # this fails while the file is open
-        return
-    number = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the draft is being written
-        if os.path.samestat(os.fstat(number), draft.stat(follow_symlinks=False)):
-            draft.unlink()
-    finally:
-        os.close(number)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Write a folder to disk if possible, so that a new name survives a power failure."""
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+def _write_arrays(stream: Any, arrays: Arrays) -> None:
+    """Write a zip archive of arrays, each at a multiple of ``ALIGNMENT`` bytes, as np.savez names them."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")
+            end = stream.tell() + LOCAL_HEADER + len(member.filename.encode()) + ZIP64_FIELD + 6
+            size = 2 + -end % ALIGNMENT
+            member.extra = struct.pack("<HHH", PADDING_FIELD, size, ALIGNMENT) + bytes(size - 2)
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 # reading
 
 
-def _arrays(stream: BinaryIO) -> Arrays:
-    size = os.fstat(stream.fileno()).st_size
+def _read_arrays(stream: BinaryIO, mapped: Collection[str]) -> Arrays:
+    stream.seek(0, os.SEEK_END)
+    size = stream.tell()
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise _NotAModelError(f"{member.filename} is compressed, but save does not compress")
+                raise _NotAModelError(
+                    f"{member.filename} is compressed, but save does not compress; unzip it and pack it "
+                    "without compression"
+                )
         if sum(member.file_size for member in members) > size:
             raise _NotAModelError("its parts are larger than the file")
         if len({member.filename for member in members}) < len(members):
             raise _NotAModelError("two of its parts have the same name")
-        free = available_memory()
-        if free is not None and size > free:
-            raise MemoryError(f"it has {size / 2**30:,.1f} GiB, but only {free / 2**30:,.1f} GiB is free")
-        return {member.filename.removesuffix(".npy"): _array(archive, member, size) for member in members}
+        pairs = list(zip(names, members, strict=True))
+        needed, free = (
+            sum(member.file_size for name, member in pairs if name not in mapped),
+            available_memory(),
+        )
+        if free is not None and needed > free:
+            raise MemoryError(f"it has {needed / 2**30:,.1f} GiB, but only {free / 2**30:,.1f} GiB is free")
+        return {name: _array(archive, member, size, stream, name in mapped) for name, member in pairs}
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> NDArray[Any]:
-    """Read an array whose declared size equals that in the file."""
+def _array(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int, stream: BinaryIO, is_mapped: bool
+) -> NDArray[Any]:
+    """Read or map an array whose declared size equals that in the file."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in headers:
             raise _NotAModelError(f"{member.filename} is an array of version {version}")
-        shape, _, dtype = headers[version](file)
-        rest = member.file_size - file.tell()
+        shape, is_fortran, dtype = headers[version](file)
+        start = file.tell()
+        rest = member.file_size - start
     if dtype.kind not in DTYPE_KINDS or dtype.itemsize == 0:
         raise _NotAModelError(f"{member.filename} has dtype {dtype}")
     if math.prod(shape) * dtype.itemsize != rest or not all(0 <= length <= size for length in shape):
         raise _NotAModelError(f"{member.filename} has the shape {shape}, but {rest} bytes")
+    if is_mapped and rest:
+        content = _map(archive, member, size, stream, start)
+        return np.ndarray(shape, dtype, content, order="F" if is_fortran else "C")
     with archive.open(member) as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
+
+
+def _map(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int, stream: BinaryIO, start: int
+) -> memoryview:
+    """Map the bytes of a member from ``start`` on, and compare them with the checksum."""
+    with archive.open(member) as file:
+        checksum = zlib.crc32(file.read(start))
+    stream.seek(member.header_offset)
+    lengths = struct.unpack("<HH", stream.read(LOCAL_HEADER)[26:])
+    offset = member.header_offset + LOCAL_HEADER + sum(lengths) + start
+    if offset % ALIGNMENT:
+        raise _NotMappableError(
+            f"{member.filename} is not aligned, as in earlier versions; load it without mmap and save it"
+        )
+    length = member.file_size - start
+    if offset + length > size:
+        raise _NotAModelError(f"{member.filename} ends after the file")
+    content = memoryview(np.memmap(stream, np.uint8, "r", offset, (length,)))  # type: ignore[arg-type]
+    for first in range(0, length, BYTES_PER_READ):
+        checksum = zlib.crc32(content[first : first + BYTES_PER_READ], checksum)
+    if checksum != member.CRC:
+        raise _NotAModelError(f"{member.filename} is damaged")
+    return content

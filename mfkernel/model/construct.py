@@ -1,6 +1,7 @@
 """Checks of the arguments that make a model's state."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,26 +24,29 @@ def checked_state(
     Q: ArrayLike,
     *,
     mean: float,
-    user_bias: ArrayLike | None,
-    item_bias: ArrayLike | None,
-    known_users: ArrayLike | None,
-    known_items: ArrayLike | None,
-    history: Sequence[Epoch],
-    stop_reason: str,
     settings: Settings,
     missing: Missing,
-    ratings: Ratings | None,
-    user_ids: Any,
-    item_ids: Any,
+    history: Sequence[Epoch],
+    stop_reason: str,
+    user_bias: ArrayLike | None = None,
+    item_bias: ArrayLike | None = None,
+    known_users: ArrayLike | None = None,
+    known_items: ArrayLike | None = None,
+    ratings: Ratings | None = None,
+    user_ids: Any = None,
+    item_ids: Any = None,
+    copy: bool = True,
 ) -> State:
     """Copy and check the arguments of :class:`Factors`, and return them as a state.
+
+    With ``copy=False``, arrays are not copied; the caller must not keep them.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is invalid. The message names the value.
     """
-    P, Q = _own("P", P), _own("Q", Q)
+    P, Q = _own("P", P, copy), _own("Q", Q, copy)
     if not (P.ndim == Q.ndim == 2 and P.shape[1] == Q.shape[0] > 0):
         raise ValueError(f"P must be (m, k) and Q (k, n), got {P.shape} and {Q.shape}")
     dtype, (m, n) = np.result_type(P, Q), (P.shape[0], Q.shape[1])
@@ -58,14 +62,14 @@ def checked_state(
         settings = replace(settings, biases=user_bias is not None)  # type: ignore[type-var]
     elif user_bias is not None:
         raise ValueError(f"user_bias must be None with settings of {type(settings).__name__}")
-    if settings.nonnegative and ((P < 0).any() or (Q < 0).any()):
+    if settings.nonnegative and not (_all(P, _is_nonnegative) and _all(Q, _is_nonnegative)):
         raise ValueError("P and Q must not be negative with settings.nonnegative")
     vectors: dict[str, NDArray[Any] | None] = {"user_bias": None, "item_bias": None}
     if user_bias is not None and item_bias is not None:
         for name, bias in (("user_bias", user_bias), ("item_bias", item_bias)):
-            vectors[name] = _own(name, bias, dtype)
+            vectors[name] = _own(name, bias, copy, dtype)
     for name, known, size in (("known_users", known_users, m), ("known_items", known_items, n)):
-        vectors[name] = _mask(name, np.ones(size, np.bool_) if known is None else known)
+        vectors[name] = _mask(name, np.ones(size, np.bool_) if known is None else known, copy)
     for name, vector in vectors.items():
         size = m if "user" in name else n
         if vector is not None and vector.shape != (size,):
@@ -94,10 +98,10 @@ def checked_state(
     )
 
 
-def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-    """Copy finite factors or biases; integers become float64."""
+def _own(name: str, factors: ArrayLike, copy: bool, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Copy finite factors or biases, unless ``copy`` is False; integers become float64."""
     checks.unmasked(name, factors)
-    array = np.array(factors)
+    array = np.array(factors) if copy else np.asarray(factors)
     checks.numeric(name, array)
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
@@ -108,9 +112,23 @@ def _own(name: str, factors: ArrayLike, dtype: np.dtype[Any] | None = None) -> N
         )
     with np.errstate(over="ignore"):
         result = array if dtype is None else array.astype(dtype, copy=False)
-    known = np.isfinite(result)
-    if not known.all():
-        raise ValueError(f"{name} must be finite in {result.dtype}, got {checks.first(name, array, ~known)}")
+    if not _all(result, np.isfinite):
+        wrong = checks.first(name, array, ~np.isfinite(result))
+        raise ValueError(f"{name} must be finite in {result.dtype}, got {wrong}")
+    return result
+
+
+def _all(array: NDArray[Any], is_right: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> bool:
+    """Return whether all numbers are right; a few rows are checked at a time, to use little memory."""
+    rows = array.T if array.flags.f_contiguous else array
+    step = max(1, checks.VALUES_PER_BLOCK // max(1, math.prod(rows.shape[1:])))
+    return all(
+        bool(is_right(rows[n : n + step]).all()) for n in range(0, len(rows) if rows.ndim else 0, step)
+    )
+
+
+def _is_nonnegative(array: NDArray[Any]) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_] = array >= 0
     return result
 
 
@@ -126,9 +144,9 @@ def _number(name: str, number: Any, dtype: np.dtype[Any]) -> float:
     return result
 
 
-def _mask(name: str, known: ArrayLike) -> NDArray[np.bool_]:
-    """Copy a mask of True and False."""
-    array = np.array(known)
+def _mask(name: str, known: ArrayLike, copy: bool) -> NDArray[np.bool_]:
+    """Copy a mask of True and False, unless ``copy`` is False."""
+    array = np.array(known) if copy else np.asarray(known)
     if array.dtype != np.bool_ and array.size:
         raise TypeError(f"{name} must be True or False per row or column, got dtype {array.dtype}")
-    return array.astype(np.bool_)
+    return array.astype(np.bool_, copy=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.methods.objective import encode_targets
 from mfkernel.model import files
+from mfkernel.model.archive import File
 from mfkernel.model.construct import checked_state
 from mfkernel.model.foldin import new_users, update_state
 from mfkernel.model.forget import forget
@@ -227,7 +227,7 @@ class Factors(Recommender):
             self._become(forget(self.state, users, items))
         return self
 
-    def save(self, path: str | os.PathLike[str], *, ratings: bool = True) -> None:
+    def save(self, path: File, *, ratings: bool = True) -> None:
         """Write the model to one ``.npz`` file, without pickle; replace an older file in one step.
 
         The file has the arrays ``P``, ``Q``, ``user_bias``, ``item_bias``, ``user_ids`` and ``item_ids``.
@@ -235,7 +235,7 @@ class Factors(Recommender):
         Parameters
         ----------
         path
-            Path of the file.
+            Path of the file, or a binary file object with ``write``, which is neither replaced nor closed.
         ratings
             Whether to save the training ratings. Without them, the file is smaller and discloses no ratings,
             but the loaded model cannot exclude seen items, explain or learn new ratings. Default: True.

@@ -1,24 +1,28 @@
 """Models saved to files, and read from them."""
 
 import math
-import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfkernel.data.ids import pack_ids, unpack_ids
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods import read_settings
 from mfkernel.model import archive
+from mfkernel.model.archive import File
 from mfkernel.model.history import Epoch
 from mfkernel.model.state import State
 
 FORMATS = range(1, 6)  # formats that can be read; the last one is written
 ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
 RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "timestamps")
+# kernels trust row and column numbers, which are therefore copied
+MAPPED_ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "ratings_values")
 
 
-def write_state(path: str | os.PathLike[str], state: State, *, ratings: bool) -> None:
+def write_state(file: File, state: State, *, ratings: bool) -> None:
     """Write a state to one file, with or without its ratings."""
     header = {
         "format": FORMATS[-1],
@@ -27,20 +31,19 @@ def write_state(path: str | os.PathLike[str], state: State, *, ratings: bool) ->
         "settings": {"method": state.settings.method, **state.settings.values()},
         "missing": state.missing,
     }
-    history = np.array(state.history, np.float64).reshape(-1, len(Epoch._fields))  # None becomes nan
-    arrays = {name: getattr(state, name) for name in ARRAYS} | {"history": history}
+    arrays = {name: getattr(state, name) for name in ARRAYS} | {"history": pack_history(state.history)}
     arrays |= pack_ids("user_ids", state.user_ids) | pack_ids("item_ids", state.item_ids)
     if ratings and state.ratings is not None:
         parts = {name: getattr(state.ratings, name) for name in RATINGS_ARRAYS}
         arrays |= {f"ratings_{name}": array for name, array in parts.items()}
-    archive.write(path, header, arrays)
+    archive.write(file, header, arrays)
 
 
-def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_arguments(file: File, *, mmap: bool = False) -> dict[str, Any]:
     """Read the arguments of :class:`Factors` from a file of any version."""
-    header, arrays = archive.read(path, FORMATS)
+    header, arrays = archive.read(file, FORMATS, mapped=MAPPED_ARRAYS if mmap else ())
     try:
-        records = arrays.pop("history").astype(np.float64).tolist()
+        history = unpack_history(arrays.pop("history"))
         parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
         ids = {name: unpack_ids(name, arrays) for name in ("user_ids", "item_ids")}
         if parts["indptr"] is not None:
@@ -51,16 +54,26 @@ def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
             **ids,
             **read_settings(header),
             "mean": header["mean"],
-            "history": [_record(*record) for record in records],
+            "history": history,
             "stop_reason": str(header.get("stop_reason", "")),
         }
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise not_whole(path, error) from error
+        raise not_whole(file, error) from error
 
 
-def not_whole(path: str | os.PathLike[str], error: Exception) -> ValueError:
+def not_whole(file: File, error: Exception) -> ValueError:
     """Return the error for a file with inconsistent parts."""
-    return ValueError(f"{os.fspath(path)} is not a whole model ({error})")
+    return ValueError(f"{archive.name_of(file)} is not a whole model ({error})")
+
+
+def pack_history(history: Sequence[Epoch]) -> NDArray[np.float64]:
+    """Return records as rows of numbers; None becomes nan."""
+    return np.array(history, np.float64).reshape(-1, len(Epoch._fields))
+
+
+def unpack_history(rows: NDArray[Any]) -> list[Epoch]:
+    """Return the records of :func:`pack_history`, perhaps of a version with fewer fields."""
+    return [_record(*row) for row in rows.astype(np.float64).tolist()]
 
 
 def _record(epoch: float, *rest: float) -> Epoch:

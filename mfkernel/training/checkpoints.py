@@ -20,6 +20,15 @@ class Checkpoints:
         self._saved: tuple[int, Parameters] | None = None
         self._saved_at = time.perf_counter()
 
+    @property
+    def saved(self) -> tuple[int, Parameters] | None:
+        """The last checkpoint and its epoch."""
+        return self._saved
+
+    def resume(self, epoch: int, saved: tuple[int, Parameters] | None) -> None:
+        """Continue after ``epoch``, whose parameters are restored, with a last checkpoint."""
+        self._epoch, self._saved = epoch, saved
+
     def begin_epoch(self) -> None:
         """Note that the parameters are about to change."""
         self._epoch = None

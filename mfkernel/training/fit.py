@@ -22,6 +22,7 @@ from mfkernel.options import Settings, both
 from mfkernel.training.checkpoints import Checkpoints
 from mfkernel.training.loop import Callback, Interrupted, Stopping, train
 from mfkernel.training.report import Report
+from mfkernel.training.resume import FitFile
 from mfkernel.training.units import Units
 from mfkernel.training.validation import ErrorValidation, RankingValidation, Validation
 from mfkernel.typing import Missing
@@ -40,6 +41,8 @@ class Plan(NamedTuple):
         A checked pair (P0, Q0ᵀ) or a model, in the units of the ratings; or None.
     units
         Units of training.
+    file
+        File of the fit's checkpoint.
     """
 
     k: int
@@ -52,6 +55,7 @@ class Plan(NamedTuple):
     progress: bool
     missing: Missing
     units: Units = Units()
+    file: FitFile | None = None
 
     @property
     def trainer(self) -> type[Trainer[Any]]:
@@ -99,6 +103,7 @@ def fit(
                     plan.stopping,
                     units.record_out,
                     report.show,
+                    plan.file,
                 )
                 report.end(reason)
             return interruptible(lambda: finish(history, reason))
@@ -290,6 +295,8 @@ def _choose_epochs(plan: Plan, ratings: Ratings, engine: ThreadEngine, rng: np.r
     if len(choices) == 1:
         return choices[0]
     trial_rng = np.random.default_rng(rng.integers(2**63))
+    if plan.file is not None and plan.file.epochs is not None:
+        return plan.file.epochs  # chosen by the same trial before
     kept, test = ratings.hold_out(ratings.nnz // 10, trial_rng)
     trial = plan._replace(
         callbacks=[], init=None, stopping=Stopping(), units=Units()

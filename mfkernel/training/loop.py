@@ -14,6 +14,7 @@ from mfkernel.methods.base import Trainer
 from mfkernel.model.factors import Factors
 from mfkernel.model.history import Epoch
 from mfkernel.training.checkpoints import Checkpoints
+from mfkernel.training.resume import FitFile, Run
 from mfkernel.training.validation import Validation
 
 Callback = Callable[[Epoch], Any]
@@ -84,6 +85,7 @@ def train(
     stopping: Stopping = Stopping(),  # noqa: B008 (immutable)
     record_out: Callable[[Epoch], Epoch] = lambda record: record,
     report: Callable[[Epoch], None] = lambda record: None,
+    file: FitFile | None = None,
 ) -> str:
     """Run ``epochs`` epochs, one after the other.
 
@@ -102,6 +104,8 @@ def train(
         Function that converts a record from the units of training to those of the ratings.
     report
         Function called with each record, also of epochs that were undone, before the callbacks.
+    file
+        File from which to resume, and to which checkpoints are written.
 
     Returns
     -------
@@ -114,34 +118,43 @@ def train(
         If training still diverges after all halvings of the learning rate.
     """
     progress = _Progress(trainer, checkpoints, stopping, record_out)
-    epoch, reason = 1, ""
+    done, reason = 0, ""
     interruptible(trainer.compile)  # before the first epoch, whose seconds exclude compilation
     if validation is not None:
         validation.measure(trainer, engine, Epoch(0, math.inf, 0.0, None))
-    while epoch <= epochs and not reason:
+    if file is not None:
+        run = Run(trainer, checkpoints, progress, history, epochs, keeps_best=validation is not None)
+        done, reason = file.begin(run)
+    is_finished = bool(reason) or done == epochs
+    while done < epochs and not reason:
+        epoch = done + 1
         checkpoints.begin_epoch()
         trainer.begin_epoch(epoch, epochs, progress.rmse)
         start = time.perf_counter()
         rmse, loss = trainer.run_epoch(epoch, engine)
         record = Epoch(epoch, rmse, time.perf_counter() - start, trainer.learning_rate, loss=loss)
         if progress.is_absurd(record) or (epoch == epochs and not interruptible(trainer.is_finite)):
-            epoch = progress.roll_back(record, history) + 1
+            done = progress.roll_back(record, history)
             report(history[-1])
             continue
         if validation is not None:
             record = validation.measure(trainer, engine, record)
         history.append(record_out(record))  # before end_epoch, so that each whole epoch has its record
         checkpoints.end_epoch(epoch)
+        done = epoch
         reason = progress.reason_to_stop(record)
         report(history[-1])
         answers = [callback(history[-1]) for callback in callbacks]
         if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
             reason = "callback"
-        epoch += 1
+        if file is not None and not reason and done < epochs:
+            file.save_if_due(done)
+    if validation is None and reason and not is_finished and not interruptible(trainer.is_finite):
+        raise progress.divergence(record)
+    if file is not None and not is_finished:
+        file.save_at_end(done, reason)
     if validation is not None:
         checkpoints.restore()
-    elif reason and not interruptible(trainer.is_finite):
-        raise progress.divergence(record)
     if trainer.learning_rate_scale < 1:
         warnings.warn(
             "training diverged; it restored the last good epoch and continued with "
@@ -153,6 +166,8 @@ def train(
 
 class _Progress:
     """The progress of training, with the decisions to stop and to roll back."""
+
+    _NUMBERS = ("rmse", "_reached", "_best", "_best_epoch", "_limit", "_halvings")
 
     def __init__(
         self,
@@ -167,6 +182,15 @@ class _Progress:
         self._begun, self._halvings = time.perf_counter(), 0
         self.rmse = self._reached = self._best = math.inf
         self._best_epoch = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return all numbers that later decisions depend on."""
+        return {name: getattr(self, name) for name in self._NUMBERS}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` has returned."""
+        for name in self._NUMBERS:
+            setattr(self, name, type(getattr(self, name))(state[name]))
 
     def is_absurd(self, record: Epoch) -> bool:
         """Return whether an epoch diverged; without a learning rate, whether it is not finite."""
