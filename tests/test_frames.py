@@ -234,3 +234,14 @@ def test_frames__need_narwhals(monkeypatch):
     with pytest.raises(ImportError, match=r"a data frame needs .*mfkernel\[frame\]"):
         mf.Ratings(pl.DataFrame({"user": [1], "item": [1], "rating": [1.0]}))
     assert mf.Ratings(pd.DataFrame(DENSE)).shape == (3, 3)  # a table needs no help
+
+
+def test_xarray__coordinates_are_ids():
+    xarray = pytest.importorskip("xarray")
+    table = np.array([[5.0, np.nan], [3.0, 4.0]])
+    labelled = xarray.DataArray(table, dims=("who", "film"), coords={"who": ["ada", "bob"], "film": [7, 9]})
+    model = mf.factorize(labelled, 1, epochs=1, rng=0)
+    assert (model.user_ids.tolist(), model.item_ids.tolist()) == (["ada", "bob"], [7, 9])
+    assert mf.Ratings(labelled).nnz == 3
+    assert mf.Ratings(xarray.DataArray(table)).user_ids is None
+    assert mf.Ratings(labelled.drop_vars("who")).item_ids.tolist() == [7, 9]

@@ -12,17 +12,20 @@ from mfkernel.data.ids import as_ids
 
 
 def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False)) -> Any:
-    """Return ratings whose rows and columns are numbered: triplets with ids, and frames.
+    """Return ratings whose rows and columns are numbered: triplets with ids, frames, arrays of xarray.
 
     Parameters
     ----------
     R
-        Ratings in any form. Other forms than triplets without a shape and frames are returned as they are.
+        Ratings in any form. Other forms than these, and triplets with a shape, are returned as they are.
     by_id
         Whether integers in triplets are ids, of users and of items. Text is always an id.
     """
     if frames.is_frame(R):
         return number_frame(R)
+    if type(R).__module__.startswith("xarray.") and getattr(R, "ndim", 0) == 2:
+        labels = (R.coords[side].to_numpy() if side in R.coords else None for side in R.dims)
+        return Named(R.to_numpy(), *labels)
     if type(R) is not tuple or len(R) != 3:
         return R
     sides: list[Any] = list(R)
