@@ -85,9 +85,10 @@ def write_clicks(file: Path, test: Path, count: int) -> dict[str, Any]:
 
 def run_in_new_process(name: str, file: Path, test: Path, threads: int) -> dict[str, float]:
     """Return the seconds of each step, the peak of memory and the NDCG of one run."""
-    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+    limits = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
     command = [sys.executable, "-m", "benchmarks.tables.pipeline", name, str(file), str(test), str(threads)]
     environment = os.environ | dict.fromkeys(limits, str(threads))
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # implicit asks for it, as it calls BLAS on threads of its own
     done = subprocess.run(
         command, cwd=repository.ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -113,8 +114,8 @@ def with_implicit(file: Path, threads: int, done: Callable[[str], None]) -> List
     """Read with polars, fit and recommend with implicit."""
     polars, sparse = import_module("polars"), import_module("scipy.sparse")
     frame = polars.read_csv(file)
-    users, rows = np.unique(frame["userId"].to_numpy(), return_inverse=True)
-    items, columns = np.unique(frame["movieId"].to_numpy(), return_inverse=True)
+    users, items = (frame[name].unique().sort().to_numpy() for name in ("userId", "movieId"))
+    rows, columns = (frame[name].rank("dense").to_numpy() - 1 for name in ("userId", "movieId"))
     R = sparse.csr_matrix((frame["rating"].to_numpy().astype(np.float32), (rows, columns)))
     done("read")
     model = import_module("implicit.als").AlternatingLeastSquares(
