@@ -18,7 +18,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.methods import METHODS
 from mfkernel.model import foldin, recommender
-from tests.helpers import FORKING, MODEL_ARRAYS, POSIX, RATINGS_ARRAYS
+from tests.helpers import FORKING, MODEL_ARRAYS, POSIX, RATINGS_ARRAYS, quick
 from tests.processes import repeating, run_in_child, run_in_threads
 
 IDS = {"user_ids": [f"u{n}" for n in range(30)], "item_ids": list(range(100, 120))}
@@ -317,7 +317,7 @@ def all_answers(model: mf.Factors) -> tuple[bytes, ...]:
     return tuple(part.tobytes() for part in (*parts, *(np.ma.filled(x, 0) for pair in found for x in pair)))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS, "implicit"))
 def test_answers__of_eight_threads_are_those_of_one_state(method):
     """One thread alternates between two sets of ratings, and a service swaps the model for another."""
     R = mf.datasets.synthetic(30, 20, 200, rng=1)
@@ -338,7 +338,7 @@ def test_answers__of_eight_threads_are_those_of_one_state(method):
         }[kind]()
 
     twins = [pickle.loads(pickle.dumps(model)) for model in models]
-    steps = 40
+    steps = 15
     for twin in twins:  # every state that there can be
         for step in range(steps):
             for kind in kinds:
