@@ -18,7 +18,7 @@ from scipy import sparse
 import mfkernel as mf
 from mfkernel.methods import METHODS
 from mfkernel.model import foldin, recommender
-from tests.helpers import FORKING, MODEL_ARRAYS, POSIX, RATINGS_ARRAYS
+from tests.helpers import FORKING, MODEL_ARRAYS, POSIX, RATINGS_ARRAYS, quick
 from tests.processes import repeating, run_in_child, run_in_threads
 
 IDS = {"user_ids": [f"u{n}" for n in range(30)], "item_ids": list(range(100, 120))}
@@ -306,6 +306,72 @@ def test_answers__are_of_one_state_while_others_learn():
             mf.metrics.rmse(model, mf.Ratings([[3.0]], user_ids=["u1"], item_ids=[119]))
             model.explain("u3", 102)
             assert pickle.loads(pickle.dumps(model)).ratings.shape[1] >= n
+
+
+def all_answers(model: mf.Factors) -> tuple[bytes, ...]:
+    """Answers of every kind, as bytes."""
+    users, items, new = np.arange(30), np.arange(20), {3: 5.0, 7: 1.0}
+    folded = model.fold_in(new, n_threads=1)
+    found = [model.recommend(users, 6, n_threads=1), model.recommend(new, 6, n_threads=1)]
+    parts = [model.predict(users[:, None], items), folded.P, folded.predict(0, items)]
+    return tuple(part.tobytes() for part in (*parts, *(np.ma.filled(x, 0) for pair in found for x in pair)))
+
+
+@pytest.mark.parametrize("method", quick(METHODS, "implicit"))
+def test_answers__of_eight_threads_are_those_of_one_state(method):
+    """One thread alternates between two sets of ratings, and a service swaps the model for another."""
+    R = mf.datasets.synthetic(30, 20, 200, rng=1)
+    R = R.with_values(np.abs(R.values) + 1)
+    models = [mf.factorize(R, 4, method, epochs=2, rng=seed) for seed in (0, 1)]
+    new = [(R.users[:9], R.items[:9], np.full(9, value)) for value in (1.0, 5.0)]
+    kinds = ("predict", "fold_in", "recommend", "all")
+    wanted = {kind: set() for kind in kinds}
+
+    def ask(model: mf.Factors, kind: str) -> bytes:
+        return {
+            "predict": lambda: model.predict(np.arange(30)[:, None], np.arange(20)).tobytes(),
+            "fold_in": lambda: model.fold_in({3: 5.0, 7: 1.0}, n_threads=1).P.tobytes(),
+            "recommend": lambda: b"".join(
+                x.tobytes() for x in model.recommend({3: 5.0, 7: 1.0}, 6, n_threads=1)
+            ),
+            "all": lambda: b"".join(all_answers(mf.Factors.of_state(model.state))),
+        }[kind]()
+
+    twins = [pickle.loads(pickle.dumps(model)) for model in models]
+    steps = 15
+    for twin in twins:  # every state that there can be
+        for step in range(steps):
+            for kind in kinds:
+                wanted[kind].add(ask(mf.Factors.of_state(twin.state), kind))
+            twin.partial_fit(new[step % 2])
+        for kind in kinds:
+            wanted[kind].add(ask(twin, kind))
+    service, ended = {"model": models[0]}, threading.Event()
+    answers_seen: list[tuple[str, bytes]] = []
+
+    def work(number: int) -> int:
+        count = 0
+        if number < 8:
+            while not ended.is_set() or count < 3:
+                kind = kinds[number % 4]
+                answers_seen.append((kind, ask(service["model"], kind)))
+                count += 1
+            return count
+        try:
+            for step in range(steps):
+                for model in models:
+                    model.partial_fit(new[step % 2], n_threads=1)
+                service["model"] = models[(step + 1) % 2]
+        finally:
+            ended.set()
+        return steps
+
+    counts = run_in_threads(work, range(9))
+    assert min(counts) >= 3
+    assert {kind for kind, _ in answers_seen} == set(kinds)
+    assert all(answer in wanted[kind] for kind, answer in answers_seen)
+    for kind in kinds:
+        assert len({answer for k, answer in answers_seen if k == kind}) > 1
 
 
 @POSIX

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import mfkernel as mf
+from mfkernel.linalg.normal import gram
 from mfkernel.model import foldin
 from mfkernel.options import SGD
 from tests.helpers import DENSE, assert_same, fit, quick, state_of
@@ -318,6 +320,30 @@ def test_fold_in__equals_ridge_regression(counts, seed, scale, reg, biases, form
         pairs = [(folded, row) for row in range(len(rows))]
     for (folded, row), (items, values) in zip(pairs, rows, strict=True):
         assert_row(folded, row, model, items, values, reg)
+
+
+@pytest.mark.parametrize("k", [3, 8])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_fold_in__computes_the_gram_matrix_of_the_items_once(k, n_threads, monkeypatch):
+    R = mf.datasets.synthetic(60, 90, 900, rng=1)
+    model = mf.factorize(R.with_values(np.ones(R.nnz)), k, "implicit", rng=0, epochs=2)
+    twin, later = (mf.Factors.of_state(dataclasses.replace(model.state)) for _ in range(2))
+    calls = []
+    monkeypatch.setattr("mfkernel.model.state.gram", lambda *given: calls.append(1) or gram(*given))
+    new = [{0: 1.0, 5: 2.0, 7: 1.0}, {3: 1.0}, {}]
+    found = [model.fold_in(ratings, n_threads=n_threads) for ratings in new * 2]
+    model.recommend({4: 1.0}, 3)
+    model.explain(0, int(R.indices[0]))
+    assert len(calls) == 1
+    monkeypatch.undo()
+    for ratings, folded in zip(new * 2, found, strict=True):
+        assert folded.P.tobytes() == twin.fold_in(ratings, n_threads=1).P.tobytes()
+    everyone = later.fold_in(R, n_threads=2).P  # many ratings use all rows of Y
+    one = [later.fold_in((R.indices[a:b], R.values[a:b])).P[0] for a, b in pairwise(R.indptr)]
+    np.testing.assert_array_equal(everyone, one)
+    model.partial_fit(([0], [90], [3.0]))
+    fresh = mf.Factors.of_state(dataclasses.replace(model.state))
+    assert model.fold_in({90: 1.0}).P.tobytes() == fresh.fold_in({90: 1.0}).P.tobytes()
 
 
 # partial_fit

@@ -73,6 +73,7 @@ def solve_rows(
     loss: str = "squared",
     huber_delta: float = 1.0,
     implicit: Implicit | None = None,
+    squares: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     r"""Find the factors x and the bias b of each row that minimize its objective.
 
@@ -111,6 +112,8 @@ def solve_rows(
         weights of implicit feedback, if the values are its strengths. The loss is then
         ½ (1 + α\|r\|) (t - x·y)² for stored entries, where t is 1, or 0 for r < 0, and ½ w₀ (x·y)² for all
         other items.
+    squares
+        (K, K) YᵀY with padding, from :func:`gram`. Default: computed, if it is needed.
 
     Returns
     -------
@@ -122,7 +125,14 @@ def solve_rows(
     """
     from mfkernel.kernels.row_problem import RowProblem
 
-    k, rows, dtype = Y.shape[1], pad_rows(Y), np.dtype(np.float64)
+    k, dtype = Y.shape[1], np.dtype(np.float64)
+    if implicit is not None and squares is None:
+        squares = gram(pad_rows(Y), engine, dtype)
+    if indices.size < len(Y):  # only these rows of Y may need padding
+        used, places = np.unique(indices, return_inverse=True)
+        indices = places.astype(indices.dtype)  # for which the kernel is compiled
+        Y, base = Y[used], None if base is None else base[used]
+    rows = pad_rows(Y)
     X, bias = np.zeros((indptr.size - 1, k), Y.dtype), np.zeros(indptr.size - 1, Y.dtype)
     problem = RowProblem(
         readonly(indptr),
@@ -132,7 +142,7 @@ def solve_rows(
         readonly(rows),
         None if base is None else readonly(np.ascontiguousarray(base, dtype)),
         readonly(np.ascontiguousarray(scale, dtype)),
-        None if implicit is None else readonly(implicit.unobserved_weight * gram(rows, engine, dtype)),
+        None if implicit is None or squares is None else readonly(implicit.unobserved_weight * squares),
     )
     objective = make_objective(k, penalty, biased, loss, huber_delta, implicit, MIN_RIDGE)
     solve_all_rows(problem, objective, make_solver("cholesky", k), X, bias if biased else None, engine)

@@ -100,6 +100,11 @@ def explain(state: State, user: int, item: int, n: int) -> Explanation:
     return Explanation(score, mean, user_bias, item_bias, items, parts[largest], rest)
 
 
+def _item_gram(state: State) -> Vector:
+    with ThreadEngine(1) as engine:
+        return state.item_gram(engine)[: state.k, : state.k]
+
+
 def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
     """Return the contribution of each rating to p·q for the least squares p, given the biases."""
     residuals = row.values.astype(np.float64)
@@ -110,7 +115,7 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
         confidence = 1 + state.implicit.alpha * np.abs(residuals)
         weights = confidence - state.implicit.unobserved_weight
         gradients = confidence * (residuals >= 0)
-        A += state.implicit.unobserved_weight * state.item_gram
+        A += state.implicit.unobserved_weight * _item_gram(state)
     else:
         if state.user_bias is not None and state.item_bias is not None:
             residuals -= state.mean + float(state.user_bias[user]) + state.item_bias[row.indices]

@@ -50,7 +50,8 @@ def fold_in(
     """Return a state of new users with the same items."""
     penalty = make_penalty(state, 0, regularization, bias_regularization)
     rows = usable_ratings(state, ratings, state.known_items)
-    P, bias = solve(state, rows, state.Q.T, state.item_bias, penalty, engine)
+    squares = state.item_gram(engine) if state.settings.implicit else None
+    P, bias = solve(state, rows, state.Q.T, state.item_bias, penalty, engine, squares)
     return State(
         P=P,
         Q=state.Q,
@@ -148,8 +149,9 @@ def solve(
     bias: NDArray[Any] | None,
     penalty: Penalty,
     engine: ThreadEngine,
+    squares: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Solve rows, given the factors Y and the biases of the other side."""
+    """Solve rows, given the factors Y and the biases of the other side, and perhaps YᵀY."""
     return solve_rows(
         rows.indptr,
         rows.indices,
@@ -164,4 +166,5 @@ def solve(
         loss=state.settings.loss,
         huber_delta=state.settings.huber_delta or 1.0,
         implicit=state.implicit,
+        squares=squares,
     )

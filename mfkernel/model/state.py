@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel._support.arrays import immutable
+from mfkernel._support.arrays import immutable, readonly
 from mfkernel._support.lazy import lazy
 from mfkernel.data.ids import Ids, Vocabulary
 from mfkernel.data.ratings import Ratings
@@ -238,11 +238,13 @@ class State:
             )
         return self.ratings.take_rows(rows)
 
-    @lazy
-    def item_gram(self) -> NDArray[np.float64]:
-        """(k, k) QQᵀ."""
-        with ThreadEngine(1) as engine:
-            return gram(pad_rows(self.Q.T), engine, np.dtype(np.float64))[: self.k, : self.k]
+    def item_gram(self, engine: ThreadEngine) -> NDArray[np.float64]:
+        """Return QQᵀ with padding, (K, K); computed once."""
+        if "_item_gram" not in self.__dict__:
+            squares = gram(pad_rows(self.Q.T), engine, np.dtype(np.float64))
+            self.__dict__["_item_gram"] = readonly(squares)
+        kept: NDArray[np.float64] = self.__dict__["_item_gram"]
+        return kept
 
     @lazy
     def rating_range(self) -> tuple[float, float]:
