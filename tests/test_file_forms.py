@@ -373,3 +373,39 @@ def test_without_pyarrow__the_extra_is_named(monkeypatch, tmp_path):
         mf.read_ratings(path)
     with pytest.raises(ImportError, match=r"a zstd file needs pyarrow"):
         mf.read_ratings(written(tmp_path, b"\x28\xb5\x2f\xfd" + b"x" * 20))
+
+
+# quoted line breaks
+
+QUOTED = 'user,item,text,rating\n1,a,"two\nlines, ""so""",5\n2,"b\nc",plain,3\n3,d,"open,4\n4,e,5" disc,2\n'
+
+
+def test_quoted__line_breaks_are_part_of_a_field(blocks, tmp_path):
+    columns = ("user", "item", "rating")
+    with pytest.raises(ValueError, match="line 6: "):  # a quote that nothing closes
+        mf.read_ratings(written(tmp_path, QUOTED), columns=columns)
+    R = mf.read_ratings(written(tmp_path, QUOTED.replace('"open', "open")), columns=columns)
+    assert [x[:3] for x in by_id(R)] == [(1, "a", 5), (2, "b\nc", 3), (3, "d", 4), (4, "e", 2)]
+
+
+TEXTS = st.text('x",\n ', max_size=6)
+
+
+@pytest.mark.property
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("ab"), TEXTS, st.integers(1, 5)), min_size=1, max_size=9),
+    size=st.integers(8, 80),
+    encoding=st.sampled_from([None, "latin-1"]),
+)
+def test_quoted__fields_of_any_text_are_skipped(tmp_path_factory, rows, size, encoding):
+    lines = [
+        f'u{n},{i},"{words.replace(chr(34), 2 * chr(34))}",{r}\n' for n, (i, words, r) in enumerate(rows)
+    ]
+    path = written(tmp_path_factory.mktemp("files"), "user,item,text,rating\n" + "".join(lines))
+    right = sorted((f"u{n}", i, float(r), None) for n, (i, _, r) in enumerate(rows))
+    for fast in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text, "BLOCK_BYTES", size)
+            if fast:
+                patch.setattr(text, "SHORT_FILE", -1)
+            assert by_id(mf.read_ratings(path, encoding=encoding)) == right

@@ -45,6 +45,16 @@ def _starts_odd_integer(a: np.uint8, b: np.uint8, c: np.uint8, d: np.uint8, sepa
 
 
 @jit
+def breaks_quotes(text: NDArray[np.uint8]) -> bool:
+    """Return whether a line ends within quotes."""
+    quoted = found = False
+    for n in range(text.size):
+        quoted ^= text[n] == QUOTE
+        found |= quoted & (text[n] == NEWLINE)
+    return found
+
+
+@jit
 def has_odd_integer(text: NDArray[np.uint8], separator: np.uint8, first: int, second: int) -> bool:
     """Return whether one of two fields of some line begins as an odd integer; see :func:`find_oddities`.
 

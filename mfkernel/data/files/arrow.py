@@ -81,13 +81,13 @@ class BlockParser:
 
     def _are_plain(self, text: NDArray[np.uint8], separator: str) -> bool:
         """Return whether pyarrow reads the lines as the reader does that goes line by line."""
-        from mfkernel.kernels.text import find_oddities, has_odd_integer
+        from mfkernel.kernels.text import breaks_quotes, find_oddities, has_odd_integer
 
         text, byte = readonly(text), np.uint8(ord(separator))
         nul, quote, mark, odd = find_oddities(text, byte)
         if nul or mark or (quote and self._layout.separator is None):
             return False
-        if quote and np.count_nonzero(text == ord('"')) % 2:  # an open quote
+        if quote and breaks_quotes(text):
             return False
         columns = (-1 if x else at for x, at in zip(self._is_text, self._layout.columns, strict=False))
         return not (odd and has_odd_integer(text, byte, *columns))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mfkernel._support import checks
@@ -42,6 +42,8 @@ MISSING_RATINGS = (
     ".",
 )
 DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
+QUOTED = r'(?:[^"]++|"")*+'  # text within quotes
+MAX_SPANNED_LINES = 1000  # lines of one quoted field
 QUOTED_FIELD = r'"((?:[^"]++|"")*+)"?'  # without a closing quote, up to the end of the line
 SPLIT_CONTROLS = re.compile(r"[\x1c-\x1f]")  # str.split treats these as space
 
@@ -194,6 +196,33 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
         field = re.compile(rf"[{space}]*(?:{QUOTED_FIELD}([^{mark}]*)|([^{mark}]*))({mark}?)")
         return lambda line: _quoted_fields(field, line)
     return lambda line: [field.strip(SPACE) for field in line.split(separator)]
+
+
+def enumerate_records(text: str, separator: str | None, first: int) -> Iterator[tuple[int, str]]:
+    """Yield lines with their numbers; lines that a quoted field spans are one.
+
+    A quote that opens a field but is not closed within ``MAX_SPANNED_LINES`` lines spans nothing.
+    """
+    lines = text.split("\n")
+    if separator in (None, "::") or '"' not in text:
+        yield from enumerate(lines, first)
+        return
+    mark, space = re.escape(str(separator)), SPACE.replace(str(separator), "")
+    fields = rf'(?:[{space}]*+(?:"(?:[^"]++|"")*+"[^{mark}]*+|(?!")[^{mark}]*+){mark})*+'
+    opens = re.compile(rf'{fields}[{space}]*+"{QUOTED}')  # up to the end of the line
+    inside, closes = re.compile(QUOTED), re.compile(rf'{QUOTED}"[{space}]*(?:{mark}|$)')
+    n = 0
+    while n < len(lines):
+        last, record = n, lines[n]
+        while '"' in record and opens.fullmatch(record):
+            end = last + 1
+            while end < min(last + MAX_SPANNED_LINES, len(lines)) and inside.fullmatch(lines[end]):
+                end += 1
+            if end == len(lines) or not closes.match(lines[end]):
+                break
+            record, last = "\n".join([record, *lines[last + 1 : end + 1]]), end
+        yield first + n, record
+        n = last + 1
 
 
 def rating_fault(field: str) -> tuple[str, str] | None:

@@ -4,12 +4,14 @@ import codecs
 import io
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from mfkernel.data.files.streams import BYTES_PER_READ, Stream
 
 MAX_LINE_LENGTH = 2**20  # characters
+MAX_QUOTED_LINES = 64  # lines with quotes at the end of a block that may belong to one field
 SPACE = " \t\v\f"  # separates fields and is not part of them; a no-break space is part of a field
 
 PROBE = "user,item\n1\t2 -.5\n"  # characters that every text encoding can represent
@@ -99,6 +101,7 @@ class Lines:
         """Consume the other lines in blocks; yield each block's first line number and text."""
         while True:
             end = len(self._text) if self._ended else self._text.rfind("\n", self._at) + 1
+            end = end if self._ended else _outside_quotes(self._text, '"', "\n", self._at, end)
             if end > self._at:
                 number, block = self.number, self._text[self._at : end]
                 self.number += block.count("\n")
@@ -130,6 +133,7 @@ class Lines:
             self._ended = not chunk
             rest += chunk
             end = len(rest) if self._ended else max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1)) + 1
+            end = end if self._ended else _outside_quotes(rest, b'"', b"\n", 0, end)
             block, rest = rest[:end], rest[end:]
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -182,6 +186,21 @@ class Lines:
         end = self._text.find("\n")
         if (len(self._text) if end < 0 else end) > MAX_LINE_LENGTH:
             raise self._too_long(self.number, self._text)
+
+
+def _outside_quotes(text: Any, quote: Any, newline: Any, start: int, end: int) -> int:
+    """Return an end of a line up to ``end`` before which quotes are closed.
+
+    It is ``start`` if there is none, and ``end`` in a long text without one, which must have a stray quote.
+    """
+    found = end
+    for _ in range(MAX_QUOTED_LINES):
+        if found <= start or text.count(quote, start, found) % 2 == 0:
+            break
+        found = text.rfind(newline, start, text.rfind(quote, start, found)) + 1
+    else:
+        return end
+    return end if found <= start and end - start > MAX_LINE_LENGTH else max(start, found)
 
 
 def _count_lines(block: bytes) -> int:

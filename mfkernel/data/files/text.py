@@ -18,6 +18,7 @@ from mfkernel.data.files.layout import (
     COMMENT,
     COMMENT_MARKS,
     Layout,
+    enumerate_records,
     rating_fault,
     splitter,
 )
@@ -267,7 +268,7 @@ def _read_lines(
     split = splitter(layout.separator, text)
     guessed = layout.guessed > 0
     user_codes, item_codes, values, times, dropped = array("q"), array("q"), array("d"), array("d"), 0
-    for number, line in enumerate(text.split("\n"), first):
+    for number, line in enumerate_records(text, layout.separator, first):
         if line[:1] in COMMENT_MARKS and COMMENT.match(line):
             continue
         fields = split(line)
