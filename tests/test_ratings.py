@@ -66,7 +66,7 @@ def test_ratings__equals_a_dictionary(R):
     assert_canonical(r)
     assert r.user_counts().tolist() == np.bincount(users, minlength=shape[0]).tolist()
     assert r.item_counts().tolist() == np.bincount(items, minlength=shape[1]).tolist()
-    assert r.mean == pytest.approx(values.mean() if values.size else 0)
+    assert r.mean == pytest.approx(values.mean(dtype=np.float64) if values.size else 0)
     assert r.std == pytest.approx(values.std() if values.size else 0, abs=1e-5)
 
 

@@ -105,6 +105,7 @@ class Entries(Immutable):
             ("mean ± spread", f"{self.mean:.4g} ± {self.std:.4g}" if self.nnz else "no ratings"),
             ("ids", sides_with_ids(self.users_by_id, self.items_by_id)),
             ("weights", weights),
+            ("times", "no" if self.timestamps is None else "yes"),
             ("dtype", self.dtype),
         ]
         return facts_table("Ratings", facts)
