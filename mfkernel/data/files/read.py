@@ -52,7 +52,7 @@ def read_ratings(
     RecBole                 tabs, with a header of names and types, such as ``user_id:token``
     Netflix prize           ``item:``, then lines of user, rating, date
     JSON Lines              an object per line, such as ``{"user": 1, "item": 7, "rating": 4}``
-    Parquet, Feather, Arrow tables with columns of users, items and ratings (extra ``files``)
+    Parquet, Arrow          tables with columns of users, items and ratings (extra ``files``)
     MatrixMarket            ``%%MatrixMarket``; rows and columns keep their numbers
     scipy ``.npz``          what ``scipy.sparse.save_npz`` wrote; rows and columns keep their numbers
     ======================  ==============================================================================
