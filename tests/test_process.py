@@ -1,5 +1,7 @@
 """Tests that need a process of their own: imports, the disk cache, Ctrl-C, threads and fork."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -155,7 +157,9 @@ def test_factorize__runs_in_a_child_process(method, ratings):
 @pytest.mark.slow
 @POSIX
 @FORKING
-def test_factorize__a_child_forked_during_a_fit_is_not_stuck(ratings):
+def test_factorize__a_child_forked_during_a_fit_is_not_stuck(ratings, caplog):
+    caplog.set_level(logging.WARNING, "mfkernel")  # a stream that logs may be locked when Python forks
+
     def train():
         mf.factorize(mf.Ratings(ratings), 8, epochs=2)
 
