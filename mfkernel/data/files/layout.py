@@ -42,7 +42,6 @@ MISSING_RATINGS = (
     ".",
 )
 DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+,[0-9]*|,[0-9]+)(?:[eE][+-]?[0-9]+)?")
-QUOTED = r'(?:[^"]++|"")*+'  # text within quotes
 MAX_SPANNED_LINES = 1000  # lines of one quoted field
 QUOTED_FIELD = r'"((?:[^"]++|"")*+)"?'  # without a closing quote, up to the end of the line
 SPLIT_CONTROLS = re.compile(r"[\x1c-\x1f]")  # str.split treats these as space
@@ -191,9 +190,7 @@ def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:
         plain = text.isascii() and not SPLIT_CONTROLS.search(text)
         return str.split if plain else re.compile(rf"[^{SPACE}]+").findall
     if quoted:
-        space = SPACE.replace(separator, "")
-        mark = re.escape(separator)
-        field = re.compile(rf"[{space}]*(?:{QUOTED_FIELD}([^{mark}]*)|([^{mark}]*))({mark}?)")
+        field = _field_pattern(separator)
         return lambda line: _quoted_fields(field, line)
     return lambda line: [field.strip(SPACE) for field in line.split(separator)]
 
@@ -207,22 +204,30 @@ def enumerate_records(text: str, separator: str | None, first: int) -> Iterator[
     if separator in (None, "::") or '"' not in text:
         yield from enumerate(lines, first)
         return
-    mark, space = re.escape(str(separator)), SPACE.replace(str(separator), "")
-    fields = rf'(?:[{space}]*+(?:"(?:[^"]++|"")*+"[^{mark}]*+|(?!")[^{mark}]*+){mark})*+'
-    opens = re.compile(rf'{fields}[{space}]*+"{QUOTED}')  # up to the end of the line
-    inside, closes = re.compile(QUOTED), re.compile(rf'{QUOTED}"[{space}]*(?:{mark}|$)')
+    field = _field_pattern(str(separator))
+    closes = re.compile(rf'(?:[^"]|"")*+"[{SPACE}]*(?:{re.escape(str(separator))}|$)')
     n = 0
     while n < len(lines):
         last, record = n, lines[n]
-        while '"' in record and opens.fullmatch(record):
-            end = last + 1
-            while end < min(last + MAX_SPANNED_LINES, len(lines)) and inside.fullmatch(lines[end]):
+        while '"' in record and _is_open(field, record):
+            end, most = last + 1, min(last + MAX_SPANNED_LINES, len(lines))
+            while end < most and '"' not in lines[end].replace('""', ""):
                 end += 1
-            if end == len(lines) or not closes.match(lines[end]):
+            if end == most or not closes.match(lines[end]):
                 break
             record, last = "\n".join([record, *lines[last + 1 : end + 1]]), end
         yield first + n, record
         n = last + 1
+
+
+def _is_open(field: re.Pattern[str], record: str) -> bool:
+    """Return whether the last field has a quote that is not closed."""
+    at = 0
+    while found := field.match(record, at):
+        at = found.end()
+        if not found[4]:
+            return found[1] is not None and found.end(1) == len(record)
+    return False
 
 
 def rating_fault(field: str) -> tuple[str, str] | None:
@@ -238,6 +243,12 @@ def rating_fault(field: str) -> tuple[str, str] | None:
     if _is_number(field) and not math.isfinite(float(field)):
         return "a finite rating", f"{shown} is infinite or beyond float64: leave such lines out"
     return None
+
+
+def _field_pattern(separator: str) -> re.Pattern[str]:
+    """Return the pattern of a field: text in quotes, what follows it, text without quotes, the separator."""
+    space, mark = SPACE.replace(separator, ""), re.escape(separator)
+    return re.compile(rf"[{space}]*(?:{QUOTED_FIELD}([^{mark}]*)|([^{mark}]*))({mark}?)")
 
 
 def _quoted_fields(pattern: re.Pattern[str], line: str) -> list[str]:
