@@ -82,7 +82,8 @@ class ALSTrainer(Trainer[Options]):
         self._total_weight = float(ratings.nnz if ratings.weights is None else ratings.weights.sum())
         self._unit = 1.0  # unit of the implicit objective, whose sums of weights must fit in float32
         if settings.implicit:
-            strength = ratings.nnz + settings.alpha * float(np.abs(ratings.values).sum(dtype=np.float64))
+            values = ratings.values if ratings.values.min() >= 0 else np.abs(ratings.values)
+            strength = ratings.nnz + settings.alpha * float(values.sum(dtype=np.float64))
             others = math.prod(ratings.shape) - ratings.nnz
             self._total_weight = strength + settings.unobserved_weight * others
             self._unit = 4.0 ** round(math.log(strength / ratings.nnz, 4))
