@@ -14,6 +14,7 @@ ITEM_NAMES = (
     *("book", "bookid", "isbn", "asin"),
 )
 RATING_NAMES = ("rating", "ratings", "score", "stars", "value", "overall", "bookrating")
+TIME_NAMES = ("timestamp", "time", "date", "datetime", "ts", "unixreviewtime", "unixtime", "when")
 COLUMN_NAMES = (USER_NAMES, ITEM_NAMES, RATING_NAMES)
 
 # column names that cannot be items of a matrix; a file may have several of them
@@ -78,6 +79,12 @@ def find_names(names: Iterable[object], known: tuple[tuple[str, ...], ...] = COL
     """Return the positions of the user, item and rating columns; -1 if not found."""
     plain = [plain_name(str(name)) for name in names]
     return [next((plain.index(x) for x in words if x in plain), -1) for words in known]
+
+
+def usual_time(names: Sequence[str]) -> str:
+    """Return the column that has a usual name of times, or "timestamp" if there is none."""
+    (position,) = find_names(names, (TIME_NAMES,))
+    return names[position] if position >= 0 else "timestamp"
 
 
 def refuse_table_of_triplets(R: Any) -> None:

@@ -45,9 +45,7 @@ def train_test_split(
     >>> train_test_split([[5, 3], [4, 1]], 0.25, rng=0)
     (Ratings(2 users × 2 items, 3 ratings, float64), Ratings(2 users × 2 items, 1 ratings, float64))
     """
-    share = checks.real("test", test, positive=True)
-    if share >= 1:
-        raise ValueError(f"test must be between 0 and 1, got {share}")
+    share = _share("test", test)
     ratings = Ratings(R, missing=missing, duplicates=duplicates, copy=False)
     if ratings.nnz < 2:
         raise ValueError(f"R must have at least 2 ratings to split, got {ratings.nnz}")

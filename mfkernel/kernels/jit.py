@@ -12,7 +12,7 @@ import numba
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# These flags let LLVM vectorise sums and use FMA. `fastmath=True` would add nnan and ninf: isnan(nan) would
+# These flags let LLVM vectorize sums and use FMA. `fastmath=True` would add nnan and ninf: isnan(nan) would
 # be False in a kernel, and divergence would go unseen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 OPTIONS: dict[str, Any] = {

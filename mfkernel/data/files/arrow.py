@@ -16,6 +16,7 @@ from mfkernel.data.files.numbering import MAX_ID_LENGTH, MEASUREMENT, Codes, IdC
 from mfkernel.data.tables import MIN_TIME
 
 FAULTY_COLUMN = re.compile(r"column #(\d+)")
+NULL_VALUES = sorted({x for name in MISSING_RATINGS for x in (name, name.upper(), name.title())})
 GUESSED = (3, 4)  # fields of a line without header: user, item, rating and perhaps a time
 
 
@@ -99,7 +100,6 @@ class BlockParser:
 
         kinds = {True: pa.dictionary(pa.int32(), pa.string()), False: pa.int64()}
         is_text, is_date = self._is_text.copy(), self._is_date  # other threads change them
-        missing = [x for name in MISSING_RATINGS for x in {name, name.upper(), name.title()}]
         while True:
             time = pa.timestamp("us") if is_date else pa.float64()
             types = [*(kinds[x] for x in is_text), pa.float64(), time]
@@ -113,11 +113,11 @@ class BlockParser:
                     csv.ConvertOptions(
                         include_columns=columns,
                         column_types=dict(zip(columns, types, strict=False)),
-                        null_values=missing if self._layout.drops else [],
+                        null_values=NULL_VALUES if self._layout.drops else [],
                         strings_can_be_null=False,
                         decimal_point=self._layout.decimal,
                     ),
-                ).combine_chunks()
+                )
             except pa.ArrowInvalid as error:
                 found = FAULTY_COLUMN.search(str(error))
                 side = columns.index(names[int(found[1])]) if found else 2
@@ -130,11 +130,8 @@ class BlockParser:
 
     def _checked(self, table: Any) -> Block | None:
         """Return the ratings, or None if some are faulty or may be read in another way."""
-        dropped = table.column(2).null_count
-        if dropped:
-            table = table.filter(table.column(2).is_valid()).combine_chunks()
-        columns = [column.chunk(0) for column in table.columns if column.num_chunks == 1]
-        if len(columns) != table.num_columns or len(columns[0]) == 0 or any(x.null_count for x in columns):
+        columns, dropped = rated_columns(table, self._layout.drops)
+        if not columns:
             return None
         values, times = columns[2].to_numpy(), None
         if not np.isfinite(values).all():
@@ -170,6 +167,20 @@ class BlockParser:
         if self._layout.guessed and pc.any(pc.match_substring_regex(texts, measured)).as_py():
             return None
         return TextIds(column.indices.to_numpy(), texts)
+
+
+def rated_columns(table: Any, drops: bool) -> tuple[list[Any], int]:
+    """Return the columns of a table, each as one array, and the number of dropped rows.
+
+    Rows without a rating, the third column, are dropped on request. There are no columns if other values are
+    missing, or if no row is left.
+    """
+    dropped = table.column(2).null_count if drops else 0
+    if dropped:
+        table = table.filter(table.column(2).is_valid())
+    columns = [column.chunk(0) for column in table.combine_chunks().columns if column.num_chunks == 1]
+    whole = len(columns) == table.num_columns and len(table) > 0 and not any(x.null_count for x in columns)
+    return columns if whole else [], dropped
 
 
 def _seconds(column: Any) -> NDArray[np.float64]:

@@ -5,12 +5,11 @@ from typing import Any, BinaryIO
 
 from mfkernel._support.lazy import import_extra
 from mfkernel.data import frames
-from mfkernel.data.files.form import Column, Form
-from mfkernel.data.files.layout import TIME_NAMES
+from mfkernel.data.files.form import Form
 from mfkernel.data.files.streams import Stream, report_damage
 from mfkernel.data.named import number_frame
 from mfkernel.data.ratings import Ratings
-from mfkernel.data.tables import plain_name
+from mfkernel.data.tables import usual_time
 
 PARQUET = b"PAR1"
 ARROW_FILES = (b"ARROW1\0\0", b"FEA1")
@@ -81,10 +80,7 @@ def _opened(pa: Any, source: Any, start: bytes) -> tuple[list[str], Any]:
 def _chosen(name: str, names: list[str], form: Form) -> dict[str, Any]:
     """Return the names of the columns by their kind."""
     given = [_name(name, names, column) for column in form.columns or ()]
-    time: Column | bool | None = form.timestamp
-    if time is True:
-        plain = [plain_name(x) for x in names]
-        time = next((names[plain.index(x)] for x in TIME_NAMES if x in plain), "timestamp")
+    time = usual_time(names) if form.timestamp is True else form.timestamp
     user, item, rating = given or (None, None, None)
     timestamp = None if time is False else _name(name, names, time)
     chosen = frames.choose_columns(names, user, item, rating, timestamp, False)

@@ -8,11 +8,10 @@ from typing import NamedTuple
 from mfkernel._support import checks
 from mfkernel.data.files.form import Column, Form
 from mfkernel.data.files.lines import SPACE, Lines
-from mfkernel.data.tables import COLUMN_NAMES, find_names, plain_name
+from mfkernel.data.tables import COLUMN_NAMES, TIME_NAMES, find_names, plain_name
 
 MAX_COMMENT_LENGTH = 2**17  # characters of comments before the first rating; each comment may name columns
 
-TIME_NAMES = ("timestamp", "time", "date", "datetime", "ts", "unixreviewtime", "unixtime", "when")
 TIME_POSITION = 3  # of the time without a header
 
 EMPTY_FIELD_CHARACTERS = SPACE + ',;:|"'  # characters of a line whose fields are all empty
@@ -167,16 +166,15 @@ def _find_time(lines: Lines, timestamp: Column | bool, names: list[str] | None) 
         return TIME_POSITION
     if isinstance(timestamp, int) and timestamp is not True:
         return timestamp
-    plain = [plain_name(name) for name in names or []]
     wanted = TIME_NAMES if timestamp is True else (plain_name(str(timestamp)),)
-    found = [n for n, name in enumerate(names or []) if name == timestamp]
-    found = found or [plain.index(name) for name in wanted if name in plain]
-    if not found:
+    exact = [n for n, name in enumerate(names or []) if name == timestamp]
+    position = exact[0] if exact else find_names(names or [], (wanted,))[0]
+    if position < 0:
         raise ValueError(
             f"{lines.path}: timestamp must be a column, {checks.listed(names or [], 8)}, got {timestamp!r}; "
             "pass its name, or its position from 0"
         )
-    return found[0]
+    return position
 
 
 def splitter(separator: str | None, text: str) -> Callable[[str], list[str]]:

@@ -9,12 +9,12 @@ import numpy as np
 
 from mfkernel._support import checks
 from mfkernel.data.convert import exact_dtype
-from mfkernel.data.files.arrow import Block, TextIds
+from mfkernel.data.files.arrow import Block, TextIds, rated_columns
 from mfkernel.data.files.form import Form
-from mfkernel.data.files.layout import MISSING_RATINGS, TIME_NAMES
+from mfkernel.data.files.layout import MISSING_RATINGS
 from mfkernel.data.files.lines import Lines
-from mfkernel.data.files.numbering import Codes, IdColumn, integer_codes, text_codes
-from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names, plain_name
+from mfkernel.data.files.numbering import MAX_ID_LENGTH, Codes, IdColumn, integer_codes, text_codes
+from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names, usual_time
 from mfkernel.data.times import as_time
 
 MAX_KEYS = 8  # names in a message
@@ -30,14 +30,11 @@ class Records:
 
     def __init__(self, lines: Lines, form: Form) -> None:
         self._lines, self._drops = lines, form.nulls == "drop"
-        line = lines.peek() or ""
-        names = list(self._object(lines.number, line))
+        record = self._object(lines.number, lines.peek() or "")
+        names = list(record)
         positions = find_names(names, FRAME_COLUMN_NAMES)
         given: tuple[Any, ...] = form.columns or tuple(names[n] if n >= 0 else None for n in positions)
-        time = form.timestamp
-        if time is True:
-            plain = [plain_name(name) for name in names]
-            time = next((names[plain.index(x)] for x in TIME_NAMES if x in plain), "timestamp")
+        time = usual_time(names) if form.timestamp is True else form.timestamp
         self._keys = (*given, *(() if time is False else (time,)))
         for kind, key in zip(("user", "item", "rating", "timestamp"), self._keys, strict=False):
             if not isinstance(key, str) or key not in names:
@@ -45,7 +42,7 @@ class Records:
                     f"{lines.path}: {kind} must be a key of the first object, "
                     f"{checks.listed(names, MAX_KEYS)}, got {key!r}; columns= names user, item and rating"
                 )
-        self._first = [self._object(lines.number, line)[key] for key in self._keys]
+        self._first = [record[key] for key in self._keys]
 
     def parse(self, block: bytes) -> Block | None:
         """Return the ratings of these lines by pyarrow, or None where one of them is not plain."""
@@ -62,12 +59,8 @@ class Records:
             )
         except pa.ArrowInvalid:
             return None
-        table = table.select(list(self._keys)).combine_chunks()
-        dropped = table.column(2).null_count if self._drops else 0
-        if dropped:
-            table = table.filter(table.column(2).is_valid()).combine_chunks()
-        columns = [column.chunk(0) for column in table.columns if column.num_chunks == 1]
-        if len(columns) != len(self._keys) or any(column.null_count for column in columns):
+        columns, dropped = rated_columns(table.select(list(self._keys)), self._drops)
+        if not columns:
             return None
         values = columns[2].to_numpy()
         users, items = (_ids(pa, column) for column in columns[:2])
@@ -133,7 +126,7 @@ def _ids(pa: Any, column: Any) -> Codes | TextIds | None:
         return integer_codes(column.to_numpy())
     encoded = column.dictionary_encode()
     texts = encoded.dictionary
-    plain = [text for text in texts.to_pylist() if text == text.strip() and 0 < len(text) <= 1000]
+    plain = [text for text in texts.to_pylist() if text == text.strip() and 0 < len(text) <= MAX_ID_LENGTH]
     if len(plain) < len(texts) or any("\0" in text for text in plain):
         return None
     return TextIds(encoded.indices.to_numpy(), texts)
