@@ -209,6 +209,53 @@ def sgd_tiles(tiles: Any, P: Array, Q: Array, lr: float, reg: float) -> float:
     return loss
 
 
+def gibbs_row(
+    Y: Array, base: Array, r: Array, weights: Array, prior: tuple[Array, Array], sigma: float, normals: Array
+) -> tuple[Array, Array]:
+    r"""Draw the factors and the bias of one row, given its ratings and the other side.
+
+    .. math::
+        A = \\Lambda + \\frac{1}{\\sigma^2} \\sum_n w_n z_n z_n^T, \\qquad
+        c = \\Lambda \\mu + \\frac{1}{\\sigma^2} \\sum_n w_n (r_n - \\text{base}_n) z_n, \\qquad
+        x \\sim N(A^{-1} c, A^{-1})
+
+    with z_n = (y_n, 1), so that the last coordinate of x is the bias.
+
+    Parameters
+    ----------
+    Y, base, r, weights
+        (n, k) factors of the rated items, (n,) their scores without the row, (n,) ratings and their weights.
+    prior
+        (k + 1,) mean and (k + 1, k + 1) precision.
+    sigma
+        Standard deviation of a rating of weight 1.
+    normals
+        (k + 1,) standard normals.
+
+    Returns
+    -------
+    tuple
+        The draw and its mean, (k + 1,).
+    """
+    mean, precision = prior
+    Z = np.column_stack([Y, np.ones(len(Y))])
+    A = precision + (Z.T * weights) @ Z / sigma**2
+    c = precision @ mean + Z.T @ (weights * (r - base)) / sigma**2
+    expected = np.linalg.solve(A, c)
+    return expected + np.linalg.solve(np.linalg.cholesky(A).T, normals), expected
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Return the four numbers of 32 bits of Philox4x32-10 for a counter of four and a key of two numbers."""
+    a, b, c, d = counter
+    key0, key1 = key
+    for _ in range(10):
+        ab, cd = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = cd >> 32 ^ b ^ key0, cd % 2**32, ab >> 32 ^ d ^ key1, ab % 2**32
+        key0, key1 = (key0 + 0x9E3779B9) % 2**32, (key1 + 0xBB67AE85) % 2**32
+    return [a, b, c, d]
+
+
 def random_below(bound: int, seed: int, counter: int) -> int:
     """Return a number below ``bound``: the upper half of SplitMix64's output, times ``bound`` over 2³²."""
     x = (seed + counter * 0x9E3779B97F4A7C15) % 2**64
