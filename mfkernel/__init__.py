@@ -17,13 +17,15 @@ from mfkernel.evaluation.splits import (
     time_split,
     train_test_split,
 )
+from mfkernel.methods.posterior import Posterior
 from mfkernel.model.answers import Recommendations
 from mfkernel.model.explain import Explanation
 from mfkernel.model.factors import Factors
 from mfkernel.model.history import Epoch
 from mfkernel.model.libmf import read_libmf, write_libmf
 from mfkernel.model.load import load
-from mfkernel.options import ALS, SGD, ImplicitALS, Settings
+from mfkernel.model.uncertainty import Prediction
+from mfkernel.options import ALS, SGD, Bayesian, ImplicitALS, Settings
 from mfkernel.training.loop import DivergenceError, Interrupted
 
 logging.getLogger("mfkernel").addHandler(logging.NullHandler())  # silent unless the program asks for it
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ALS",
     "SGD",
+    "Bayesian",
     "CrossValidation",
     "DivergenceError",
     "Epoch",
@@ -40,6 +43,8 @@ __all__ = [
     "Factors",
     "ImplicitALS",
     "Interrupted",
+    "Posterior",
+    "Prediction",
     "RankSelection",
     "Ratings",
     "Recommendations",

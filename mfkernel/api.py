@@ -27,6 +27,7 @@ from mfkernel.training.loop import Stopping
 from mfkernel.training.resume import FitFile
 from mfkernel.typing import (
     ALSKeywords,
+    BayesianKeywords,
     Callback,
     Duplicates,
     FitKeywords,
@@ -40,8 +41,6 @@ from mfkernel.typing import (
     SGDKeywords,
 )
 
-PATIENCE = 5  # epochs without a lower validation error
-
 
 @overload
 def factorize(
@@ -52,6 +51,10 @@ def factorize(R: RatingsLike, k: int, method: Literal["als"], **keywords: Unpack
 @overload
 def factorize(
     R: RatingsLike, k: int, method: Literal["implicit"], **keywords: Unpack[ImplicitALSKeywords]
+) -> Factors: ...
+@overload
+def factorize(
+    R: RatingsLike, k: int, method: Literal["bayesian"], **keywords: Unpack[BayesianKeywords]
 ) -> Factors: ...
 @overload
 def factorize(R: RatingsLike, k: int, method: Settings, **keywords: Unpack[FitKeywords]) -> Factors: ...
@@ -97,15 +100,15 @@ def factorize(
     k
         Number of factors. More factors fit finer structure and need more ratings.
     method
-        ``"sgd"``, ``"als"`` or ``"implicit"``, with its options as further keywords; or its options as an
-        object: :class:`SGD`, :class:`ALS` or :class:`ImplicitALS`, whose pages list them.
+        ``"sgd"``, ``"als"``, ``"implicit"`` or ``"bayesian"``, with its options as further keywords; or its
+        options as an object: :class:`SGD`, :class:`ALS`, :class:`ImplicitALS` or :class:`Bayesian`.
     user, item, rating, timestamp, count, nulls, missing, duplicates
         How R, or a data frame, is read, as for :meth:`Ratings.from_frame`.
     validation
         Share of the ratings to hold out, or ratings of R's shape. Returns the epoch that predicts them best:
         with the lowest RMSE, for implicit feedback the highest NDCG of the best 100 items.
     patience
-        Stop after this many epochs without improvement on the validation set. Default: 5.
+        Stop after this many epochs without a better validation metric. Default: 5; none for ``"bayesian"``.
     tol
         Least relative gain per epoch: of the validation metric, else the ALS objective, else the RMSE.
     time_limit
@@ -155,7 +158,7 @@ def factorize(
     generator = _generator(rng)
     if file is not None:
         generator = file.seed(generator, given=rng is not None)
-    stopping = _stopping(validation, patience, tol, time_limit)
+    stopping = _stopping(validation, patience, tol, time_limit, trainer_for(settings).patience)
     columns: dict[str, Any] = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
     columns |= {"count": count, "nulls": nulls}
     R, validation, duplicates = _read_frames(R, validation, columns, duplicates, settings)
@@ -247,13 +250,15 @@ def _of_recent_weight(ratings: Ratings, half_life: Any) -> Ratings:
     )
 
 
-def _stopping(validation: Any, patience: int | None, tol: float | None, time_limit: float | None) -> Stopping:
+def _stopping(
+    validation: Any, patience: int | None, tol: float | None, time_limit: float | None, usual: int | None
+) -> Stopping:
     if patience is not None:
         patience = checks.integer("patience", patience, 1)
         if validation is None:
             raise ValueError(f"patience must be None without validation, got {patience}; pass validation=0.1")
     elif validation is not None:
-        patience = PATIENCE
+        patience = usual
     return Stopping(
         patience,
         checks.optional("tol", tol, positive=False),

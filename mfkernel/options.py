@@ -105,7 +105,7 @@ def documented(cls: T) -> T:
 
 
 class Settings:
-    """Options of a training method: the base class of ``SGD``, ``ALS`` and ``ImplicitALS``.
+    """Options of a training method: the base class of ``SGD``, ``ALS``, ``ImplicitALS`` and ``Bayesian``.
 
     None leaves a value to mfkernel, which chooses it from the ratings. ``model.settings`` has the values that
     training has used. A method without one of the options below has the value given here.
@@ -134,7 +134,9 @@ class Settings:
     unobserved_weight: float = 0.0
 
     def __init__(self, **options: Any) -> None:
-        raise TypeError("mf.Settings has no options of its own; make mf.SGD, mf.ALS or mf.ImplicitALS")
+        raise TypeError(
+            "mf.Settings has no options of its own; make mf.SGD, mf.ALS, mf.ImplicitALS or mf.Bayesian"
+        )
 
     def __post_init__(self) -> None:
         for x in fields(self):  # type: ignore[arg-type]
@@ -336,6 +338,32 @@ class ImplicitALS(Settings):
 
     def _check_together(self) -> None:
         _check_solver(self.solver, self.nonnegative)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Bayesian(Settings):
+    """Bayesian matrix factorization by Gibbs sampling (Salakhutdinov and Mnih 2008).
+
+    Ratings are μ + b_u + b_i + p·q plus normal noise, rows have normal priors, and the priors and the noise
+    are learned as well. Each sweep draws all of them; predictions are means over the sweeps. There is
+    nothing to tune, more factors do no harm, and each prediction has a standard deviation. Any number of
+    threads gives the same bits.
+    """
+
+    method: ClassVar[MethodName] = "bayesian"
+    biases = True
+
+    epochs: int | None = option(None, Integer(1), "Sweeps over the ratings.", "200")
+    burn_in: int | None = option(
+        None, Integer(0), "First sweeps, which are left out of the means.", "a tenth of the epochs"
+    )
+    samples: int = option(
+        16,
+        Integer(1),
+        "Sweeps of which all factors are kept, for standard deviations, intervals and new users. Each takes "
+        "the memory of a model.",
+    )
 
 
 def _check_solver(solver: str | None, nonnegative: bool) -> None:

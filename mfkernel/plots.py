@@ -6,17 +6,18 @@ imported by the first plot.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+import statistics
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
+from mfkernel._support.labels import place_labels
 from mfkernel._support.lazy import import_extra
-from mfkernel.data.merge import read_by_id
+from mfkernel.data.merge import match_ratings, read_by_id
 from mfkernel.model.factors import Factors
+from mfkernel.model.uncertainty import predict_with_uncertainty
 
 if TYPE_CHECKING:
     from mfkernel.evaluation.results import RankSelection
@@ -27,11 +28,8 @@ MAX_LEVELS = 20  # distinct ratings that get a column of cells each
 CELLS = 40  # cells per axis for other ratings
 MAX_ITEMS = 40  # items on a map if none are named
 MAX_LABEL = 24  # characters of a label
-LABEL_SIZE = 8  # points
-LABEL_DISTANCES = (4, 9, 16)  # points between an item and the nearest corner or edge of its label
-LABEL_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-LEADER = {"arrowstyle": "-", "linewidth": 0.5, "color": "grey", "shrinkA": 0, "shrinkB": 2}
 RMSE_LABEL = "RMSE (unit of the ratings)"
+PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of intervals
 REFERENCE = {"color": "grey", "linestyle": ":"}  # style of lines to compare with
 
 
@@ -214,6 +212,52 @@ def calibration(model: Factors, R: Any, bins: int = 10, ax: Any = None) -> Any:
     return ax
 
 
+def interval_coverage(model: Factors, R: Any, ax: Any = None) -> Any:
+    """Plot the share of ratings that lie within their interval against its probability.
+
+    Points on the line mean that intervals hold as many ratings as they say. Below it, the model is too sure.
+
+    Parameters
+    ----------
+    model
+        A model fitted with ``method="bayesian"``.
+    R
+        Held-out ratings, as for :meth:`~mfkernel.Factors.rmse`.
+    ax
+        matplotlib Axes to draw on. Default: the Axes of a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+        The Axes with the plot.
+
+    Raises
+    ------
+    ValueError
+        If R has no ratings, or the model has no samples.
+    """
+    state = _checked_model(model).state
+    if state.posterior is None:
+        raise ValueError("model must have samples, got none; fit with method='bayesian'")
+    ids = state.users, state.items
+    ratings = match_ratings(read_by_id(R, *ids, missing=state.missing, copy=False), ids, state.shape)
+    cells = ratings.users, ratings.items
+    found = predict_with_uncertainty(state.by_position, *cells, "default", None, None)
+    distances = np.abs(ratings.values - found.mean) / np.hypot(found.std, found.noise)
+    normal = statistics.NormalDist()
+    shares = [float(np.mean(distances <= normal.inv_cdf((1 + p) / 2))) for p in PROBABILITIES]
+    ax = _axes(ax)
+    ax.plot([0, 1], [0, 1], label="share = probability", **REFERENCE | {"linestyle": "-"})
+    ax.plot(PROBABILITIES, shares, "o", label="held-out ratings")
+    ax.set(
+        xlabel="probability of the interval",
+        ylabel="share of ratings within it",
+        title=f"intervals of {ratings.nnz:,} ratings",
+    )
+    ax.legend(loc="upper left")
+    return ax
+
+
 def item_map(model: Factors, items: Any = None, labels: Any = None, ax: Any = None) -> Any:
     """Draw a map on which items that the model finds similar are near each other.
 
@@ -266,7 +310,7 @@ def item_map(model: Factors, items: Any = None, labels: Any = None, ax: Any = No
     ax.set(
         xlabel=f"axis 1 ({share[0]:.0%} of the variance)", ylabel=f"axis 2 ({share[1]:.0%} of the variance)"
     )
-    _place_labels(ax, places, texts)
+    place_labels(ax, places, texts)
     return ax
 
 
@@ -347,47 +391,3 @@ def _label_texts(model: Factors, columns: NDArray[Any], items: Any, labels: Any)
     return [
         text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1].rstrip() + "…" for text in map(str, texts)
     ]
-
-
-def _place_labels(ax: Any, places: NDArray[np.float64], texts: Sequence[str]) -> None:
-    """Write each text near its point, where it covers no point and no other text.
-
-    A line leads from a text that is not beside its point to the point.
-    """
-    figure = ax.figure.canvas.figure  # the whole figure, also if the Axes are in a part of it
-    figure.draw_without_rendering()  # settles the layout, and with it the places in pixels
-    pixels_per_point = figure.dpi / 72
-    points = ax.transData.transform(places)
-    radius = 3 * pixels_per_point
-    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
-    inside = ax.bbox.extents
-    style = {"textcoords": "offset points", "size": LABEL_SIZE, "parse_math": False, "va": "bottom"}
-    for point, place, text in zip(points, places, texts, strict=True):
-        label = ax.annotate(text, place, (0, 0), **style)
-        box = label.get_window_extent()
-        label.remove()
-        for distance, offset in _offsets(box.width / pixels_per_point, box.height / pixels_per_point):
-            left, bottom = point + np.multiply(offset, pixels_per_point)
-            area = left, bottom, left + box.width, bottom + box.height
-            if _contains(inside, area) and not any(_overlap(area, other) for other in taken):
-                line = None if distance == LABEL_DISTANCES[0] else LEADER
-                ax.annotate(text, place, offset, arrowprops=line, **style)
-                taken.append(area)
-                break
-
-
-def _offsets(width: float, height: float) -> Iterator[tuple[int, tuple[float, float]]]:
-    """Yield distances and offsets of the lower left corner of a label from its point, the best first.
-
-    All lengths are in points.
-    """
-    for distance, (right, up) in itertools.product(LABEL_DISTANCES, LABEL_SIDES):
-        yield distance, ((right - 1) * width / 2 + right * distance, (up - 1) * height / 2 + up * distance)
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _contains(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] <= b[0] and a[1] <= b[1] and b[2] <= a[2] and b[3] <= a[3]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mfkernel.api import factorize
 from mfkernel.data.ratings import Ratings
 from mfkernel.model.factors import Factors
-from mfkernel.options import ALS, SGD, ImplicitALS, Settings
+from mfkernel.options import ALS, SGD, Bayesian, ImplicitALS, Settings
 
 try:
     from sklearn import base
@@ -247,6 +247,13 @@ class ImplicitALSFactorization(Factorization):
     """Factorize a matrix of counts, where missing values are weak zeros."""
 
     _options = ImplicitALS
+
+
+@_with_options
+class BayesianFactorization(Factorization):
+    """Factorize the known values of a matrix by Gibbs sampling, with nothing to tune."""
+
+    _options = Bayesian
 
 
 class MatrixImputer(base.OneToOneFeatureMixin, base.TransformerMixin, base.BaseEstimator):  # type: ignore[misc]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mfkernel.model.factors import Factors
     from mfkernel.model.history import Epoch
 
-MethodName = Literal["sgd", "als", "implicit"]
+MethodName = Literal["sgd", "als", "implicit", "bayesian"]
 ScheduleName = Literal["blocks", "hogwild", "sequential"]
 DecayName = Literal["constant", "inverse-time", "linear", "cosine", "adaptive"]
 LossName = Literal["squared", "absolute", "huber", "logistic"]
@@ -114,3 +114,11 @@ class ImplicitALSKeywords(FitKeywords, total=False):
     unobserved_weight: float
     nonnegative: bool
     solver: SolverName | None
+
+
+class BayesianKeywords(FitKeywords, total=False):
+    """The keywords of :func:`mfkernel.factorize` for Bayesian matrix factorization."""
+
+    epochs: int | None
+    burn_in: int | None
+    samples: int

@@ -764,10 +764,14 @@ LINES = [
     f"{RANK} --method als --solver cholesky --regularization-per rating --regularization 0.1",
     f"{RANK} --method als --solver cg --regularization-per row",
     f"{RANK} --method als --solver subspace",
+    f"{RANK} --method bayesian --burn-in 0 --samples 2",
     "recommend MODEL u3 -n 2 --include-seen",
     "recommend MODEL --ratings FILE --columns user item rating --duplicates sum",
     *(f"recommend MODEL --ratings FILE --duplicates {name}" for name in ("raise", "mean", "last")),
     "recommend MODEL u3 --json",
+    "factorize FILE -q -k 2 --epochs 3 --method bayesian --burn-in 1 --samples 2 -o BAYESIAN",
+    *(f"recommend BAYESIAN u3 --explore {how} --seed 1" for how in ("1.5", "-1", "thompson")),
+    "predict BAYESIAN u3 ITEM --interval 0.5 --json",
     "predict MODEL u3 ITEM",
     "predict MODEL u3 ITEM --json",
     *(f"evaluate MODEL FILE --duplicates {name}" for name in ("raise", "sum", "mean", "last")),
@@ -819,7 +823,7 @@ for line in json.loads(sys.argv[1]):
 @pytest.mark.slow
 def test_options__none_is_always_refused(tmp_path):
     ratings = mf.datasets.synthetic(12, 10, 60)
-    names = ("FILE", "BINARY", "MODEL", "NEW", "IDS", "LIBMF", "CHECKPOINT")
+    names = ("FILE", "BINARY", "MODEL", "BAYESIAN", "NEW", "IDS", "LIBMF", "CHECKPOINT")
     named = {name: str(tmp_path / name) for name in names} | {"ITEM": "3", "OUT": str(tmp_path / "out.csv")}
     (tmp_path / "IDS").write_text("3\n")
     for name, R in (("FILE", ratings), ("BINARY", ratings.with_values((ratings.values > 3).astype(float)))):
@@ -866,6 +870,42 @@ def test_predict_and_lists__are_printed_as_json(capsys, saved):
         main(["predict", str(saved), "u3", "12345"])
 
 
+def test_uncertainty__is_printed(capsys, tmp_path, rating_file):
+    path = tmp_path / "bayesian.npz"
+    main(
+        [
+            "factorize",
+            str(rating_file),
+            "-k",
+            "2",
+            "-q",
+            "--method",
+            "bayesian",
+            "--epochs",
+            "8",
+            "-o",
+            str(path),
+        ]
+    )
+    capsys.readouterr()
+    model = mf.load(path)
+    items = model.item_ids[:3]
+    head, *lines = asked(capsys, "predict", path, "u3", *items, "--interval", 0.5)
+    assert head == ["prediction", "std", "noise", "lower", "upper", "item"]
+    found = model.predict("u3", items, interval=0.5)
+    np.testing.assert_allclose(
+        [[float(x) for x in line[:5]] for line in lines], np.transpose(found), atol=1e-4
+    )
+    _, *lines = asked(capsys, "recommend", path, "u3", "-n", 3, "--explore", 1)
+    assert [line[-1] for line in lines] == list(map(str, model.recommend("u3", 3, explore=1.0).items))
+    for seed in (1, 2):
+        _, *lines = asked(capsys, "recommend", path, "u3", "-n", 3, "--explore", "thompson", "--seed", seed)
+        expected = model.recommend("u3", 3, explore="thompson", rng=seed)
+        assert [line[-1] for line in lines] == list(map(str, expected.items))
+    with pytest.raises(SystemExit, match="explore must be 'thompson' or a finite number"):
+        main(["recommend", str(path), "u3", "--explore", "ucb"])
+
+
 def test_evaluate__prints_the_errors_of_a_file(capsys, saved, rating_file):
     lines = asked(capsys, "evaluate", saved, rating_file)
     model, R = mf.load(saved), mf.read_ratings(rating_file)
@@ -896,7 +936,9 @@ def test_warm_up__compiles_all_that_a_model_is_asked(capsys, monkeypatch):
     monkeypatch.setattr("mfkernel.cli.machine.SHARED", (60, 40, 900))
     main(["warm-up", "als", "-k", "4"])
     assert re.fullmatch(r"als: [0-9.]+ s\n", capsys.readouterr().out)
-    with pytest.raises(SystemExit, match="METHOD must be one of 'sgd', 'als', 'implicit', got 'svd'"):
+    with pytest.raises(
+        SystemExit, match="METHOD must be one of 'sgd', 'als', 'implicit', 'bayesian', got 'svd'"
+    ):
         main(["warm-up", "svd"])
 
     def warn(method, k):

@@ -224,6 +224,16 @@ def test_item_map__shortens_long_labels_and_is_the_same_each_time(model):
     np.testing.assert_array_equal(one.lines[0].get_xydata(), two.lines[0].get_xydata())
 
 
+def test_interval_coverage__counts_the_ratings_within_each_interval(parts, ax):
+    model = mf.factorize(parts[0], 4, "bayesian", epochs=20, rng=0)
+    mf.plots.interval_coverage(model, parts[1], ax=ax)
+    probabilities, shares = ax.lines[1].get_data()
+    for probability, share in zip(probabilities, shares, strict=True):
+        found = model.predict(parts[1].users, parts[1].items, interval=probability)
+        inside = (found.lower <= parts[1].values) & (parts[1].values <= found.upper)
+        assert share == pytest.approx(inside.mean(), abs=2 / parts[1].nnz)
+
+
 # all plots
 
 
@@ -233,6 +243,7 @@ def draw_all(model, R, ax):
     yield mf.plots.rank_curve(selection, ax())
     yield mf.plots.predicted_against_actual(model, R, ax())
     yield mf.plots.calibration(model, R, ax=ax())
+    yield mf.plots.interval_coverage(mf.factorize(R, 2, "bayesian", epochs=4, rng=0), R, ax=ax())
     yield mf.plots.item_map(model, ax=ax())
 
 
@@ -253,7 +264,7 @@ def test_plots__no_text_is_cut_off(width, model, parts):
 
 def test_plots__make_a_figure_without_axes(model, parts):
     axes = list(draw_all(model, parts[1], lambda: None))
-    assert len({ax.figure.number for ax in axes}) == len(axes) == 5
+    assert len({ax.figure.number for ax in axes}) == len(axes) == 6
 
 
 def refused(model, R):
@@ -270,6 +281,7 @@ def refused(model, R):
         (lambda: plots.calibration(implicit, R), ValueError, "one of implicit feedback"),
         (lambda: plots.calibration(model, R, 0), ValueError, "bins must be at least 1, got 0"),
         (lambda: plots.calibration(model, R, 2.5), TypeError, "bins must be an integer, got 2.5"),
+        (lambda: plots.interval_coverage(model, R), ValueError, "model must have samples, got none"),
         (lambda: plots.item_map(plain, [0, 1]), ValueError, "at least 2 factors for a map, got 1"),
         (lambda: plots.item_map(no_factors), ValueError, "items must be given"),
         (lambda: plots.item_map(no_factors, [0, 1]), ValueError, "got zeros for 0; leave it out"),
@@ -282,7 +294,7 @@ def refused(model, R):
     ]
 
 
-@pytest.mark.parametrize("case", range(18))
+@pytest.mark.parametrize("case", range(19))
 def test_plots__refuse(case, model, parts):
     call, error, message = refused(model, parts[0])[case]
     with pytest.raises(error, match=message):

@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "als with biases": {"method": "als", "biases": True},
     "als, conjugate gradients": {"method": "als", "solver": "cg"},
     "implicit feedback": {"method": "implicit"},
+    "bayesian": {"method": "bayesian", "epochs": 20},
 }
 
 
@@ -118,7 +119,7 @@ def memory(call: str, size: str) -> Case:
 
 
 MEMORY = (
-    *("biases", "biases and validation", "als", "implicit feedback"),
+    *("biases", "biases and validation", "als", "implicit feedback", "bayesian"),
     *("recommend", "similar items", "fold in", "partial fit"),
 )
 

@@ -36,6 +36,8 @@ def recommend(options: argparse.Namespace) -> None:
     items: dict[str, Any] = {}
     if options.items is not None:
         items = {"items": known_ids(model, "item", read_words(options.items), skip_unknown=True)}
+    if options.explore is not None:
+        items |= {"explore": _number_or_word(options.explore), "rng": options.seed}
     found = model.recommend(asked, n, exclude_seen=not options.include_seen, **items)
     if options.json:
         print_json(found.to_list())
@@ -62,12 +64,19 @@ def predict(options: argparse.Namespace) -> None:
     model = mf.load(options.model)
     (user,) = known_ids(model, "user", [options.user])
     items = known_ids(model, "item", options.items)
-    predicted = list(zip(items, model.predict(user, items).tolist(), strict=True))
+    names = ["prediction"]
+    if options.interval is None:
+        parts = [model.predict(user, items).tolist()]
+    else:
+        names += ["std", "noise", "lower", "upper"]
+        parts = [part.tolist() for part in model.predict(user, items, interval=options.interval)]
+    rows = list(zip(*parts, strict=True))
     if options.json:
-        print_json([{"item": item, "prediction": rating} for item, rating in predicted])
+        answers = [dict(zip(names, row, strict=True)) for row in rows]
+        print_json([{"item": item, **answer} for item, answer in zip(items, answers, strict=True)])
         return
-    rows = [[format_number(rating), printable(item)] for item, rating in predicted]
-    print_table([["prediction", "item"], *rows], left=(1,))
+    lines = [[*map(format_number, row), printable(item)] for item, row in zip(items, rows, strict=True)]
+    print_table([[*names, "item"], *lines], left=(len(names),))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -113,6 +122,14 @@ def update(options: argparse.Namespace) -> None:
     users, items = (after - old for after, old in zip(model.shape, before, strict=True))
     print(f"{new.nnz:,} ratings, {users:,} new users and {items:,} new items")
     print(f"saved {printable(target)}")
+
+
+def _number_or_word(text: str) -> float | str:
+    """Return a number, or the text if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _with_ids_of_model(model: mf.Factors, new: mf.Ratings, path: Path) -> mf.Ratings:

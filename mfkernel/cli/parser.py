@@ -142,6 +142,12 @@ def _add_recommend(commands: Commands) -> None:
     command.add_argument(
         "--include-seen", action="store_true", help="also list items that the user has rated"
     )
+    command.add_argument(
+        "--explore",
+        metavar="C",
+        help="of a Bayesian model, rank by mean + C · standard deviation, or by a random sample: thompson",
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="seed of the random samples")
     _add_json(command)
     _add_file_options(command)
 
@@ -183,6 +189,12 @@ def _add_predict(commands: Commands) -> None:
     command.add_argument("user", metavar="USER", help="user id; row number if the model has no ids")
     command.add_argument(
         "items", nargs="+", metavar="ITEM", help="item ids; column numbers if the model has no ids"
+    )
+    command.add_argument(
+        "--interval",
+        type=float,
+        metavar="P",
+        help="of a Bayesian model, also print standard deviations and bounds of probability P",
     )
     _add_json(command)
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from mfkernel._support import checks
 from mfkernel.methods.als import ALSTrainer
 from mfkernel.methods.base import Trainer
+from mfkernel.methods.bayesian import BayesianTrainer
 from mfkernel.methods.sgd import SGDTrainer
-from mfkernel.options import ALS, SGD, Choice, ImplicitALS, Settings
+from mfkernel.options import ALS, SGD, Bayesian, Choice, ImplicitALS, Settings
 
 
 class Method(NamedTuple):
@@ -25,6 +26,7 @@ METHODS: dict[str, Method] = {
     "sgd": Method(SGD, SGDTrainer),
     "als": Method(ALS, ALSTrainer),
     "implicit": Method(ImplicitALS, ALSTrainer),
+    "bayesian": Method(Bayesian, BayesianTrainer),
 }
 
 

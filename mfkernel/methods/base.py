@@ -15,6 +15,7 @@ from mfkernel.options import Settings
 if TYPE_CHECKING:
     from mfkernel.kernels.losses import Loss
     from mfkernel.kernels.sgd import Biases, FactorRows
+    from mfkernel.methods.posterior import Posterior
 
 S = TypeVar("S", bound=Settings)
 
@@ -91,6 +92,8 @@ class Trainer(Generic[S]):
     learning_rate_scale = 1.0  # factor of all learning rates; halved at each divergence
     regularization = (0.0, 0.0)  # λ of P and of Q in the current epoch
     zeros_unrated: ClassVar[bool] = True  # whether rows without ratings always start at zero
+    patience: ClassVar[int | None] = 5  # default epochs without a lower validation error
+    has_settled = True  # whether errors of the current epoch may end the training
 
     def __init__(
         self, problem: Problem[S], row_of_user: RowMap = slice(None), row_of_item: RowMap = slice(None)
@@ -177,6 +180,10 @@ class Trainer(Generic[S]):
     def is_finite(self) -> bool:
         """Return whether all parameters are finite."""
         return all(bool(np.isfinite(X).all()) for X in self.parameters)
+
+    def posterior(self) -> "Posterior | None":
+        """Return samples of the parameters, if the method draws any."""
+        return None
 
     def results(self) -> Parameters:
         """Return copies of the parameters, in the order of the ratings and without padding."""

@@ -13,6 +13,7 @@ from mfkernel.data.convert import MISSING
 from mfkernel.data.ids import Vocabulary
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods.objective import encode_targets
+from mfkernel.methods.posterior import Posterior, checked_posterior
 from mfkernel.model.history import Epoch
 from mfkernel.model.state import State
 from mfkernel.options import Settings
@@ -35,6 +36,7 @@ def checked_state(
     ratings: Ratings | None = None,
     user_ids: Any = None,
     item_ids: Any = None,
+    posterior: Posterior | None = None,
     copy: bool = True,
 ) -> State:
     """Copy and check the arguments of :class:`Factors`, and return them as a state.
@@ -60,8 +62,9 @@ def checked_state(
     checks.one_of("missing", missing, MISSING)
     if "biases" in settings.names():
         settings = replace(settings, biases=user_bias is not None)  # type: ignore[type-var]
-    elif user_bias is not None:
-        raise ValueError(f"user_bias must be None with settings of {type(settings).__name__}")
+    elif (user_bias is not None) != settings.biases:
+        rule = "given" if settings.biases else "None"
+        raise ValueError(f"user_bias must be {rule} with settings of {type(settings).__name__}")
     if settings.nonnegative and not (_all(P, _is_nonnegative) and _all(Q, _is_nonnegative)):
         raise ValueError("P and Q must not be negative with settings.nonnegative")
     vectors: dict[str, NDArray[Any] | None] = {"user_bias": None, "item_bias": None}
@@ -83,6 +86,8 @@ def checked_state(
     users, items = Vocabulary.of("user_ids", user_ids, m), Vocabulary.of("item_ids", item_ids, n)
     if ratings is not None and not (ratings.users_by_id is users and ratings.items_by_id is items):
         ratings = ratings.with_ids(users, items)
+    if posterior is not None:
+        posterior = checked_posterior(posterior, (m, n), dtype)
     return State(
         P=P.astype(dtype, copy=False),
         Q=Q.astype(dtype, copy=False),
@@ -94,6 +99,7 @@ def checked_state(
         ratings=ratings,
         users=users,
         items=items,
+        posterior=posterior,
         **vectors,  # type: ignore[arg-type]
     )
 

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from mfkernel._support.frames import make_frame
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine
-from mfkernel.linalg.normal import solve_rows
+from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.methods.objective import penalty_scale, prediction
 from mfkernel.model.foldin import fold_in, make_penalty, usable_ratings
+from mfkernel.model.sampled import user_penalty
 from mfkernel.model.state import State
 
 Vector = NDArray[np.float64]
@@ -109,8 +110,11 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
     """Return the contribution of each rating to p·q for the least squares p, given the biases."""
     residuals = row.values.astype(np.float64)
     weights = _weights(row)
-    penalty = make_penalty(state, 0)
-    A = penalty.reg * penalty_scale(state.settings, row)[0] * np.eye(state.k)
+    if state.posterior is not None:
+        penalty, A = Penalty(0.0), user_penalty(state)
+    else:
+        penalty = make_penalty(state, 0)
+        A = penalty.reg * penalty_scale(state.settings, row)[0] * np.eye(state.k)
     if state.implicit is not None:
         confidence = 1 + state.implicit.alpha * np.abs(residuals)
         weights = confidence - state.implicit.unobserved_weight
@@ -125,7 +129,7 @@ def _shares(state: State, user: int, item: int, row: Ratings) -> Vector:
     if penalty.l1 or penalty.nonnegative:  # coordinates at zero contribute nothing
         free = state.P[user] != 0
         A, Y, q = A[np.ix_(free, free)], Y[:, free], q[free]
-    regularized = penalty.reg > 0 or state.implicit is not None
+    regularized = penalty.reg > 0 or state.implicit is not None or state.posterior is not None
     solution = np.linalg.solve(A, q) if regularized else np.linalg.lstsq(A, q, rcond=None)[0]
     return np.asarray((Y @ solution) * gradients)
 

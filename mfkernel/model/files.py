@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mfkernel.data.ids import pack_ids, unpack_ids
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods import read_settings
+from mfkernel.methods.posterior import Posterior
 from mfkernel.model import archive
 from mfkernel.model.archive import File
 from mfkernel.model.history import Epoch
@@ -19,7 +20,11 @@ FORMATS = range(1, 6)  # formats that can be read; the last one is written
 ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items")
 RATINGS_ARRAYS = ("indptr", "indices", "values", "weights", "timestamps")
 # kernels trust row and column numbers, which are therefore copied
-MAPPED_ARRAYS = ("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "ratings_values")
+MAPPED_ARRAYS = (
+    *("P", "Q", "user_bias", "item_bias", "known_users", "known_items", "ratings_values"),
+    *("posterior_user_factors", "posterior_item_factors", "posterior_user_bias", "posterior_item_bias"),
+    *("posterior_user_precision", "posterior_item_precision"),
+)
 
 
 def write_state(file: File, state: State, *, ratings: bool) -> None:
@@ -36,6 +41,8 @@ def write_state(file: File, state: State, *, ratings: bool) -> None:
     if ratings and state.ratings is not None:
         parts = {name: getattr(state.ratings, name) for name in RATINGS_ARRAYS}
         arrays |= {f"ratings_{name}": array for name, array in parts.items()}
+    if state.posterior is not None:
+        arrays |= {f"posterior_{name}": array for name, array in state.posterior.arrays().items()}
     archive.write(file, header, arrays)
 
 
@@ -46,6 +53,11 @@ def read_arguments(file: File, *, mmap: bool = False) -> dict[str, Any]:
         history = unpack_history(arrays.pop("history"))
         parts: dict[str, Any] = {name: arrays.pop(f"ratings_{name}", None) for name in RATINGS_ARRAYS}
         ids = {name: unpack_ids(name, arrays) for name in ("user_ids", "item_ids")}
+        samples = {name: arrays.pop(name) for name in list(arrays) if name.startswith("posterior_")}
+        if samples:
+            ids["posterior"] = Posterior(
+                **{name.removeprefix("posterior_"): array for name, array in samples.items()}
+            )
         if parts["indptr"] is not None:
             shape = arrays["P"].shape[0], arrays["Q"].shape[1]
             ids["ratings"] = Ratings.of_csr(**parts, shape=shape)

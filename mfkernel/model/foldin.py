@@ -12,11 +12,10 @@ from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine, default_engine
 from mfkernel.linalg.normal import Penalty, solve_rows
 from mfkernel.methods.objective import encode_targets, penalty_scale
+from mfkernel.model.sampled import PARTIAL_FIT_SWEEPS, fold_in_samples, update_samples
 from mfkernel.model.state import State
 from mfkernel.options import both
 from mfkernel.typing import Duplicates, Missing
-
-PARTIAL_FIT_SWEEPS = 2  # sweeps over users and then items with new ratings
 
 
 def new_users(
@@ -48,6 +47,16 @@ def fold_in(
     bias_regularization: float | None = None,
 ) -> State:
     """Return a state of new users with the same items."""
+    if state.posterior is not None:
+        for name, value in (
+            ("regularization", regularization),
+            ("bias_regularization", bias_regularization),
+        ):
+            if value is not None:
+                raise ValueError(
+                    f"{name} must be None for a Bayesian model, whose priors replace it, got {value!r}"
+                )
+        return fold_in_samples(state, usable_ratings(state, ratings, state.known_items), engine)
     penalty = make_penalty(state, 0, regularization, bias_regularization)
     rows = usable_ratings(state, ratings, state.known_items)
     squares = state.item_gram(engine) if state.settings.implicit else None
@@ -77,6 +86,9 @@ def update_state(
     solved one after the other, twice. With ``add``, new ratings are added to old ones of their cells.
     """
     known, user_positions, item_positions = merge_ratings(old, new, add=add)
+    if state.posterior is not None:
+        users, items = (np.unique(x) for x in (user_positions[new.users], item_positions[new.items]))
+        return _finite(update_samples(state, known, users, items, engine), known)
     P, Y = add_zero_rows(state.P, known.n_users), add_zero_rows(state.Q.T, known.n_items)
     has_user, has_item = add_zero_rows(state.known_users, len(P)), add_zero_rows(state.known_items, len(Y))
     user_bias = item_bias = None
@@ -96,12 +108,7 @@ def update_state(
         has_item[items] = rows.user_counts() > 0
         if item_bias is not None:
             item_bias[items] = bias
-    if not all(np.isfinite(X).all() for X in (P, Y)):
-        raise FloatingPointError(
-            f"factors must be finite in {P.dtype}, got others from ratings of up to "
-            f"{np.abs(known.values).max():g}; the model has not changed"
-        )
-    return replace(
+    changed = replace(
         state,
         P=P,
         Q=Y.T,
@@ -113,6 +120,17 @@ def update_state(
         users=known.users_by_id,
         items=known.items_by_id,
     )
+    return _finite(changed, known)
+
+
+def _finite(state: State, ratings: Ratings) -> State:
+    """Return a state, or raise an error if its factors are not finite."""
+    if not all(np.isfinite(X).all() for X in (state.P, state.Q)):
+        raise FloatingPointError(
+            f"factors must be finite in {state.P.dtype}, got others from ratings of up to "
+            f"{np.abs(ratings.values).max():g}; the model has not changed"
+        )
+    return state
 
 
 def make_penalty(

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from mfkernel.data.ids import Vocabulary
 from mfkernel.data.ratings import Ratings
+from mfkernel.engines.threads import ThreadEngine
+from mfkernel.methods.posterior import PER_ROW, scale_draws
+from mfkernel.model.sampled import redrawn_from_prior
 from mfkernel.model.state import State
 
 
@@ -24,7 +27,15 @@ def forget(state: State, users: Any, items: Any) -> State:
     user_vocabulary, item_vocabulary = _left(state.users, keeps[0]), _left(state.items, keeps[1])
     if ratings is not None:
         ratings = ratings.with_ids(user_vocabulary, item_vocabulary)
-    return replace(
+    posterior = state.posterior
+    if posterior is not None:
+        cut = {
+            f"{side}_{part}": _cut(getattr(posterior, f"{side}_{part}"), keep, ids)
+            for side, keep, ids in (("user", keeps[0], state.users), ("item", keeps[1], state.items))
+            for part in PER_ROW
+        }
+        posterior = scale_draws(replace(posterior, **cut), 1.0)
+    left = replace(
         state,
         P=_cut(state.P, keeps[0], state.users),
         Q=_cut(state.Q.T, keeps[1], state.items).T,
@@ -35,7 +46,14 @@ def forget(state: State, users: Any, items: Any) -> State:
         ratings=ratings,
         users=user_vocabulary,
         items=item_vocabulary,
+        posterior=posterior,
     )
+    if posterior is not None:
+        for side, keep, ids in ((0, keeps[0], state.users), (1, keeps[1], state.items)):
+            if ids is None and not keep.all():
+                with ThreadEngine(1) as engine:
+                    left = redrawn_from_prior(left, side, np.flatnonzero(~keep), engine)
+    return left
 
 
 def _cut(rows: NDArray[Any], keep: NDArray[np.bool_], ids: Vocabulary | None) -> NDArray[Any]:

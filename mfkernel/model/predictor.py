@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel._support import checks
 from mfkernel.data.merge import read_by_id
 from mfkernel.data.ratings import Ratings
 from mfkernel.model.predict import checked_limits, expected, predict, reconstruct
+from mfkernel.model.uncertainty import Prediction, predict_with_uncertainty
 from mfkernel.model.view import StateView
 from mfkernel.typing import Duplicates, Missing, RatingsLike, Unknown
 
@@ -17,6 +19,7 @@ from mfkernel.typing import Duplicates, Missing, RatingsLike, Unknown
 class Predictor(StateView):
     """A model that predicts ratings, and translates ids to rows and columns."""
 
+    @overload
     def predict(
         self,
         users: Any,
@@ -24,7 +27,30 @@ class Predictor(StateView):
         *,
         unknown: Unknown = "raise",
         clip: bool | tuple[float, float] = False,
-    ) -> NDArray[Any]:
+        return_std: Literal[False] = False,
+        interval: None = None,
+    ) -> NDArray[Any]: ...
+    @overload
+    def predict(
+        self,
+        users: Any,
+        items: Any,
+        *,
+        unknown: Unknown = "raise",
+        clip: bool | tuple[float, float] = False,
+        return_std: bool = False,
+        interval: float | None = None,
+    ) -> Prediction: ...
+    def predict(
+        self,
+        users: Any,
+        items: Any,
+        *,
+        unknown: Unknown = "raise",
+        clip: bool | tuple[float, float] = False,
+        return_std: bool = False,
+        interval: float | None = None,
+    ) -> NDArray[Any] | Prediction:
         """Predict the rating of each user for each item.
 
         Parameters
@@ -37,12 +63,18 @@ class Predictor(StateView):
             mean, plus the other side's bias with biases. Default: ``"raise"``.
         clip
             Range of the answers, ``(least, most)``; True for that of the training ratings. Default: any.
+        return_std
+            Whether to return a :class:`Prediction`, which says how sure the answers of a Bayesian model are.
+        interval
+            Probability of the interval of the :class:`Prediction`. Default: 0.9, if there is one.
 
         Returns
         -------
-        ndarray
+        ndarray or Prediction
             The predictions, of the broadcast shape and P's dtype: μ + b_u + b_i + p·q with biases; without,
-            p·q where both have ratings, else the mean. For the logistic loss, the probability of a 1.
+            p·q where both have ratings, else the mean. For the logistic loss, the probability of a 1. With
+            ``return_std`` or ``interval``, ``mean``, ``std``, ``noise``, ``lower`` and ``upper`` of that
+            shape.
 
         Raises
         ------
@@ -50,10 +82,13 @@ class Predictor(StateView):
             If an id is not in the model; the message names the nearest known one.
         TypeError, ValueError
             If there are no ids, and a number is no integer, negative, or beyond the last row or column; or
-            if ``clip`` is True and the model has no ratings on a scale.
+            if ``clip`` is True and the model has no ratings on a scale; or if uncertainty is asked of a model
+            that was not fitted with ``method="bayesian"``.
         """
         state = self.state
         limits = checked_limits(state, clip)
+        if checks.boolean("return_std", return_std) or interval is not None:
+            return predict_with_uncertainty(state, users, items, unknown, interval, limits)
         predicted = predict(state, users, items, unknown)
         return predicted if limits is None else np.clip(predicted, *limits)
 

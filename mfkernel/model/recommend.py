@@ -13,6 +13,7 @@ from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import Csr, Panels, top_n
 from mfkernel.methods.objective import prediction
 from mfkernel.model.answers import Recommendations
+from mfkernel.model.explore import checked_explore, explore_top_n
 from mfkernel.model.state import State
 from mfkernel.typing import UnknownItems
 
@@ -36,6 +37,8 @@ def recommend(
     items: ArrayLike | None,
     unknown: UnknownItems = "raise",
     min_count: int = 0,
+    explore: Any = None,
+    rng: Any = None,
     one: bool,
 ) -> Recommendations:
     """Find the n items of ``state`` with the highest predictions for some users.
@@ -54,10 +57,11 @@ def recommend(
         Items to choose from, and whether unknown ones raise an error. Default: all.
     min_count
         Least number of training ratings of an item.
+    explore, rng
+        How uncertain items are preferred, as for :func:`explore_top_n`. Default: not at all.
     one
         Whether the answer is for a single user.
     """
-    X, only = state.queries(asked, rows)
     allowed = None
     if items is not None:
         allowed = np.zeros(state.shape[1], np.bool_)
@@ -76,11 +80,16 @@ def recommend(
         excluded = seen.indptr, seen.indices
     if exclude is not None:
         excluded = _with_excluded(state, excluded, exclude, rows.size)
+    users = _ids_of(asked.users, rows)
+    if explore is not None:
+        arguments = state, asked, rows, n, checked_explore(explore), np.random.default_rng(rng)
+        found = explore_top_n(*arguments, excluded=excluded, allowed=allowed)
+        return _answer(users, found.items, found.scores, one, state.items)
+    X, only = state.queries(asked, rows)
     panels = state.item_panels(pack)
     with default_engine(n_threads) as engine:
         found = top_n(X, panels, n, engine, excluded=excluded, allowed=allowed)
     scores = np.where(np.isnan(only)[:, None], found.scores, only[:, None])
-    users = _ids_of(asked.users, rows)
     return _answer(users, found.items, prediction(scores, state.settings.loss), one, state.items)
 
 

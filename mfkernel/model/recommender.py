@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,7 @@ from mfkernel.model.explain import Explanation, explain
 from mfkernel.model.foldin import new_users
 from mfkernel.model.predictor import Predictor
 from mfkernel.model.recommend import recommend, similar
-from mfkernel.typing import Missing, UnknownItems
+from mfkernel.typing import Missing, RngLike, UnknownItems
 
 
 class Recommender(Predictor):
@@ -33,6 +33,8 @@ class Recommender(Predictor):
         items: ArrayLike | None = None,
         unknown: UnknownItems = "raise",
         min_count: int = 0,
+        explore: float | Literal["thompson"] | None = None,
+        rng: RngLike = None,
         missing: Missing | None = None,
         n_threads: int | None = None,
     ) -> Recommendations:
@@ -60,6 +62,12 @@ class Recommender(Predictor):
             warning that counts them, ``"ignore"``. Default: ``"raise"``.
         min_count
             Leave out items with fewer training ratings. Default: 0.
+        explore
+            For a Bayesian model, rank by mean + explore · standard deviation: above 0 to try items that
+            little is known about, below 0 to avoid them. ``"thompson"`` ranks by a random sample per user.
+            Default: rank by the mean.
+        rng
+            Seed or generator of the samples, as for ``np.random.default_rng``.
         missing
             How a dense table of new users' ratings is read. Default: as in training.
         n_threads
@@ -79,7 +87,7 @@ class Recommender(Predictor):
             If an id is not in the model.
         TypeError, ValueError
             If a number is no integer or out of range; if seen items are to be excluded, or a user has no
-            ratings, and the model has no ``ratings``.
+            ratings, and the model has no ``ratings``; if ``explore`` is given and the model has no samples.
 
         Examples
         --------
@@ -104,6 +112,8 @@ class Recommender(Predictor):
             items=items,
             unknown=unknown,
             min_count=checks.integer("min_count", min_count, 0),
+            explore=explore,
+            rng=rng,
             one=one,
         )
 

@@ -16,6 +16,7 @@ from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Implicit, gram
 from mfkernel.linalg.rows import pad_rows
 from mfkernel.linalg.top_n import Panels
+from mfkernel.methods.posterior import Posterior
 from mfkernel.options import Settings
 from mfkernel.typing import Missing, Unknown
 
@@ -42,6 +43,7 @@ class State:
     ratings: Ratings | None = None
     users: Vocabulary | None = None
     items: Vocabulary | None = None
+    posterior: Posterior | None = None
 
     def __post_init__(self) -> None:
         m, n = self.shape

@@ -11,6 +11,7 @@ from mfkernel._support.html import facts_table
 from mfkernel._support.locks import ProcessLock
 from mfkernel.data.entries import sides_with_ids
 from mfkernel.data.ratings import Ratings
+from mfkernel.methods.posterior import Posterior
 from mfkernel.model.history import History
 from mfkernel.model.state import State
 from mfkernel.options import Settings
@@ -102,6 +103,11 @@ class StateView(Immutable):
     def ratings(self) -> Ratings | None:
         """Training ratings, if the model has them."""
         return self.state.ratings
+
+    @property
+    def posterior(self) -> Posterior | None:
+        """Samples of the factors, if ``method="bayesian"`` has drawn any."""
+        return self.state.posterior
 
     @property
     def user_ids(self) -> NDArray[Any] | None:

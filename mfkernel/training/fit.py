@@ -14,6 +14,7 @@ from mfkernel.linalg.rows import aligned_rows
 from mfkernel.methods import trainer_for
 from mfkernel.methods.base import ROWS_PER_CHUNK, Parameters, Problem, Trainer, predict_mean_for_unrated
 from mfkernel.methods.objective import link
+from mfkernel.methods.posterior import scale_draws
 from mfkernel.methods.schedules.rows import RowMap
 from mfkernel.model.factors import Factors
 from mfkernel.model.history import Epoch
@@ -266,6 +267,9 @@ def _finish(
         predict_mean_for_unrated(fitted, P, Q, mean)
     if isinstance(plan.init, tuple):
         known_users[:], known_items[:] = True, True
+    posterior, settings = trainer.posterior(), trainer.settings
+    if "regularization" in settings.names():
+        settings = settings.changed(regularization=trainer.regularization)
     for X, unit in ((P, units.root), (Q, units.root), (user_bias, units.scale), (item_bias, units.scale)):
         if unit != 1:
             X *= X.dtype.type(unit)
@@ -280,11 +284,12 @@ def _finish(
             known_items=known_items,
             history=tuple(history),
             stop_reason=reason,
-            settings=units.settings_out(trainer.settings.changed(regularization=trainer.regularization)),
+            settings=units.settings_out(settings),
             missing=plan.missing,
             ratings=ratings,
             users=ratings.users_by_id,
             items=ratings.items_by_id,
+            posterior=None if posterior is None else scale_draws(posterior, units.scale),
         )
     )
 

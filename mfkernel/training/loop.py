@@ -223,7 +223,7 @@ class _Progress:
         reached = self._reached
         if record.validation_error is not None:
             before, reached = self._best, record.validation_error
-            if reached < self._best:
+            if reached < self._best or not self._trainer.has_settled:
                 self._best, self._best_epoch = reached, record.epoch
                 self._checkpoints.save(record.epoch)
         else:
@@ -232,6 +232,7 @@ class _Progress:
             return "patience"
         # an objective can only rise by rounding, so a rise means convergence
         risen = reached > before and (record.loss is None or record.validation_error is not None)
+        risen |= not self._trainer.has_settled
         if tol is not None and before - tol * before <= reached and not risen:
             return "converged"
         if time_limit is not None and time.perf_counter() > self._begun + time_limit:
