@@ -5,7 +5,10 @@ import gzip
 import io
 import json
 import lzma
+import struct
+import tracemalloc
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 import mfkernel as mf
 from mfkernel.data.files import text
+from tests.files import zip_of
 
 ROWS = [(7, "b", 5.0, 86400.0), (7, "a", 3.5, 172800.0), (1000, "b", 1.0, 0.0)]
 CSV = "userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},{r},{t:.0f}\n" for u, i, r, t in ROWS)
@@ -70,6 +74,47 @@ def test_packed__files_may_not_explode_or_nest(kind, tmp_path):
         mf.read_ratings(written(tmp_path, PACKERS[kind](b"#" + b"\n" * 2**26 + b"1 1 1\n")))
     with pytest.raises(ValueError, match=f"got {kind} within a packed file"):
         mf.read_ratings(written(tmp_path, gzip.compress(PACKERS[kind](CSV.encode()))))
+
+
+ZIPPED = {"deflate": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=300, unique=True),
+    method=st.sampled_from(list(ZIPPED.values())),
+    at=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+)
+def test_zip__members_are_read_by_all_packings_and_damage_is_refused(tmp_path_factory, rows, method, at, bit):
+    text = "".join(f"{u} {i} {(u + i) % 5}\n" for u, i in rows)
+    content = zip_of({"ratings.txt": text}, method)
+    folder = tmp_path_factory.getbasetemp()
+    R = mf.read_ratings(written(folder, content))
+    assert {(int(R.user_ids[u]), int(R.item_ids[i])) for u, i in zip(R.users, R.items, strict=True)} == {
+        *rows
+    }
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = archive.infolist()[0].compress_size
+    damaged = bytearray(content)
+    damaged[30 + len("ratings.txt") + int(at * size)] ^= 1 << bit
+    try:
+        assert mf.read_ratings(written(folder, bytes(damaged))).nnz == R.nnz  # in a bit that does not count
+    except ValueError as error:
+        assert "is damaged at 'ratings.txt'" in str(error)  # noqa: PT017 (both outcomes are right)
+
+
+@pytest.mark.parametrize("method", ["bzip2", "lzma"])
+def test_zip__members_unpack_no_more_than_is_read(method, tmp_path):
+    content = zip_of({"a": b"1 2 3\n" + b"\n" * 2**25}, ZIPPED[method])
+    with pytest.raises(ValueError, match="must unpack to at most"):
+        mf.read_ratings(written(tmp_path, content))
+    few = content.replace(struct.pack("<I", 2**25 + 6), struct.pack("<I", 1000))  # of a dishonest archive
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="is damaged at 'a': its checksum is another"):
+        mf.read_ratings(written(tmp_path, few))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24  # bytes
 
 
 def test_open_files__are_read_and_stay_open(tmp_path):

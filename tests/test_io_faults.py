@@ -136,6 +136,8 @@ TEXTS = {
         {},
         {(1, 2): 3.0},
     ),
+    "zip of bzip2": (zip_of({"a": RATINGS}, zipfile.ZIP_BZIP2), {}, {(1, 2): 3.0}),
+    "zip of LZMA": (zip_of({"a": RATINGS}, zipfile.ZIP_LZMA), {}, {(1, 2): 3.0}),
     "zip in gzip": (gzip.compress(zip_of({"ratings.csv": RATINGS})), {}, {(1, 2): 3.0}),
 }
 
@@ -268,7 +270,11 @@ REFUSED = {
         {},
         ["encrypted", "unzip"],
     ),
-    "zip, LZMA": (zip_of({"a": RATINGS}, zipfile.ZIP_LZMA), {}, ["deflated", "unzip"]),
+    "zip of an unknown method": (
+        zip_of({"a": RATINGS}, zipfile.ZIP_LZMA).replace(b"\x0e\0", b"\x62\0"),  # PPMd
+        {},
+        ["deflated", "LZMA", "unzip"],
+    ),
     "zip of gzip": (zip_of({"a.gz": gzip.compress(b"1 2 3\n")}), {}, ["gzip", "unpack"]),
     "Excel": (zip_of({"[Content_Types].xml": "", "xl/workbook.xml": ""}), {}, ["Office", "CSV"]),
     "bzip2": (b"BZh91AY&SY\0\0\0", {}, ["damaged"]),
@@ -508,6 +514,12 @@ def test_read_ratings__a_small_file_costs_little(tmp_path):
     files |= {f"mtx: {name}": text for name, text in bad_markets().items()} | bombs()
     content = zip_of({"a": bytes(10**7)})
     files["zip: size declared less"] = with_sizes(content, bytes(10**7), 1000)
+    for name, method in (("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
+        much = bytes(2**28)
+        content = zip_of({"a": much}, method)
+        files[f"zip: {name}"] = content
+        files[f"zip: {name}, size declared less"] = with_sizes(content, much, 1000)
+    content = zip_of({"a": bytes(10**7)})
     files["zip: size declared more"] = with_sizes(content, bytes(10**7), 2**32 - 2)
     for name, content in files.items():
         write_file(tmp_path, content, name)

@@ -1,6 +1,7 @@
 """Read bytes of plain and packed files, up to a bound on their size."""
 
 import bz2
+import copy
 import errno
 import gzip
 import io
@@ -8,8 +9,10 @@ import lzma
 import os
 import re
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +31,9 @@ MAX_REASON = 300  # characters of another library's error in a message
 
 FREE_BYTES = 2**24  # unpacked bytes that any packed file may have
 MAX_EXPANSION = 100  # further unpacked bytes per packed byte: long constant columns of text reach 90
+BOUNDED_BY_ZIPFILE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # which zipfile unpacks as far as asked
+ZIP_PACKINGS = (*BOUNDED_BY_ZIPFILE, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+MIN_DICTIONARY = 2**12  # bytes: the least dictionary of LZMA
 MAX_SPOOLED_BYTES = 2**30  # largest zip archive in bytes that is gzipped or comes from a pipe
 
 BYTES_PER_ENTRY = 100  # bytes needed per rating to convert what was read to Ratings
@@ -190,6 +196,53 @@ def refuse_binary(path: str, data: Stream) -> None:
         )
 
 
+class _Member(io.RawIOBase):
+    """A member of a zip archive, packed by bzip2 or LZMA, unpacked only as far as it is read.
+
+    ``zipfile`` unpacks all that it has read of such a member, which may be a million times as large.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self._left, self._checksum, self._expected = info.file_size, 0, info.CRC
+        packed = copy.copy(info)
+        packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+        del packed.CRC  # which is that of the unpacked bytes
+        self._packed = cast(BinaryIO, archive.open(packed))
+        self._size, self._unpacked = info.file_size, self._unpack(info)
+
+    def _unpack(self, info: zipfile.ZipInfo) -> Any:
+        if info.compress_type == zipfile.ZIP_BZIP2:
+            return bz2.BZ2File(self._packed)
+        _, size, coder, dictionary = struct.unpack("<HHBI", self._packed.read(9))
+        if size != 5:
+            raise ValueError(f"its LZMA header must have 5 bytes, got {size}")
+        (pb, lp), lc = divmod(coder // 9, 5), coder % 9
+        dictionary = max(MIN_DICTIONARY, min(dictionary, info.file_size))  # whatever the header asks for
+        filters = [{"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": dictionary}]
+        return lzma.LZMAFile(self._packed, format=lzma.FORMAT_RAW, filters=filters)
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size - self._left
+
+    def readinto(self, buffer: Any) -> int:
+        data: bytes = self._unpacked.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        self._checksum = zlib.crc32(data, self._checksum)
+        if self._left and not data:
+            raise zipfile.BadZipFile(f"it ends {self._left:,} bytes early")
+        if not self._left and self._checksum != self._expected:
+            raise zipfile.BadZipFile("its checksum is another")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
 class Archive:
     """A zip archive in a file, or in a copy if the file is not seekable.
 
@@ -234,12 +287,14 @@ class Archive:
     def open(self, name: str) -> BinaryIO:
         """Open a member, which ends at its declared size at the latest."""
         info = self.members[name]
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        if info.compress_type not in ZIP_PACKINGS or info.flag_bits & 1:
             raise ValueError(
-                f"{self._path} must be stored or deflated and not encrypted, got {name!r} otherwise; "
-                "unzip it first"
+                f"{self._path} must be stored, deflated, or packed by bzip2 or LZMA, and not encrypted, got "
+                f"{name!r} otherwise; unzip it first"
             )
         with report_damage(f"{self._path} is damaged at {name!r}"):
+            if info.compress_type not in BOUNDED_BY_ZIPFILE:
+                return io.BufferedReader(_Member(self._zip, info))
             return cast(BinaryIO, self._zip.open(info))
 
     def stream(self, name: str) -> Stream:
