@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mfkernel._support import checks
-from mfkernel.data import frames
-from mfkernel.data.merge import keep_within, match_ratings, read_by_id
-from mfkernel.data.named import number_frame
+from mfkernel.data.merge import keep_within, match_ratings
 from mfkernel.data.ratings import Ratings
+from mfkernel.data.reading import read_by_id, read_training
 from mfkernel.data.times import as_duration
 from mfkernel.methods import make_settings, trainer_for
 from mfkernel.methods.baseline import bias_baseline
@@ -74,6 +73,8 @@ def factorize(
     nulls: Nulls = "raise",
     missing: Missing = "zero",
     duplicates: Duplicates = "raise",
+    user_ids: Any = None,
+    item_ids: Any = None,
     validation: float | RatingsLike | None = None,
     patience: int | None = None,
     tol: float | None = None,
@@ -102,8 +103,8 @@ def factorize(
     method
         ``"sgd"``, ``"als"``, ``"implicit"`` or ``"bayesian"``, with its options as further keywords; or its
         options as an object: :class:`SGD`, :class:`ALS`, :class:`ImplicitALS` or :class:`Bayesian`.
-    user, item, rating, timestamp, count, nulls, missing, duplicates
-        How R, or a data frame, is read, as for :meth:`Ratings.from_frame`.
+    user, item, rating, timestamp, count, nulls, missing, duplicates, user_ids, item_ids
+        How R, or a data frame, is read, as for :meth:`Ratings.from_frame` and :class:`Ratings`.
     validation
         Share of the ratings to hold out, or ratings of R's shape. Returns the epoch that predicts them best:
         with the lowest RMSE, for implicit feedback the highest NDCG of the best 100 items.
@@ -160,11 +161,9 @@ def factorize(
         generator = file.seed(generator, given=rng is not None)
     stopping = _stopping(validation, patience, tol, time_limit, trainer_for(settings).patience)
     columns: dict[str, Any] = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
-    columns |= {"count": count, "nulls": nulls}
-    R, validation, duplicates = _read_frames(R, validation, columns, duplicates, settings)
-    ratings = Ratings(
-        R, missing=missing, duplicates=duplicates, dtype=float_type, sample_weight=sample_weight
-    )
+    form: dict[str, Any] = {"missing": missing, "duplicates": duplicates, "sample_weight": sample_weight}
+    form |= {"user_ids": user_ids, "item_ids": item_ids, "dtype": float_type, "count": count, "nulls": nulls}
+    ratings = read_training(R, needs_rating=not settings.implicit, **columns, **form)
     known = encode_targets(_of_recent_weight(ratings, half_life), settings)
     if known.nnz == 0:
         raise ValueError(f"R must have known ratings, got none (shape {known.shape})")
@@ -188,7 +187,8 @@ def factorize(
         file=file,
     )
     if file is not None:
-        share = validation if isinstance(validation, numbers.Real) else held_out
+        given: Any = validation
+        share = given if isinstance(given, numbers.Real) else held_out
         file.identify(R=known, validation=share, **_identity(plan))
     model = fit(plan, known, train, held_out, generator)
     if held_out is not None and settings.loss != "absolute" and not settings.implicit:
@@ -212,24 +212,6 @@ def _identity(plan: Plan) -> dict[str, Any]:
         **{"patience": plan.stopping.patience, "tol": plan.stopping.tol},
         **{"method": plan.options.method, **plan.options.values()},
     }
-
-
-def _read_frames(
-    R: Any, validation: Any, columns: dict[str, Any], duplicates: Duplicates, settings: Settings
-) -> tuple[Any, Any, Duplicates]:
-    """Return R and validation read from their frames, and how to merge their duplicates."""
-    count = checks.boolean("count", columns["count"])
-    if not frames.is_frame(R):
-        for name, value in columns.items():
-            if value not in (None, False, "raise"):
-                raise TypeError(
-                    f"{name} must be used with a data frame, got {name}={value!r} and {type(R).__name__}"
-                )
-        return R, validation, duplicates
-    columns = columns | {"needs_rating": not settings.implicit}
-    if frames.is_frame(validation):
-        validation = number_frame(validation, **columns)
-    return number_frame(R, **columns), validation, "sum" if count else duplicates
 
 
 def _of_recent_weight(ratings: Ratings, half_life: Any) -> Ratings:
@@ -285,9 +267,8 @@ def _parts(
         return train, _liked(held_out) if settings.implicit else held_out
     try:
         ids = known.users_by_id, known.items_by_id
-        held_out = encode_targets(
-            read_by_id(validation, *ids, dtype=known.dtype, copy=False, **form), settings
-        )
+        form |= {"dtype": known.dtype, "like": known.origin, "needs_rating": not settings.implicit}
+        held_out = encode_targets(read_by_id(validation, *ids, copy=False, **form), settings)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"validation: {error}") from None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import keep_within, match_ratings, read_by_id
+from mfkernel.data.merge import keep_within, match_ratings
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.linalg.top_n import ndcg, pack_items, rank_held_out
@@ -310,7 +310,7 @@ def _sums(figures: NDArray[np.float64], rows: Ratings) -> NDArray[np.float64]:
 
 def _held_out(state: State, R: Any) -> Ratings:
     """Return held-out ratings in the model's rows and columns; warn if some are unknown."""
-    ratings = read_by_id(R, state.users, state.items, missing=state.missing, copy=False)
+    ratings = state.read(R, needs_rating=False, copy=False)
     ratings = encode_targets(match_ratings(ratings, (state.users, state.items), state.shape), state.settings)
     known = keep_within(ratings, state.shape)
     if ratings.nnz and not known.nnz:
@@ -331,9 +331,7 @@ def _held_out(state: State, R: Any) -> Ratings:
 def _residuals(
     model: Factors, R: Any, missing: str | None, duplicates: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    missing = model.missing if missing is None else missing
-    ids = model.state.users, model.state.items
-    ratings = read_by_id(R, *ids, missing=missing, duplicates=duplicates, copy=False)
+    ratings = model.state.read(R, missing=missing, duplicates=duplicates, copy=False)
     values, predicted = model.expected(ratings)
     values = values.astype(np.float64)
     return values - predicted, values

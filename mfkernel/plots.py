@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel._support.labels import place_labels
 from mfkernel._support.lazy import import_extra
-from mfkernel.data.merge import match_ratings, read_by_id
+from mfkernel.data.merge import match_ratings
 from mfkernel.model.factors import Factors
 from mfkernel.model.uncertainty import predict_with_uncertainty
 
@@ -240,7 +240,7 @@ def interval_coverage(model: Factors, R: Any, ax: Any = None) -> Any:
     if state.posterior is None:
         raise ValueError("model must have samples, got none; fit with method='bayesian'")
     ids = state.users, state.items
-    ratings = match_ratings(read_by_id(R, *ids, missing=state.missing, copy=False), ids, state.shape)
+    ratings = match_ratings(state.read(R, copy=False), ids, state.shape)
     cells = ratings.users, ratings.items
     found = predict_with_uncertainty(state.by_position, *cells, "default", None, None)
     distances = np.abs(ratings.values - found.mean) / np.hypot(found.std, found.noise)
@@ -349,7 +349,7 @@ def _expected(model: Any, R: Any) -> tuple[NDArray[np.float64], NDArray[np.float
             "model must predict ratings, got one of implicit feedback; mf.metrics.ranking measures its lists"
         )
     state = model.state
-    ratings = read_by_id(R, state.users, state.items, missing=state.missing, copy=False)
+    ratings = state.read(R, copy=False)
     values, predicted = model.expected(ratings)
     return values.astype(np.float64), predicted.astype(np.float64)
 

@@ -61,6 +61,8 @@ class FitKeywords(TypedDict, total=False):
     tol: float | None
     time_limit: float | None
     init: InitLike | None
+    user_ids: Any
+    item_ids: Any
     sample_weight: RatingsLike | None
     half_life: float | timedelta | None
     dtype: DTypeLike

@@ -1,5 +1,8 @@
 """Data frames become ratings with ids, and answers become data frames."""
 
+import pickle
+import re
+import sys
 import warnings
 
 import numpy as np
@@ -8,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mfkernel as mf
+from mfkernel._support import frames as support
 from mfkernel.data import frames
+from mfkernel.model import archive, files
 from tests.helpers import quick
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
 pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 COLUMNS = {
     "userId": [7, 3, 7, 9, 3],
@@ -245,3 +251,200 @@ def test_xarray__coordinates_are_ids():
     assert mf.Ratings(labelled).nnz == 3
     assert mf.Ratings(xarray.DataArray(table)).user_ids is None
     assert mf.Ratings(labelled.drop_vars("who")).item_ids.tolist() == [7, 9]
+
+
+# later frames and answers, like the frame of training
+
+ODD = {"wer": [7, 3, 7, 9, 3, 9], "was": list("habhha"), "wie": [5.0, 4.0, 3.0, 1.0, 2.0, 4.0]}
+NAMES = {"user": "wer", "item": "was", "rating": "wie"}
+MORE = {"wer": [3, 11], "was": ["h", "c"], "wie": [1.0, 5.0]}
+LIBRARY = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "polars lazy": pl.LazyFrame, "pyarrow": pa.table}
+
+
+def odd_model(make=pd.DataFrame, method="sgd", **options):
+    return mf.factorize(make(ODD), 2, method, **NAMES, **({"rng": 0, "epochs": 2} | options))
+
+
+def library_of(frame):
+    return type(frame).__module__.partition(".")[0]
+
+
+@pytest.mark.parametrize("library", LIBRARY)
+def test_to_frame__is_of_the_library_of_the_ratings(library):
+    make, expected = LIBRARY[library], library.partition(" ")[0]
+    model = odd_model(make)
+    others = pickle.loads(pickle.dumps(model)), model.fold_in({"a": 4.0}), mf.factorize(model.ratings.T.T, 1)
+    for each in (model, *others):
+        for answer in (each.history, each.by_position.recommend(0, 1)):
+            assert library_of(answer.to_frame()) == expected
+    for answer in (model.similar_items("a"), model.similar_users(3), model.explain(3, "h")):
+        assert library_of(answer.to_frame()) == expected
+        assert library_of(pickle.loads(pickle.dumps(answer)).to_frame()) == expected
+        assert library_of(answer.to_frame("pyarrow")) == "pyarrow"
+    train = mf.train_test_split(mf.Ratings.from_frame(make(ODD), **NAMES), 0.3, rng=0)[0]
+    assert library_of(mf.factorize(train, 1, epochs=1, rng=0).history.to_frame()) == expected
+    model.partial_fit(pd.DataFrame(MORE)).forget(users=[7])
+    assert library_of(model.recommend(3).to_frame()) == expected
+    table = make({"a": [5.0, 1.0], "b": [0.0, 2.0]})  # with a column per item
+    assert library_of(mf.factorize(table, 1, epochs=1, rng=0).history.to_frame()) == expected
+
+
+@pytest.mark.parametrize("make", LIBRARY.values(), ids=LIBRARY)
+def test_searches__take_the_names_of_columns_and_answer_in_their_library(make):
+    frame, common = make(ODD), NAMES | {"rng": 0, "epochs": 1, "n_threads": 1}
+    same = {"rng": 0, "epochs": 1, "n_threads": 1}
+    R = mf.Ratings.from_frame(frame, **NAMES)
+    found = [
+        (mf.grid_search(frame, {"k": [1, 2]}, 2, **common), mf.grid_search(R, {"k": [1, 2]}, 2, **same)),
+        (mf.select_rank(frame, [1, 2], 2, **common), mf.select_rank(R, [1, 2], 2, **same)),
+        (mf.cross_validate(frame, 1, 2, **common), mf.cross_validate(R, 1, 2, **same)),
+        (
+            mf.cross_validate(frame, 1, [(frame, make(MORE))], **common),
+            mf.cross_validate(R, 1, [(R, mf.Ratings.from_frame(make(MORE), **NAMES))], **same),
+        ),
+    ]
+    for search, expected in found:
+        np.testing.assert_array_equal(search.test_rmse, expected.test_rmse)
+        assert library_of(search.to_frame()) == library_of(expected.to_frame())
+        assert library_of(search.to_frame()) == library_of(frame)
+    with pytest.raises(
+        ValueError, match="user must be a column of the frame, 'wer', 'was', 'wie', got 'who'"
+    ):
+        mf.select_rank(frame, [1], 2, user="who")
+    with pytest.raises(ValueError, match=r"must be the same for all fits, got several"):
+        mf.grid_search(frame, {"k": [1], "rating": ["wie", "wer"]}, 2, user="wer", item="was")
+
+
+@pytest.mark.parametrize("make", LIBRARY.values(), ids=LIBRARY)
+def test_models__find_the_columns_of_training_in_later_frames(make, tmp_path):
+    model, frame, more = odd_model(make), make(ODD), make(MORE)
+    plain = mf.Ratings.from_frame(frame, **NAMES)
+    assert model.rmse(frame) == mf.metrics.rmse(model, frame) == model.rmse(plain)
+    assert mf.metrics.mae(model, frame) == mf.metrics.mae(model, plain)
+    metrics = [mf.metrics.ranking(model, R, 1, exclude_seen=False) for R in (frame, plain)]
+    assert metrics[0] == metrics[1]
+    np.testing.assert_array_equal(model.fold_in(frame).P, model.fold_in(plain).P)
+    np.testing.assert_array_equal(
+        model.fold_in(make({"was": ["a"], "wie": [3.0], "wer": [0]})).P, model.fold_in({"a": 3.0}).P
+    )
+    fitted = [odd_model(make, validation=x, loss="absolute").history for x in (frame, plain)]
+    assert [record.validation_rmse for record in fitted[0]] == [
+        record.validation_rmse for record in fitted[1]
+    ]
+    model.save(tmp_path / "model.npz")
+    loaded = mf.load(tmp_path / "model.npz")
+    for each in (model, loaded):
+        each.partial_fit(more)
+        assert each.user_ids.tolist() == [3, 7, 9, 11]
+        assert each.item_ids.tolist() == ["a", "b", "h", "c"]
+    assert (loaded.P == model.P).all()
+    assert library_of(loaded.recommend(3).to_frame()) == "pandas"  # a file does not keep the library
+
+
+def test_models__count_the_rows_of_later_events_and_keep_their_times():
+    events = {"wer": [1, 1, 1, 2, None], "was": ["a", "a", "b", "a", "a"], "wann": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    how = {"user": "wer", "item": "was", "timestamp": "wann", "count": True, "nulls": "drop"}
+    model = mf.factorize(pd.DataFrame(events), 1, "implicit", **how, rng=0, epochs=1)
+    pivot = pd.DataFrame({"a": [1.0], "b": [3.0]})  # not counted, as a row is no event
+    np.testing.assert_array_equal(model.fold_in(pivot).P, model.fold_in({"a": 1.0, "b": 3.0}).P)
+    later = {"wer": [2, 2, 2, None], "was": ["b", "b", "b", "b"], "wann": [6.0, 7.0, 8.0, 9.0]}
+    model.partial_fit(pd.DataFrame(later))
+    assert model.ratings.to_scipy().toarray().tolist() == [[2, 1], [1, 3]]
+    assert model.ratings.timestamps.max() == 8
+    plays = mf.factorize(mf.Ratings.from_frame(pd.DataFrame(events), **how), 1, rng=0, epochs=1)
+    assert plays.rmse(pd.DataFrame(events)) == plays.rmse(plays.ratings)
+    transposed = mf.factorize(mf.Ratings.from_frame(pd.DataFrame(events), **how).T, 1, "implicit", rng=0)
+    assert transposed.partial_fit(pd.DataFrame(later)).ratings.to_scipy().toarray().tolist() == [
+        [2, 1],
+        [1, 3],
+    ]
+
+
+LATER = {
+    "without users": (
+        {"was": ["a"], "wie": [3.0]},
+        "user must be the column 'wer', as in training, or have a usual name, got ",
+    ),
+    "without ratings": (
+        {"wer": [3], "was": ["a"]},
+        "rating must be the column of ratings, got none among 'wer', 'was'; pass rating=",
+    ),
+    "of other columns": (
+        {"x": [3], "y": [4], "z": [3.0]},
+        "frame must have the columns 'wer' and 'was', as in training, or a column per item, ",
+    ),
+    "of other columns, text": (
+        {"x": ["u"], "y": ["a"], "z": [3.0]},
+        "frame must have the columns 'wer' and 'was', as in training",
+    ),
+}
+
+
+@pytest.mark.parametrize("columns", LATER)
+@pytest.mark.parametrize("make", LIBRARY.values(), ids=LIBRARY)
+def test_models__say_which_columns_they_looked_for(make, columns):
+    content, message = LATER[columns]
+    model, frame = odd_model(make), make(content)
+    for door in (model.rmse, model.partial_fit, model.fold_in, model.recommend):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            door(frame)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        odd_model(make, validation=frame)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mf.cross_validate(make(ODD), 1, [(make(ODD), frame)], **NAMES, epochs=1)
+    assert model.user_ids.tolist() == [3, 7, 9]
+
+
+def test_models__read_other_later_frames_as_before():
+    model = odd_model()
+    usual = pd.DataFrame({"userId": [3], "item": ["a"], "stars": [1.0]})
+    assert model.rmse(usual) == model.rmse(
+        usual.rename(columns={"userId": "wer", "item": "was", "stars": "wie"})
+    )
+    pivot = pd.DataFrame({"a": [5.0], "h": [2.0]})
+    np.testing.assert_array_equal(model.fold_in(pivot).P, model.fold_in({"a": 5.0, "h": 2.0}).P)
+    seen = mf.metrics.recall_at_n(model, pd.DataFrame({"wer": [3], "was": ["h"]}), 1)  # needs no ratings
+    assert 0 <= seen <= 1
+
+
+COLUMN = st.one_of(st.text(max_size=4), st.integers(-3, 3))
+
+
+@given(names=st.lists(COLUMN, min_size=3, max_size=3, unique=True), data=st.data())
+def test_models__find_columns_of_any_name_in_any_order(names, data, tmp_path_factory):
+    first = pd.DataFrame(dict(zip(names, ODD.values(), strict=True)))
+    chosen = dict(zip(NAMES, names, strict=True))
+    model = mf.factorize(first, 1, **chosen, rng=0, epochs=1)
+    path = tmp_path_factory.getbasetemp() / "named.npz"
+    model.save(path)
+    order = data.draw(st.permutations(names))
+    for each in (model, mf.load(path)):
+        assert each.rmse(first[order]) == each.rmse(mf.Ratings.from_frame(first, **chosen))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"user": ["a"]}, {"user": "a", "nulls": "no"}, {"user": "a", "counted": 1}, {"x": 1}, [1], 3],
+    ids=str,
+)
+def test_load__refuses_wrong_columns(columns, tmp_path):
+    odd_model().save(tmp_path / "model.npz")
+    header, arrays = archive.read(tmp_path / "model.npz", files.FORMATS)
+    archive.write(tmp_path / "model.npz", header | {"columns": columns}, arrays)
+    with pytest.raises(ValueError, match=r"model.npz is not a whole model"):
+        mf.load(tmp_path / "model.npz")
+
+
+def test_to_frame__is_of_an_installed_library_by_default(monkeypatch, tmp_path):
+    found = mf.Factors([[1.0]], [[1.0]]).recommend(0, exclude_seen=False)
+    assert library_of(found.to_frame()) == "pandas"
+    parquet.write_table(pa.table({"user": [1], "item": [1], "rating": [1.0]}), tmp_path / "ratings.parquet")
+    assert mf.read_ratings(tmp_path / "ratings.parquet").origin.library is None  # pyarrow only read the file
+    monkeypatch.setattr(support, "find_spec", lambda name: None if name == "pandas" else True)
+    assert library_of(found.to_frame()) == "polars"
+    monkeypatch.setattr(support, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(
+        ImportError, match=r"to_frame\('pandas'\) needs pandas: pip install 'mfkernel\[frame\]'"
+    ):
+        found.to_frame()

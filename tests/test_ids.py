@@ -500,3 +500,49 @@ def test_answers__survive_pickle_and_copy():
     for twin in (pickle.loads(pickle.dumps(found)), copy.copy(found)):
         assert twin.asked.tolist() == ["a", "b"]
         np.testing.assert_array_equal(twin.items, found.items)
+
+
+MATRIX = np.array([[5, 3, 0], [4, 0, 1]])
+MATRICES = {
+    "array": np.array,
+    "list": np.ndarray.tolist,
+    "masked array": lambda R: np.ma.array(R, mask=R == 0),
+    "csr_array": sparse.csr_array,
+    "coo_matrix": sparse.coo_matrix,
+    "triplets with a shape": lambda R: (*np.nonzero(R), R[R > 0], R.shape),
+    "Ratings": mf.Ratings,
+}
+SOME_IDS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1), st.text(st.characters(exclude_characters="\0"), max_size=5)
+)
+
+
+@given(
+    user_ids=st.one_of(*(st.lists(kind, min_size=2, max_size=2, unique=True) for kind in SOME_IDS.branches)),
+    item_ids=st.one_of(*(st.lists(kind, min_size=3, max_size=3, unique=True) for kind in SOME_IDS.branches)),
+    form=st.sampled_from(list(MATRICES)),
+)
+def test_factorize__takes_the_ids_of_a_matrix(user_ids, item_ids, form):
+    R, fit = MATRICES[form](MATRIX), {"rng": 0, "epochs": 1}
+    model = mf.factorize(R, 1, user_ids=user_ids, item_ids=item_ids, **fit)
+    assert (model.user_ids.tolist(), model.item_ids.tolist()) == (user_ids, item_ids)
+    assert model.recommend(user_ids[0]).items.tolist() == item_ids[2:]
+    half = mf.factorize(R, 1, item_ids=item_ids, **fit)
+    assert (half.user_ids, half.item_ids.tolist()) == (None, item_ids)
+    with pytest.raises(
+        ValueError, match=r"user_ids must be unique, but user_ids\[0\] and user_ids\[1\] are both"
+    ):
+        mf.factorize(R, 1, user_ids=user_ids[:1] * 2, **fit)
+    with pytest.raises(ValueError, match=r"item_ids must have the shape \(3,\), .*got \(2,\)"):
+        mf.factorize(R, 1, item_ids=item_ids[:2], **fit)
+
+
+def test_searches__take_the_ids_of_a_matrix():
+    given = {"user_ids": ["ada", "bob"], "item_ids": [7, 8, 9], "rng": 0, "epochs": 1}
+    for R in (MATRIX, sparse.csr_array(MATRIX)):
+        found = mf.cross_validate(R, 1, 2, **given)
+        plain = mf.cross_validate(R, 1, 2, rng=0, epochs=1)
+        np.testing.assert_array_equal(found.test_rmse, plain.test_rmse)
+        assert mf.select_rank(R, [1], 2, **given).mean.tolist() == [found.test_rmse.mean()]
+        with pytest.raises(ValueError, match="item_ids must be unique"):
+            mf.grid_search(R, {"k": [1]}, 2, **given | {"item_ids": [7, 8, 7]})

@@ -12,6 +12,7 @@ from mfkernel._support.html import facts_table
 from mfkernel._support.lazy import lazy
 from mfkernel.data import convert
 from mfkernel.data.ids import Ids, Vocabulary
+from mfkernel.data.origin import Origin
 
 RATINGS_PER_COPY = 2**17  # ratings per block of float64 copies: 1 MiB
 
@@ -27,6 +28,7 @@ class Entries(Immutable):
     timestamps: NDArray[np.float64] | None
     users_by_id: Vocabulary | None
     items_by_id: Vocabulary | None
+    origin: Origin
 
     @property
     def n_users(self) -> int:

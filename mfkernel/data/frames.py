@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
+from mfkernel._support.frames import LIBRARIES as FRAME_LIBRARIES
 from mfkernel._support.lazy import import_extra
+from mfkernel.data.ids import Vocabulary
+from mfkernel.data.origin import COLUMN_KINDS, NO_FRAME, Origin
 from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names
 from mfkernel.data.times import as_times
 from mfkernel.typing import Nulls
 
-COLUMN_KINDS = ("user", "item", "rating", "timestamp")
 LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf", "dask", "duckdb", "ibis", "narwhals", "pyspark")
 MAX_NAMES = 8  # columns in a message
 DEFAULT_NAME = re.compile(r"column_?[0-9]+")  # as polars and Arrow name columns that have no name
@@ -46,6 +48,7 @@ class Long(NamedTuple):
     items: Column
     values: NDArray[Any]
     timestamps: NDArray[np.float64] | None = None
+    origin: Origin = NO_FRAME
 
 
 class Named(NamedTuple):
@@ -59,12 +62,15 @@ class Named(NamedTuple):
         Ids of the rows and of the columns, or None.
     timestamps
         (nnz,) times of triplets, or None.
+    origin
+        The frame that they came from.
     """
 
     ratings: Any
     user_ids: Any
     item_ids: Any
     timestamps: NDArray[np.float64] | None = None
+    origin: Origin = NO_FRAME
 
 
 def is_frame(R: Any) -> bool:
@@ -85,6 +91,8 @@ def read(
     count: bool = False,
     nulls: str = "raise",
     needs_rating: bool = False,
+    like: Origin = NO_FRAME,
+    items: Vocabulary | None = None,
 ) -> Long | Named:
     """Read a frame; see :meth:`Ratings.from_frame`.
 
@@ -103,27 +111,45 @@ def read(
         Whether missing ids and ratings ``"raise"`` an error, or their rows are left out, ``"drop"``.
     needs_rating
         Whether a column of ratings must be named or found.
+    like
+        An earlier frame, instead of names, ``count`` and ``nulls``: its columns are looked for first.
+    items
+        Ids of the items of that frame, of which a frame with a column per item must have one.
     """
     checks.one_of("nulls", nulls, get_args(Nulls))
     names = _names(frame)
-    found = choose_columns(names, user, item, rating, timestamp, count)
-    if found is None:
-        return _wide(frame, names)
-    chosen = found
-    if needs_rating and chosen[2] is None:
+    columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+    if like.has_columns:
+        columns, count, nulls = like.columns_in(names), like.counted, like.nulls
+    chosen = choose_columns(names, **columns, count=count, like=like)
+    if chosen is None:
+        return _wide(frame, names, like, items)
+    if needs_rating and chosen[2] is None and not like.counted:
         raise ValueError(
-            f"rating must be the column of ratings, got none among {shown(names)}; pass rating=, or "
-            "method='implicit' if each row is one event"
+            f"rating must be the column of ratings, got none among {shown(names)}; pass rating=, as in "
+            "mf.Ratings.from_frame(frame, rating=…), or method='implicit' if each row is one event"
         )
     nw = import_extra("narwhals.stable.v2", "frame", "a data frame")
     table = nw.from_native(frame)
     if isinstance(table, nw.LazyFrame):
         table = table.collect()
-    table = table.select(*dict.fromkeys(name for name in chosen if name is not None))
+    table = table.select(*(nw.col(name) for name in dict.fromkeys(chosen) if name is not None))
     table = _without_nulls(nw, table, chosen, nulls)
-    values = np.ones(len(table), np.float32) if chosen[2] is None else _values(nw, table[chosen[2]])
-    times = None if timestamp is None else _times(nw, table[timestamp])
-    return Long(_ids(nw, "user", table[chosen[0]]), _ids(nw, "item", table[chosen[1]]), values, times)
+    values = (
+        np.ones(len(table), np.float32) if chosen[2] is None else _values(nw, table.get_column(chosen[2]))
+    )
+    times = None if chosen[3] is None else _times(nw, table.get_column(chosen[3]))
+    users, rated = (
+        _ids(nw, kind, table.get_column(name))
+        for kind, name in zip(COLUMN_KINDS[:2], chosen[:2], strict=True)
+    )
+    library = _answering(table.implementation.name.lower())
+    return Long(users, rated, values, times, Origin(library, *chosen, count, nulls))
+
+
+def _answering(library: str) -> str | None:
+    """Return the name of a library if answers can be its frames."""
+    return library if library in FRAME_LIBRARIES else None
 
 
 def _names(frame: Any) -> list[Any]:
@@ -133,9 +159,18 @@ def _names(frame: Any) -> list[Any]:
 
 
 def choose_columns(
-    names: list[Any], user: Any, item: Any, rating: Any, timestamp: Any, count: bool
+    names: list[Any],
+    user: Any,
+    item: Any,
+    rating: Any,
+    timestamp: Any,
+    count: bool,
+    like: Origin = NO_FRAME,
 ) -> tuple[Any, Any, Any, Any] | None:
-    """Return the columns of users, items, ratings and times, or None for a frame with a column per item."""
+    """Return the columns of users, items, ratings and times, or None for a frame with a column per item.
+
+    An earlier frame, ``like``, only matters for the message if a column is missing.
+    """
     if rating is not None and count:
         raise ValueError(f"rating must be None with count=True, got {rating!r}")
     given, found = [user, item, rating, timestamp], [*find_names(names, FRAME_COLUMN_NAMES), -1]
@@ -148,7 +183,12 @@ def choose_columns(
         for name, at in zip(given, found, strict=True)
     ]
     for kind, name in zip(("user", "item"), chosen, strict=False):
-        if name is None and (named or count):
+        if name is None and like.has_columns and named:
+            raise ValueError(
+                f"{kind} must be the column {getattr(like, kind)!r}, as in training, or have a usual name, "
+                f"got {shown(names)}; pass mf.Ratings.from_frame(frame, {kind}=…)"
+            )
+        if name is None and ((count and not like.has_columns) or named):
             raise ValueError(f"{kind} must be a column of the frame, {shown(names)}, got none; pass {kind}=")
         if name is None:
             return None
@@ -168,7 +208,7 @@ def _without_nulls(nw: Any, table: Any, chosen: tuple[Any, ...], nulls: str) -> 
     for kind, name in zip(COLUMN_KINDS, chosen, strict=True):
         if name is None:
             continue
-        column = table[name]
+        column = table.get_column(name)
         null = column.is_null().to_numpy().astype(np.bool_)
         if column.dtype.is_float():
             null |= column.is_nan().fill_null(True).to_numpy().astype(np.bool_)
@@ -243,18 +283,33 @@ def _sorted(codes: NDArray[Any], texts: NDArray[Any]) -> tuple[NDArray[Any], NDA
     return rank[codes], texts[order]
 
 
-def _wide(frame: Any, names: list[Any]) -> Named:
+def _wide(frame: Any, names: list[Any], like: Origin, items: Vocabulary | None) -> Named:
     """Return the numbers of a frame with a column per item, and its labels."""
+    origin = Origin(_answering(type(frame).__module__.partition(".")[0]))
     if not hasattr(frame, "iloc"):
-        native = frame.collect() if hasattr(frame, "collect") else frame
-        table = np.asarray(native)
-        default = all(DEFAULT_NAME.fullmatch(str(name)) for name in names)
-        return Named(_numbers(table, names), None, None if default else names)
+        labels = None if all(DEFAULT_NAME.fullmatch(str(name)) for name in names) else names
+        _check_items(labels, like, items)
+        table = np.asarray(frame.collect() if hasattr(frame, "collect") else frame)
+        return Named(_numbers(table, names), None, labels, origin=origin)
+    rows, columns = (
+        None if type(index).__name__ == "RangeIndex" else index.to_numpy() for index in frame.axes
+    )
+    _check_items(None if columns is None else names, like, items)
     table = frame.to_numpy()
     if table.dtype.kind == "O" and all(kind.kind in "iuf" for kind in frame.dtypes):  # with pandas.NA
         table = frame.to_numpy(np.float64, na_value=np.nan)
-    labels = [None if type(index).__name__ == "RangeIndex" else index.to_numpy() for index in frame.axes]
-    return Named(_numbers(table, names), *labels)
+    return Named(_numbers(table, names), rows, columns, origin=origin)
+
+
+def _check_items(labels: list[Any] | None, like: Origin, items: Vocabulary | None) -> None:
+    """Refuse columns of which none is an item, if an earlier frame had columns that are not there."""
+    if not like.has_columns or labels is None:
+        return
+    if items is None or set(labels).isdisjoint(items.ids.tolist()):
+        raise ValueError(
+            f"the frame must have the columns {like.user!r} and {like.item!r}, as in training, or a column "
+            f"per item, got the columns {shown(labels)}; pass mf.Ratings.from_frame(frame, user=…, item=…)"
+        )
 
 
 def _numbers(table: NDArray[Any], names: list[Any]) -> NDArray[Any]:

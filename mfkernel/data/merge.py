@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel.data.frames import is_frame
 from mfkernel.data.ids import Vocabulary, union_ids
-from mfkernel.data.named import number_ids
 from mfkernel.data.ratings import Ratings
+from mfkernel.data.reading import read_by_id
 
 
 def are_rows(users: Any) -> bool:
@@ -35,6 +35,7 @@ def new_user_ratings(
     *,
     missing: str = "zero",
     duplicates: str = "raise",
+    **columns: Any,
 ) -> Ratings:
     """Return ratings of new users, one row per user, for the model's items.
 
@@ -43,6 +44,8 @@ def new_user_ratings(
     R
         For one user, ``{item: rating}`` or a pair ``(items, ratings)``. For several users, any form that
         :class:`Ratings` takes, one row per user. Items are ids if the model has them.
+    **columns
+        ``like`` and ``needs_rating``, as for :func:`read_by_id`.
     """
     if is_one_user(R):
         items, values = (list(R), list(R.values())) if isinstance(R, Mapping) else R
@@ -51,7 +54,8 @@ def new_user_ratings(
         else:
             items = item_ids.positions("item", items)
         R = np.zeros(items.size, np.int32), items, values, (1, n_items)
-    ratings = read_by_id(R, None, item_ids, missing=missing, duplicates=duplicates, dtype=dtype)
+    form: dict[str, Any] = {"missing": missing, "duplicates": duplicates, "dtype": dtype}
+    ratings = read_by_id(R, None, item_ids, **columns, **form)
     if ratings.items_by_id is not None and item_ids is not None:
         users, n_users = ratings.users_by_id, ratings.n_users
         moved = match_ratings(ratings, (users, item_ids), (n_users, n_items), "ratings")
@@ -64,14 +68,6 @@ def new_user_ratings(
             f"ratings must have a column for each of the model's {n_items} items, got {ratings.shape}"
         )
     return ratings if ratings.n_items == n_items else ratings.reshaped((ratings.n_users, n_items))
-
-
-def read_by_id(R: Any, users: Vocabulary | None, items: Vocabulary | None, **form: Any) -> Ratings:
-    """Read ratings of any form, whose triplets have ids wherever the model has them.
-
-    Triplets with a shape hold positions. ``form`` has the other arguments of :class:`Ratings`.
-    """
-    return Ratings(number_ids(R, (users is not None, items is not None)), **form)
 
 
 def match_ratings(

@@ -11,7 +11,7 @@ from mfkernel.data.frames import Named
 from mfkernel.data.ids import as_ids
 
 
-def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False)) -> Any:
+def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False), **form: Any) -> Any:
     """Return ratings whose rows and columns are numbered: triplets with ids, frames, arrays of xarray.
 
     Parameters
@@ -20,12 +20,14 @@ def number_ids(R: Any, by_id: tuple[bool, bool] = (False, False)) -> Any:
         Ratings in any form. Other forms than these, and triplets with a shape, are returned as they are.
     by_id
         Whether integers in triplets are ids, of users and of items. Text is always an id.
+    **form
+        How a frame is read, as for :func:`frames.read`.
     """
     if frames.is_frame(R):
-        return number_frame(R)
+        return number_frame(R, **form)
     if type(R).__module__.startswith("xarray.") and getattr(R, "ndim", 0) == 2:
-        labels = (R.coords[side].to_numpy() if side in R.coords else None for side in R.dims)
-        return Named(R.to_numpy(), *labels)
+        rows, columns = (R.coords[side].to_numpy() if side in R.coords else None for side in R.dims)
+        return Named(R.to_numpy(), rows, columns)
     if type(R) is not tuple or len(R) != 3:
         return R
     sides: list[Any] = list(R)
@@ -49,7 +51,8 @@ def number_frame(frame: Any, **columns: Any) -> Named:
         for column in (read.users, read.items)
     )
     shape = len(users[0]), len(items[0])
-    return Named((users[1], items[1], read.values, shape), users[0], items[0], read.timestamps)
+    triplets = users[1], items[1], read.values, shape
+    return Named(triplets, users[0], items[0], read.timestamps, read.origin)
 
 
 def number(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -12,6 +12,7 @@ from mfkernel.data import convert
 from mfkernel.data.frames import Named
 from mfkernel.data.ids import Vocabulary
 from mfkernel.data.named import number_frame, number_ids
+from mfkernel.data.origin import NO_FRAME, Origin
 from mfkernel.data.selections import Selections
 from mfkernel.data.times import align_times, as_times, triplets_of
 from mfkernel.data.weights import align_weights, copy_input
@@ -69,6 +70,8 @@ class Ratings(Selections):
         (nnz,) how often each rating counts, or None.
     timestamps
         (nnz,) float64 time of each rating, or None.
+    origin
+        The library and the columns of the data frame that the ratings came from.
 
     Raises
     ------
@@ -104,7 +107,9 @@ class Ratings(Selections):
         checks.one_of("duplicates", duplicates, convert.DUPLICATES)
         float_type = None if dtype is None else checks.float_dtype(dtype)
         R = number_ids(R)
+        origin = R.origin if isinstance(R, Named | Ratings) else NO_FRAME
         if isinstance(R, Named):
+            duplicates = "sum" if origin.counted else duplicates
             user_ids = R.user_ids if user_ids is None else user_ids
             item_ids = R.item_ids if item_ids is None else item_ids
             timestamps = R.timestamps if timestamps is None else timestamps
@@ -126,7 +131,7 @@ class Ratings(Selections):
             weights = interruptible(lambda: align_weights(sample_weight, R, csr, duplicates, times))
         if times is not None:
             kept_times = interruptible(lambda: align_times(times, R, csr))
-        self._set(csr, user_ids, item_ids, weights, kept_times)
+        self._set(csr, user_ids, item_ids, weights, kept_times, origin)
 
     @classmethod
     @checks.explains_names
@@ -188,7 +193,7 @@ class Ratings(Selections):
         """
         form: dict[str, Any] = {"count": checks.boolean("count", count), "nulls": nulls}
         read = number_frame(frame, user=user, item=item, rating=rating, timestamp=timestamp, **form)
-        return cls(read, missing=missing, duplicates="sum" if count else duplicates, dtype=dtype)
+        return cls(read, missing=missing, duplicates=duplicates, dtype=dtype)
 
     def _set(
         self,
@@ -197,6 +202,7 @@ class Ratings(Selections):
         item_ids: Any,
         weights: NDArray[Any] | None = None,
         timestamps: NDArray[Any] | None = None,
+        origin: Origin = NO_FRAME,
     ) -> None:
         m, n = int(csr.shape[0]), int(csr.shape[1])
         if any(x is not None and x.shape != csr.values.shape for x in (weights, timestamps)):
@@ -210,18 +216,19 @@ class Ratings(Selections):
             shape=(m, n),
             users_by_id=Vocabulary.of("user_ids", user_ids, m),
             items_by_id=Vocabulary.of("item_ids", item_ids, n),
+            origin=origin,
         )
 
     @classmethod
     def of_parts(cls, csr: convert.Csr, *parts: Any) -> Ratings:
-        """Wrap a checked matrix that no other object owns, with ids, weights and times.
+        """Wrap a checked matrix that no other object owns, with ids, weights, times and origin.
 
         Parameters
         ----------
         csr
             The matrix.
         *parts
-            User ids, item ids, weights and timestamps.
+            User ids, item ids, weights, timestamps and origin.
         """
         ratings = cls.__new__(cls)
         ratings._set(csr, *parts)
@@ -261,7 +268,7 @@ class Ratings(Selections):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # pickling loses the read-only flag
-        own = self._csr(), self.users_by_id, self.items_by_id, self.weights, self.timestamps
+        own = self._csr(), self.users_by_id, self.items_by_id, self.weights, self.timestamps, self.origin
         return Ratings.of_parts, own
 
     def to_scipy(self) -> sparse.csr_array:

@@ -24,15 +24,15 @@ class Selections(Entries):
 
     @classmethod
     def of_parts(cls, csr: convert.Csr, *parts: Any) -> Ratings:
-        """Wrap a checked matrix, with ids, weights and times; see :meth:`Ratings.of_parts`."""
+        """Wrap a checked matrix, with ids, weights, times and origin; see :meth:`Ratings.of_parts`."""
         raise NotImplementedError
 
     def _csr(self) -> convert.Csr:
         return convert.Csr(self.indptr, self.indices, self.values, self.shape)
 
-    def _beside(self, move: Callable[[NDArray[Any]], NDArray[Any]]) -> list[NDArray[Any] | None]:
-        """Return weights and timestamps, each moved as the values were."""
-        return [None if x is None else move(x) for x in (self.weights, self.timestamps)]
+    def _beside(self, move: Callable[[NDArray[Any]], NDArray[Any]]) -> list[Any]:
+        """Return weights and timestamps, each moved as the values were, and the origin."""
+        return [*(None if x is None else move(x) for x in (self.weights, self.timestamps)), self.origin]
 
     @property
     def T(self) -> Ratings:  # noqa: N802 (as numpy and scipy call it)
@@ -43,7 +43,8 @@ class Selections(Entries):
             given = self._csr()._replace(values=numbers)
             return interruptible(lambda: convert.transpose_csr(given)).values
 
-        return self.of_parts(csr, self.items_by_id, self.users_by_id, *self._beside(move))
+        *beside, origin = self._beside(move)
+        return self.of_parts(csr, self.items_by_id, self.users_by_id, *beside, origin.transposed)
 
     def select(self, entries: NDArray[np.bool_]) -> Ratings:
         """Select ratings by a mask; shape and ids stay.
@@ -104,7 +105,7 @@ class Selections(Entries):
             )
         indptr = np.concatenate([self.indptr, np.full(m - self.n_users, self.nnz)])
         csr = self._csr()._replace(indptr=indptr, shape=(m, n))
-        return self.of_parts(csr, None, None, self.weights, self.timestamps)
+        return self.of_parts(csr, None, None, self.weights, self.timestamps, self.origin)
 
     def with_ids(self, users: Vocabulary | None, items: Vocabulary | None) -> Ratings:
         """Return the same ratings with other ids.
@@ -114,7 +115,7 @@ class Selections(Entries):
         users, items
             Ids of the rows and of the columns, or None for no ids.
         """
-        return self.of_parts(self._csr(), users, items, self.weights, self.timestamps)
+        return self.of_parts(self._csr(), users, items, self.weights, self.timestamps, self.origin)
 
     def with_values(self, values: ArrayLike, weights: ArrayLike | None = None) -> Ratings:
         """Return the same entries with other values and weights.
@@ -135,7 +136,7 @@ class Selections(Entries):
         csr = self._csr()._replace(values=checks.copy_ratings(given, dtype, "values[{}]".format))
         if weights is not None:
             weights = check_weights(weights, self.nnz, "ratings")
-        return self.of_parts(csr, self.users_by_id, self.items_by_id, weights, self.timestamps)
+        return self.of_parts(csr, self.users_by_id, self.items_by_id, weights, self.timestamps, self.origin)
 
     def hold_out(
         self, count: int, rng: np.random.Generator, *, keep_rows: bool = False

@@ -6,14 +6,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.frames import make_frame
+from mfkernel._support.frames import Framed
 from mfkernel.plots import rank_curve
 
 RMSE, NDCG = "rmse", "ndcg"  # what is measured on the test ratings
 
 
-class CrossValidation(NamedTuple):
+class _Figures(NamedTuple):
+    train_rmse: NDArray[np.float64]
+    test_rmse: NDArray[np.float64] | None
+    seconds: NDArray[np.float64]
+    test_ndcg: NDArray[np.float64] | None = None
+
+
+class CrossValidation(_Figures, Framed):
     """The errors and times of fits on several folds; nan for a failed fit.
+
+    A frame of them has one row per fold.
 
     Attributes
     ----------
@@ -28,26 +37,15 @@ class CrossValidation(NamedTuple):
         (n_folds,) NDCG of the best 10 items for the fold's held-out entries; None for known ratings.
     """
 
-    train_rmse: NDArray[np.float64]
-    test_rmse: NDArray[np.float64] | None
-    seconds: NDArray[np.float64]
-    test_ndcg: NDArray[np.float64] | None = None
-
-    def to_frame(self, library: str = "pandas") -> Any:
-        """Return a data frame with one row per fold (extra ``frame``).
-
-        Parameters
-        ----------
-        library
-            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
-        """
+    def _frame_columns(self) -> dict[str, NDArray[Any]]:
         figures = {name: figure for name, figure in self._asdict().items() if figure is not None}
-        return make_frame({"fold": np.arange(self.seconds.size)} | figures, library)
+        return {"fold": np.arange(self.seconds.size)} | figures
 
 
-class Search:
+class Search(Framed):
     """The errors and times of fits with several settings, each on several folds.
 
+    A frame of them has one row per fit, with its settings, its fold and its figures as columns.
     A failed fit has nan for all figures. A candidate with a failed fit has no mean, and is never the best.
 
     Parameters
@@ -116,16 +114,7 @@ class Search:
             raise ValueError("a candidate must be fitted on all folds to be the best, got none")
         return int(np.nanargmin(mean) if self.metric == RMSE else np.nanargmax(mean))
 
-    def to_frame(self, library: str = "pandas") -> Any:
-        """Return a data frame with one row per fit (extra ``frame``).
-
-        Each row has the settings, the fold and the figures of the fit.
-
-        Parameters
-        ----------
-        library
-            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
-        """
+    def _frame_columns(self) -> dict[str, NDArray[Any]]:
         n_candidates, n_folds = self._test.shape
         settings = {
             name: np.repeat(_column([each[name] for each in self.settings]), n_folds)
@@ -137,7 +126,7 @@ class Search:
             f"test_{self.metric}": self._test.ravel(),
             "seconds": self.seconds.ravel(),
         }
-        return make_frame(settings | figures, library)
+        return settings | figures
 
     def __repr__(self) -> str:
         n_candidates, n_folds = self._test.shape

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mfkernel._support import checks
 from mfkernel.api import factorize
 from mfkernel.data.ratings import Ratings
+from mfkernel.data.reading import read_by_id, read_training
 from mfkernel.engines.resources import available_cores
 from mfkernel.engines.threads import Task, ThreadEngine, interruptible
 from mfkernel.evaluation.results import NDCG, RMSE, format_arguments
@@ -25,6 +26,12 @@ Fold = tuple[Ratings, Ratings]
 
 FIT_ERRORS = (ArithmeticError, ValueError, MemoryError)  # these do not stop the fits of other candidates
 COMPILE_RATINGS = 64  # ratings of the fits that only compile
+# arguments of a fit about ratings, which are read once for all fits; validation ratings also need some
+READ_ONCE = (
+    *("user", "item", "rating", "timestamp", "count", "nulls"),
+    *("user_ids", "item_ids", "sample_weight"),
+)
+ABOUT_RATINGS = (*READ_ONCE, "missing", "duplicates", "dtype")
 # settings whose values do not change the compiled code: kernels take them as numbers or not at all
 UNCOMPILED_ARGUMENTS = (
     *("epochs", "learning_rate", "regularization", "bias_learning_rate", "bias_regularization"),
@@ -39,8 +46,10 @@ def run_fits(
     cv: Any,
     rng: Any,
     n_threads: int | None,
-) -> tuple[NDArray[np.float64], str]:
+) -> tuple[NDArray[np.float64], str, str | None]:
     """Return training error, test error or NDCG, and seconds, (3, n_candidates, n_folds), and the metric.
+
+    Also return the library of the frame that R was.
 
     A failed fit has nan. All candidates share the folds, which are made once. The fits run in parallel, the
     longest first.
@@ -57,19 +66,18 @@ def run_fits(
     if any(implicit) and not all(implicit):
         raise ValueError("method must be for known ratings, or for implicit feedback, in all fits, got both")
     # arguments about R are the same for all candidates, and R is read once
-    about_ratings = ("missing", "duplicates", "sample_weight", "dtype")
-    given = {name: candidates[0][name] for name in about_ratings if name in candidates[0]}
-    if any(settings.get(name) is not given.get(name) for settings in candidates for name in about_ratings):
+    given = {name: candidates[0][name] for name in ABOUT_RATINGS if name in candidates[0]}
+    if any(settings.get(name) is not given.get(name) for settings in candidates for name in ABOUT_RATINGS):
         raise ValueError(
-            f"{', '.join(about_ratings)} must be the same for all fits, got several; "
+            f"{', '.join(ABOUT_RATINGS)} must be the same for all fits, got several; "
             "leave them out of the grid"
         )
-    ratings = Ratings(R, **({"dtype": np.float32} | given), copy=False)
+    form: dict[str, Any] = {"dtype": np.float32, "needs_rating": not implicit[0], "copy": False} | given
+    ratings = read_training(R, **form)
     generator = np.random.default_rng(rng)
-    folds = _folds(ratings, cv, generator)
+    folds = _folds(ratings, cv, generator, needs_rating=not implicit[0])
     seeds = generator.integers(2**63, size=len(folds)).tolist()
-    read = about_ratings[:3]
-    own = [{name: x for name, x in settings.items() if name not in read} for settings in candidates]
+    own = [{name: x for name, x in settings.items() if name not in READ_ONCE} for settings in candidates]
     figures = np.full((3, len(candidates), len(folds)), np.nan)
     errors: dict[tuple[int, int], Exception] = {}
 
@@ -95,7 +103,7 @@ def run_fits(
     if len(errors) == len(tasks):
         raise errors[min(errors)]
     _warn_of(errors, choices)
-    return figures, NDCG if implicit[0] else RMSE
+    return figures, NDCG if implicit[0] else RMSE, ratings.origin.library
 
 
 def is_implicit(settings: dict[str, Any]) -> bool:
@@ -158,7 +166,7 @@ def _warn_of(errors: dict[tuple[int, int], Exception], choices: list[dict[str, A
         )
 
 
-def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
+def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator, *, needs_rating: bool = True) -> list[Fold]:
     """Split the ratings at random, each held out once; or return the given pairs."""
     if isinstance(cv, Iterable):
         pairs = list(cv)
@@ -166,7 +174,11 @@ def _folds(ratings: Ratings, cv: Any, rng: np.random.Generator) -> list[Fold]:
             raise TypeError("cv must be pairs of training and test ratings, got one; pass cv=[(train, test)]")
         if not pairs:
             raise ValueError("cv must have at least 1 pair of training and test ratings, got none")
-        return [(Ratings(training), Ratings(test)) for training, test in pairs]
+
+        def read(part: Any) -> Ratings:
+            return read_by_id(part, None, None, like=ratings.origin, needs_rating=needs_rating)
+
+        return [(read(training), read(test)) for training, test in pairs]
     n_folds = checks.integer("cv", cv, 2)
     if ratings.nnz < n_folds:
         raise ValueError(f"R must have at least one rating per fold, got {ratings.nnz} for {n_folds} folds")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mfkernel._support import checks
+from mfkernel._support.frames import in_library
 from mfkernel.evaluation.results import RMSE, CrossValidation, RankSelection, Search
 from mfkernel.evaluation.runs import run_fits
 
@@ -33,7 +34,7 @@ def cross_validate(
     n_threads
         Number of fits that run in parallel, each on one thread. Default: the cores available to this process.
     **settings
-        Other arguments of ``factorize``.
+        Other arguments of ``factorize``, also those that say how R is read: ``user``, ``user_ids``.
 
     Returns
     -------
@@ -47,10 +48,10 @@ def cross_validate(
     >>> cross_validate(datasets.synthetic(), 4, cv=3, rng=0, epochs=1).test_rmse.shape
     (3,)
     """
-    figures, metric = run_fits(R, settings, [{"k": k}], cv, rng, n_threads)
+    figures, metric, library = run_fits(R, settings, [{"k": k}], cv, rng, n_threads)
     train, test, seconds = figures[:, 0]
     rmse, ndcg = (test, None) if metric == RMSE else (None, test)
-    return CrossValidation(train, rmse, seconds, ndcg)
+    return in_library(library, CrossValidation(train, rmse, seconds, ndcg))
 
 
 def grid_search(
@@ -74,7 +75,7 @@ def grid_search(
     cv, rng, n_threads
         As for :func:`cross_validate`.
     **settings
-        Arguments of ``factorize`` that are the same for all candidates.
+        Arguments of ``factorize`` that are the same for all candidates, also those that say how R is read.
 
     Returns
     -------
@@ -94,7 +95,8 @@ def grid_search(
         if not choices:
             raise ValueError(f"grid[{name!r}] must have a value to try, got none")
     candidates = [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
-    return Search(candidates, *run_fits(R, settings, candidates, cv, rng, n_threads))
+    figures, metric, library = run_fits(R, settings, candidates, cv, rng, n_threads)
+    return in_library(library, Search(candidates, figures, metric))
 
 
 def select_rank(
@@ -117,7 +119,7 @@ def select_rank(
     cv, rng, n_threads
         As for :func:`cross_validate`.
     **settings
-        Other arguments of ``factorize``.
+        Other arguments of ``factorize``, also those that say how R is read: ``user``, ``user_ids``.
 
     Returns
     -------
@@ -134,4 +136,5 @@ def select_rank(
     if not ranks:
         raise ValueError("ks must have a rank to try, got none")
     candidates = [{"k": k} for k in ranks]
-    return RankSelection(candidates, *run_fits(R, settings, candidates, cv, rng, n_threads))
+    figures, metric, library = run_fits(R, settings, candidates, cv, rng, n_threads)
+    return in_library(library, RankSelection(candidates, figures, metric))

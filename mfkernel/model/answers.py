@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.frames import make_frame
+from mfkernel._support.frames import Framed
 from mfkernel._support.html import columns_table
 
 MAX_ROWS = 50  # rows of a table in a notebook
@@ -17,10 +17,11 @@ class _Items(NamedTuple):
     scores: NDArray[Any]
 
 
-class Recommendations(_Items):
+class Recommendations(_Items, Framed):
     """The items found for each user, or the rows similar to each row, best first.
 
-    Unpacks as ``items, scores``.
+    Unpacks as ``items, scores``. A frame of them has one row per item found, with the columns ``for``, the
+    row asked for; ``place``, from 1; ``item`` and ``score``.
 
     Attributes
     ----------
@@ -69,33 +70,15 @@ class Recommendations(_Items):
             {"for": name, "items": _records(items[left], scores[left])} for name, items, scores, left in parts
         ]
 
-    def to_frame(self, library: str = "pandas") -> Any:
-        """Return a data frame with one row per item found (extra ``frame``).
-
-        Parameters
-        ----------
-        library
-            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
-
-        Returns
-        -------
-        DataFrame or Table
-            The columns ``for``, the row asked for; ``place``, from 1; ``item`` and ``score``.
-
-        Raises
-        ------
-        ImportError
-            If narwhals, or the library, is not installed.
-        """
+    def _frame_columns(self) -> dict[str, NDArray[Any]]:
         left = ~np.ma.getmaskarray(np.atleast_2d(self.items))
         rows, places = np.nonzero(left)
-        columns = {
+        return {
             "for": self.asked[rows],
             "place": places + 1,
             "item": np.ma.getdata(np.atleast_2d(self.items))[left],
             "score": np.ma.getdata(np.atleast_2d(self.scores))[left],
         }
-        return make_frame(columns, library)
 
     def _repr_html_(self) -> str:
         left = ~np.ma.getmaskarray(np.atleast_2d(self.items))

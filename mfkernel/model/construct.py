@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mfkernel._support import checks
 from mfkernel.data.convert import MISSING
 from mfkernel.data.ids import Vocabulary
+from mfkernel.data.origin import NO_FRAME, Origin
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods.objective import encode_targets
 from mfkernel.methods.posterior import Posterior, checked_posterior
@@ -37,6 +38,7 @@ def checked_state(
     user_ids: Any = None,
     item_ids: Any = None,
     posterior: Posterior | None = None,
+    origin: Origin | None = None,
     copy: bool = True,
 ) -> State:
     """Copy and check the arguments of :class:`Factors`, and return them as a state.
@@ -100,6 +102,7 @@ def checked_state(
         users=users,
         items=items,
         posterior=posterior,
+        origin=origin or (NO_FRAME if ratings is None else ratings.origin),
         **vectors,  # type: ignore[arg-type]
     )
 

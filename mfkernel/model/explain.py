@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mfkernel._support.frames import make_frame
+from mfkernel._support.frames import Framed
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Penalty, solve_rows
@@ -21,8 +21,20 @@ MAX_LEVERAGE = 0.2  # leverage of a rating, above which one step of Newton's met
 MIN_REMAINDER = 1e-9  # least value of 1 - leverage, by which effects are divided
 
 
-class Explanation(NamedTuple):
+class _Parts(NamedTuple):
+    score: float
+    mean: float
+    user_bias: float
+    item_bias: float
+    items: NDArray[Any]
+    contributions: Vector
+    rest: float
+
+
+class Explanation(_Parts, Framed):
     """The parts of a prediction: score = mean + user_bias + item_bias + Σ contributions + rest.
+
+    A frame of it has one row per listed rating, with the columns ``item`` and ``contribution``.
 
     Attributes
     ----------
@@ -41,33 +53,8 @@ class Explanation(NamedTuple):
         explain.
     """
 
-    score: float
-    mean: float
-    user_bias: float
-    item_bias: float
-    items: NDArray[Any]
-    contributions: Vector
-    rest: float
-
-    def to_frame(self, library: str = "pandas") -> Any:
-        """Return a data frame with one row per listed rating (extra ``frame``).
-
-        Parameters
-        ----------
-        library
-            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
-
-        Returns
-        -------
-        DataFrame or Table
-            The columns ``item`` and ``contribution``.
-
-        Raises
-        ------
-        ImportError
-            If narwhals, or the library, is not installed.
-        """
-        return make_frame({"item": self.items, "contribution": self.contributions}, library)
+    def _frame_columns(self) -> dict[str, NDArray[Any]]:
+        return {"item": self.items, "contribution": self.contributions}
 
 
 def explain(state: State, user: int, item: int, n: int) -> Explanation:

@@ -8,7 +8,6 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mfkernel._support import checks
-from mfkernel.data.merge import read_by_id
 from mfkernel.data.ratings import Ratings
 from mfkernel.engines.threads import default_engine
 from mfkernel.methods.objective import encode_targets
@@ -160,8 +159,9 @@ class Factors(Recommender):
         Parameters
         ----------
         R
-            New ratings, as for :class:`Ratings`. Users and items are matched by id, or by number if the model
-            has no ids; other ids or numbers are new users and items.
+            New ratings, as for :class:`Ratings`; a data frame has the columns of training, or usual names.
+            Users and items are matched by id, or by number if the model has no ids; other ids or numbers are
+            new users and items.
         add
             Add to the old rating of a cell: 3 clicks and 1 more are 4. Default: replace it.
         missing, duplicates
@@ -184,10 +184,8 @@ class Factors(Recommender):
         settings, dtype, add = self.state.settings, self.state.P.dtype, checks.boolean("add", add)
         if add and settings.loss == "logistic":
             raise ValueError("add must be False with loss='logistic', whose ratings are 0 and 1, got True")
-        missing = self.missing if missing is None else missing
         with default_engine(n_threads) as engine:
-            ids = self.state.users, self.state.items
-            new = read_by_id(R, *ids, missing=missing, duplicates=duplicates, dtype=dtype)
+            new = self.state.read(R, missing=missing, duplicates=duplicates, dtype=dtype)
             new = encode_targets(new, settings)
             with self._writing.own():
                 state = self.state

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel.data.ids import pack_ids, unpack_ids
+from mfkernel.data.origin import Origin
 from mfkernel.data.ratings import Ratings
 from mfkernel.methods import read_settings
 from mfkernel.methods.posterior import Posterior
@@ -35,6 +36,7 @@ def write_state(file: File, state: State, *, ratings: bool) -> None:
         "stop_reason": state.stop_reason,
         "settings": {"method": state.settings.method, **state.settings.values()},
         "missing": state.missing,
+        "columns": state.origin.to_header(),
     }
     arrays = {name: getattr(state, name) for name in ARRAYS} | {"history": pack_history(state.history)}
     arrays |= pack_ids("user_ids", state.user_ids) | pack_ids("item_ids", state.item_ids)
@@ -65,6 +67,7 @@ def read_arguments(file: File, *, mmap: bool = False) -> dict[str, Any]:
             **arrays,
             **ids,
             **read_settings(header),
+            "origin": Origin.of_header(header.get("columns", {})),
             "mean": header["mean"],
             "history": history,
             "stop_reason": str(header.get("stop_reason", "")),

@@ -30,9 +30,9 @@ def new_users(
 ) -> State:
     """Return a state of new users from their ratings in any form; see :meth:`Factors.fold_in`."""
     missing = state.missing if missing is None else missing
-    new = new_user_ratings(
-        ratings, state.shape[1], state.items, state.P.dtype, missing=missing, duplicates=duplicates
-    )
+    form: dict[str, Any] = {"missing": missing, "duplicates": duplicates, "like": state.origin}
+    form["needs_rating"] = not state.settings.implicit
+    new = new_user_ratings(ratings, state.shape[1], state.items, state.P.dtype, **form)
     with default_engine(n_threads) as engine:
         return fold_in(
             state, encode_targets(new, state.settings), engine, regularization, bias_regularization
@@ -74,6 +74,7 @@ def fold_in(
         ratings=ratings,
         users=ratings.users_by_id,
         items=state.items,
+        origin=state.origin,
     )
 
 

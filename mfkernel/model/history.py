@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mfkernel._support.frames import make_frame
+from mfkernel._support.frames import Framed
 
 
 class Epoch(NamedTuple):
@@ -49,31 +50,18 @@ class Epoch(NamedTuple):
         return self.validation_rmse if self.validation_ndcg is None else 1 - self.validation_ndcg
 
 
-class History(list[Epoch]):
-    """The records of all epochs of a fit."""
+class History(list[Epoch], Framed):
+    """The records of all epochs of a fit.
 
-    def to_frame(self, library: str = "pandas") -> Any:
-        """Return a data frame with one row per epoch (extra ``frame``).
+    A frame of them has one row per epoch, and the attributes of :class:`Epoch` that an epoch has as columns;
+    missing numbers are nan.
+    """
 
-        Parameters
-        ----------
-        library
-            Library of the frame: ``"pandas"``, ``"polars"`` or ``"pyarrow"``. Default: ``"pandas"``.
-
-        Returns
-        -------
-        DataFrame or Table
-            The attributes of :class:`Epoch` that an epoch has, as columns; numbers that are missing are nan.
-
-        Raises
-        ------
-        ImportError
-            If narwhals, or the library, is not installed.
-        """
+    def _frame_columns(self) -> dict[str, NDArray[Any]]:
         table = np.array(self, np.float64).reshape(-1, len(Epoch._fields))
         columns = {
             name: column
             for name, column in zip(Epoch._fields, table.T, strict=True)
             if name in ("epoch", "rmse", "seconds") or not np.isnan(column).all()
         }
-        return make_frame(columns | {"epoch": columns["epoch"].astype(np.int64)}, library)
+        return columns | {"epoch": columns["epoch"].astype(np.int64)}

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support import checks
-from mfkernel.data.merge import read_by_id
 from mfkernel.data.ratings import Ratings
 from mfkernel.model.predict import checked_limits, expected, predict, reconstruct
 from mfkernel.model.uncertainty import Prediction, predict_with_uncertainty
@@ -177,9 +176,7 @@ class Predictor(StateView):
         TypeError, ValueError
             If R has no ratings or another shape, or cannot be read.
         """
-        missing = self.missing if missing is None else missing
-        ids = self.state.users, self.state.items
-        ratings = read_by_id(R, *ids, missing=missing, duplicates=duplicates, copy=False)
+        ratings = self.state.read(R, missing=missing, duplicates=duplicates, copy=False)
         values, predicted = self.expected(ratings)
         return float(np.sqrt(np.mean(np.square(values - predicted, dtype=np.float64))))
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mfkernel._support import checks
+from mfkernel._support.frames import in_library
 from mfkernel.data.convert import MISSING
 from mfkernel.data.merge import are_rows, is_one_user
 from mfkernel.linalg.top_n import pack_items
@@ -105,7 +106,7 @@ class Recommender(Predictor):
         else:
             asked, one = new_users(state, users, n_threads, missing=missing), is_one_user(users)
             rows = np.arange(asked.shape[0])
-        return recommend(
+        found = recommend(
             *(state, asked, rows, n, n_threads, pack_items),
             exclude_seen=exclude_seen,
             exclude=exclude,
@@ -116,6 +117,7 @@ class Recommender(Predictor):
             rng=rng,
             one=one,
         )
+        return in_library(state.origin.library, found)
 
     def similar_items(self, items: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n items whose factors have the greatest cosine to those of an item, or of several.
@@ -142,7 +144,8 @@ class Recommender(Predictor):
         """
         state = self.state
         rows = state.columns(items)
-        return similar(rows, "items", state.items, n, state.Q.T, state.known_items, pack_items)
+        found = similar(rows, "items", state.items, n, state.Q.T, state.known_items, pack_items)
+        return in_library(state.origin.library, found)
 
     def similar_users(self, users: ArrayLike, n: int = 10) -> Recommendations:
         """Find the n users whose factors have the greatest cosine to those of a user, or of several.
@@ -168,7 +171,8 @@ class Recommender(Predictor):
         """
         state = self.state
         rows = state.rows(users)
-        return similar(rows, "users", state.users, n, state.P, state.known_users, pack_items)
+        found = similar(rows, "users", state.users, n, state.P, state.known_users, pack_items)
+        return in_library(state.origin.library, found)
 
     def explain(self, user: Any, item: Any, n: int = 10) -> Explanation:
         r"""Explain a prediction as a sum of contributions of the user's ratings.
@@ -205,4 +209,5 @@ class Recommender(Predictor):
         Koh and Liang, "Understanding black-box predictions via influence functions", ICML 2017.
         """
         n, state = checks.integer("n", n, 1), self.state
-        return explain(state, state.row("user", user), state.column("item", item), n)
+        explained = explain(state, state.row("user", user), state.column("item", item), n)
+        return in_library(state.origin.library, explained)

@@ -11,7 +11,9 @@ from mfkernel._support import checks
 from mfkernel._support.arrays import immutable, readonly
 from mfkernel._support.lazy import lazy
 from mfkernel.data.ids import Ids, Vocabulary
+from mfkernel.data.origin import NO_FRAME, Origin
 from mfkernel.data.ratings import Ratings
+from mfkernel.data.reading import read_by_id
 from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import Implicit, gram
 from mfkernel.linalg.rows import pad_rows
@@ -44,6 +46,7 @@ class State:
     users: Vocabulary | None = None
     items: Vocabulary | None = None
     posterior: Posterior | None = None
+    origin: Origin = NO_FRAME
 
     def __post_init__(self) -> None:
         m, n = self.shape
@@ -105,6 +108,26 @@ class State:
     def column(self, name: str, item: Any) -> int:
         """Return the column of one item."""
         return _single(name, self.columns(item, name))
+
+    def read(
+        self, R: Any, *, missing: str | None = None, needs_rating: bool | None = None, **form: Any
+    ) -> Ratings:
+        """Read ratings to compare with or to learn from, with the ids of this model where it has any.
+
+        Parameters
+        ----------
+        R
+            Ratings in any form.
+        missing
+            How a dense table is read. Default: as in training.
+        needs_rating
+            Whether a frame must have a column of ratings. Default: unless feedback is implicit.
+        **form
+            Other arguments of :class:`Ratings`.
+        """
+        form["missing"] = self.missing if missing is None else missing
+        needed = not self.settings.implicit if needs_rating is None else needs_rating
+        return read_by_id(R, self.users, self.items, like=self.origin, needs_rating=needed, **form)
 
     @lazy
     def by_position(self) -> "State":

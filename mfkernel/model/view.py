@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.arrays import Immutable
+from mfkernel._support.frames import in_library
 from mfkernel._support.html import facts_table
 from mfkernel._support.locks import ProcessLock
 from mfkernel.data.entries import sides_with_ids
@@ -82,7 +83,8 @@ class StateView(Immutable):
     @property
     def history(self) -> History:
         """One record per epoch."""
-        return History(self.state.history)
+        state = self.state
+        return in_library(state.origin.library, History(state.history))
 
     @property
     def stop_reason(self) -> str:

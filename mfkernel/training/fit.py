@@ -289,6 +289,7 @@ def _finish(
             ratings=ratings,
             users=ratings.users_by_id,
             items=ratings.items_by_id,
+            origin=ratings.origin,
             posterior=None if posterior is None else scale_draws(posterior, units.scale),
         )
     )

@@ -8,6 +8,7 @@ from mfkernel.data import frames
 from mfkernel.data.files.form import Form
 from mfkernel.data.files.streams import Stream, report_damage
 from mfkernel.data.named import number_frame
+from mfkernel.data.origin import COLUMN_KINDS, NO_FRAME
 from mfkernel.data.ratings import Ratings
 from mfkernel.data.tables import usual_time
 
@@ -49,7 +50,7 @@ def read_columnar(name: str, file: BinaryIO | None, data: Stream, form: Form, du
         left_out = table.num_rows - len(named.ratings[2])
         if left_out:
             warnings.warn(f"{name}: {left_out:,} rows with missing values are left out", stacklevel=4)
-        return Ratings(named, duplicates=duplicates)
+        return Ratings(named._replace(origin=NO_FRAME), duplicates=duplicates)
     except (TypeError, ValueError) as error:
         if name in str(error):
             raise
@@ -89,7 +90,7 @@ def _chosen(name: str, names: list[str], form: Form) -> dict[str, Any]:
             f"{name} must have columns of users and items, got {frames.shown(names)}; columns= names user, "
             "item and rating"
         )
-    return dict(zip(frames.COLUMN_KINDS, chosen, strict=True))
+    return dict(zip(COLUMN_KINDS, chosen, strict=True))
 
 
 def _name(file: str, names: list[str], column: Any) -> str:
