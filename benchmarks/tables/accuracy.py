@@ -58,6 +58,7 @@ def errors(splits: list[data.Split]) -> dict[str, list[float]]:
         "with biases, k = 128": partial(_test_rmse, k=128, biases=True),
         "ALS": partial(_test_rmse, method="als"),
         "ALS with biases": partial(_test_rmse, method="als", biases=True),
+        "Bayesian": partial(_test_rmse, method="bayesian"),
     }
     found: dict[str, list[float]] = {name: [] for name in predictors}
     for name, predictor in predictors.items():

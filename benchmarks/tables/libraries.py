@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import data, store
+from benchmarks import data, probes, store
 from benchmarks.progress import show
 from benchmarks.tables import markdown
-from benchmarks.tables.library_fits import NDCG_CUTOFF, PEERS, Figures, fit_in_new_process, version
+from benchmarks.tables.library_fits import NDCG_CUTOFF, PEERS, Figures, Peer, fit_in_new_process, version
 
 REAL = ("ML-1M", "ML-100K")
 SETS = (*data.FILES, "generated 100K", "generated 1M", "generated 10M")
@@ -29,6 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, default=64, help="rank (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="splits (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="the most (default: %(default)s)")
+    parser.add_argument(
+        "--only", metavar="PACKAGE", help="measure this library again, and keep the stored rows of the others"
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -36,14 +39,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     names = options.set or [*(REAL if options.data else []), "generated 1M"]
     data.require(options.data, names, *(data.FOLDS if "ML-100K" in names else ()))
     counts = sorted({1, options.threads})
-    rows = [measure_set(name, options.data, options.k, counts, options.repeats) for name in names]
-    return {"rows": rows, "k": options.k, "threads": counts, "repeats": options.repeats}
+    peers = {name: x for name, x in PEERS.items() if options.only in (None, x.package)}
+    rows = [measure_set(name, options.data, options.k, counts, options.repeats, peers) for name in names]
+    results = {"rows": rows, "k": options.k, "threads": counts, "repeats": options.repeats}
+    return results if options.only is None else _among_stored(results, options.only)
 
 
-def measure_set(name: str, folder: Path | None, k: int, counts: list[int], repeats: int) -> dict[str, Any]:
-    """Fit a set with each library."""
+def _among_stored(results: dict[str, Any], package: str) -> dict[str, Any]:
+    """Return the stored results, where the rows of one library are replaced."""
+    stored = store.load("libraries")
+    for name, value in {**results, "machine": probes.machine()}.items():
+        if name != "rows" and stored[name] != value:
+            raise ValueError(f"--only must be used with the stored {name}, {stored[name]!r}, got {value!r}")
+    new = {row["set"]: row for row in results["rows"]}
+    if new.keys() != {row["set"] for row in stored["rows"]}:
+        raise ValueError("--only must be used with all stored sets")
+    for row in stored["rows"]:
+        others = [peer for peer in row["peers"] if peer["library"].split()[0] != package]
+        row["peers"] = new[row["set"]]["peers"] + others
+        row["notes"] = []
+    return {name: stored[name] for name in results}
+
+
+def measure_set(
+    name: str, folder: Path | None, k: int, counts: list[int], repeats: int, chosen: dict[str, Peer]
+) -> dict[str, Any]:
+    """Fit a set with each of the chosen libraries."""
     splits, description = splits_of(name, folder)
-    fits, notes = fit_alternately(splits, k, counts, repeats)
+    fits, notes = fit_alternately(splits, k, counts, repeats, chosen)
     train, test = splits(0)
     peers = [
         {
@@ -67,15 +90,19 @@ def splits_of(name: str, folder: Path | None) -> tuple[Callable[[int], data.Spli
 
 
 def fit_alternately(
-    splits: Callable[[int], data.Split], k: int, counts: list[int], repeats: int
+    splits: Callable[[int], data.Split],
+    k: int,
+    counts: list[int],
+    repeats: int,
+    chosen: dict[str, Peer],
 ) -> tuple[dict[str, dict[int, list[Figures]]], list[str]]:
     """Return the figures of all fits by library and threads, and notes on missing ones."""
     fits: dict[str, dict[int, list[Figures]]] = {
         name: {count: [] for count in counts if peer.threaded or count == 1}
-        for name, peer in PEERS.items()
+        for name, peer in chosen.items()
         if version(peer.package)
     }
-    missing = [peer.package for name, peer in PEERS.items() if name not in fits]
+    missing = [peer.package for name, peer in chosen.items() if name not in fits]
     notes = [f"Not installed: {', '.join(missing)}."] if missing else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "split.pickle"
@@ -124,6 +151,12 @@ LABELS: dict[tuple[str, str, str], tuple[str, tuple[float, float], str]] = {
     ("mfkernel", "SGD", "schedule='blocks'"): ("mfkernel", (0, 14), "center"),
     ("mfkernel", "SGD, with biases", "biases=True"): ("mfkernel, biases", (0, -26), "center"),
     ("mfkernel", "ALS", "method='als'"): ("mfkernel ALS", (16, -8), "left"),
+    ("mfkernel", "Gibbs sampling, with biases", "method='bayesian'"): (
+        "mfkernel Bayesian",
+        (0, 12),
+        "center",
+    ),
+    ("myfm", "Gibbs sampling, with biases", "n_iter=100"): ("myFM", (-10, 10), "right"),
     ("libmf", "SGD", "nr_iters=20, lambda_p1=0, lambda_q1=0, lambda_p2=0.04, lambda_q2=0.04"): (
         *("LIBMF, wheel", (10, -4)),
         "left",
@@ -142,8 +175,9 @@ LABELS: dict[tuple[str, str, str], tuple[str, tuple[float, float], str]] = {
     ),
 }
 SUMMARIZED = (  # rows of README's table, by library and method
-    *(("mfkernel", "SGD, with biases"), ("mfkernel", "ALS"), ("mfkernel", "ALS, ranks items")),
-    *(("cornac", "SGD, with biases"), ("cmfrec", "ALS"), ("implicit", "ALS, ranks items")),
+    *(("mfkernel", "SGD, with biases"), ("mfkernel", "ALS"), ("mfkernel", "Gibbs sampling, with biases")),
+    *(("mfkernel", "ALS, ranks items"), ("cornac", "SGD, with biases"), ("cmfrec", "ALS")),
+    *(("myfm", "Gibbs sampling, with biases"), ("implicit", "ALS, ranks items")),
 )
 
 
@@ -163,7 +197,7 @@ def render_summary(results: store.Results) -> str:
     row, rows = results["rows"][0], []
     for library, method in SUMMARIZED:
         peer = next(x for x in row["peers"] if x["library"].split()[0] == library and x["method"] == method)
-        fits = peer["fits"]["2"]
+        fits = peer["fits"].get("2", peer["fits"]["1"])  # some have one thread only
         cells = (_median(fits, "seconds", ".3g"), _mean(fits, "rmse"), _mean(fits, "ndcg"))
         rows.append([peer["library"], peer["method"].replace(", ranks items", ", implicit feedback"), *cells])
     return (

@@ -52,7 +52,7 @@ class Fit:
 
 def mfkernel(fit: Fit, **settings: Any) -> NDArray[Any]:
     """Fit with this library."""
-    return mfkernel_ranks(fit, **settings).predict(fit.test.users, fit.test.items)
+    return mfkernel_ranks(fit, **settings).by_position.predict(fit.test.users, fit.test.items)
 
 
 def mfkernel_ranks(fit: Fit, **settings: Any) -> mf.Factors:
@@ -134,6 +134,21 @@ def implicit(fit: Fit, **settings: Any) -> mf.Factors:
     return mf.Factors(model.user_factors, model.item_factors.T, ratings=fit.train)
 
 
+def myfm(fit: Fit, **settings: Any) -> NDArray[Any]:
+    """Fit with myfm, which takes a matrix with a column per user and per item."""
+    model = import_module("myfm").MyFMRegressor(rank=fit.k, random_seed=0)
+    with fit.clock():
+        model.fit(_indicators(fit.train), fit.train.values, group_shapes=list(fit.train.shape), **settings)
+    return np.asarray(model.predict(_indicators(fit.test)))
+
+
+def _indicators(R: mf.Ratings) -> sparse.csr_matrix:
+    """Return a row per rating, with a one in the column of its user and a one in that of its item."""
+    columns = np.stack([R.users.astype(np.int64), R.n_users + R.items.astype(np.int64)], axis=1).ravel()
+    rows, ones = np.arange(R.nnz + 1) * 2, np.ones(columns.size)
+    return sparse.csr_matrix((ones, columns, rows), (R.nnz, sum(R.shape)))
+
+
 class Peer(NamedTuple):
     """A row of the table."""
 
@@ -154,6 +169,7 @@ _FAST = {"finalize_chol": False, "precompute_for_predictions": False}
 _UNBIASED = {"user_bias": False, "item_bias": False}
 _BIASED = "SGD, with biases"
 _RANKS = "ALS, ranks items"
+_SAMPLED = "Gibbs sampling, with biases"
 
 PEERS = {
     "blocks": Peer("mfkernel", mfkernel, "SGD", {"schedule": "blocks"}),
@@ -161,6 +177,7 @@ PEERS = {
     "biases": Peer("mfkernel", mfkernel, _BIASED, {"biases": True}),
     "als": Peer("mfkernel", mfkernel, "ALS", {"method": "als"}),
     "als with biases": Peer("mfkernel", mfkernel, "ALS, with biases", {"method": "als", "biases": True}),
+    "bayesian": Peer("mfkernel", mfkernel, _SAMPLED, {"method": "bayesian"}),
     "implicit feedback": Peer("mfkernel", mfkernel_ranks, _RANKS, {"method": "implicit"}),
     "libmf": Peer("libmf", libmf, "SGD", {"nr_iters": 20, **_L2}),
     "cornac": Peer("cornac", cornac, "SGD", {"max_iter": 20, "use_bias": False}),
@@ -171,6 +188,7 @@ PEERS = {
     "cmfrec": Peer("cmfrec", cmfrec, "ALS", {"niter": 10, **_SCALED, **_UNBIASED, **_FAST}),
     "cmfrec with biases": Peer("cmfrec", cmfrec, "ALS, with biases", {"niter": 10, **_SCALED, **_FAST}),
     "cmfrec, implicit": Peer("cmfrec", cmfrec_ranks, _RANKS, {"niter": 15, **_FAST}),
+    "myfm": Peer("myfm", myfm, _SAMPLED, {"n_iter": 100}, False),
     "implicit": Peer("implicit", implicit, _RANKS, {"iterations": 15}),
     "implicit, Cholesky": Peer("implicit", implicit, _RANKS, {"iterations": 15, "use_cg": False}),
 }
