@@ -131,6 +131,27 @@ def test_equal_ratings__are_predicted(values):
     np.testing.assert_allclose(model.predict(cells // 10, cells % 10), values, atol=0.5)
 
 
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_ratings__give_finite_answers(data):
+    m, n, k = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6)), data.draw(st.integers(1, 9))
+    cells = data.draw(st.lists(st.integers(0, m * n - 1), min_size=1, max_size=m * n, unique=True))
+    unit = 10.0 ** data.draw(st.integers(-12, 12))
+    values = data.draw(
+        st.lists(st.floats(-5, 5, allow_subnormal=False), min_size=len(cells), max_size=len(cells))
+    )
+    users, items = np.divmod(np.array(cells), n)
+    model = fit((users, items, np.array(values) * unit, (m, n)), k, epochs=6, samples=2)
+    found = model.predict(np.arange(m)[:, None], np.arange(n), return_std=True)
+    assert all(np.isfinite(part).all() for part in found)
+    assert (found.std >= 0).all()
+    assert (found.noise > 0).all()
+    new = model.fold_in({int(items[0]): float(values[0] * unit)}).predict(0, np.arange(n), return_std=True)
+    assert all(np.isfinite(part).all() for part in new)
+    model.partial_fit(([m], [0], [float(values[0] * unit)]))
+    assert np.isfinite(model.predict(m, 0))
+
+
 # Uncertainty
 
 

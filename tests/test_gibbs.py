@@ -10,6 +10,7 @@ from mfkernel.engines.threads import ThreadEngine
 from mfkernel.kernels.gibbs import Noise, Stream, draw_normals, philox
 from mfkernel.kernels.jit import jit
 from mfkernel.kernels.row_problem import RowProblem
+from mfkernel.linalg import gibbs
 from mfkernel.linalg.gibbs import (
     BIAS_SHARE,
     Precisions,
@@ -109,7 +110,8 @@ def problem_of(rng, m, n, k, dtype, weighted):
 @pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float32))
 @pytest.mark.parametrize("k", [1, 5, 8, 33])
 @pytest.mark.parametrize("weighted", quick([False, True], False))
-def test_rows__are_those_of_the_reference(dtype, k, weighted, rng):
+def test_rows__are_those_of_the_reference(dtype, k, weighted, rng, monkeypatch):
+    monkeypatch.setattr(gibbs, "MIN_SPARSE_RANK", 10**6)
     m, n = 7, 40
     problem, weights = problem_of(rng, m, n, k, dtype, weighted)
     root = rng.normal(size=(k, k))
@@ -118,11 +120,12 @@ def test_rows__are_those_of_the_reference(dtype, k, weighted, rng):
     rows, expected = (Rows(aligned_rows(m, k, np.dtype(dtype)), np.zeros(m, dtype)) for _ in range(2))
     stream = Stream(3, 4, 5, 1)
     with ThreadEngine(2) as engine:
-        failed, products = draw_rows(problem, k, noise, prior, stream, rows, engine, expected=expected)
+        failed, products, loss = draw_rows(problem, k, noise, prior, stream, rows, engine, expected=expected)
     assert not failed.any()
     precision = np.zeros((k + 1, k + 1))
     precision[:k, :k], precision[k, k] = prior.precision, prior.bias_precision
     mean = np.append(prior.mean, prior.bias_mean)
+    total = 0.0
     for u in range(m):
         part = slice(problem.indptr[u], problem.indptr[u + 1])
         i, r = problem.indices[part], problem.values[part]
@@ -142,6 +145,70 @@ def test_rows__are_those_of_the_reference(dtype, k, weighted, rng):
         found = np.array([x[u] for x in products])
         sums = [w @ (a * b) for a, b in ((e, e), (e, f), (e, d), (f, f), (f, d), (d * np.ones_like(e), d))]
         np.testing.assert_allclose(found, sums, rtol=2e-3, atol=1e-3)
+        total += e @ (e if weights is None else weights[part] * e)
+    np.testing.assert_allclose(loss, total, rtol=1e-3)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("dtype", quick([np.float32, np.float64], np.float64))
+@pytest.mark.parametrize("n_ratings", [0, 1, 4, 7])
+def test_sparse_rows__have_the_mean_and_covariance_of_the_reference(dtype, n_ratings, rng):
+    """All rows have the same ratings, so that their draws show the distribution."""
+    m, n, k = 6000, 9, 14
+    items = np.arange(n_ratings, dtype=np.int32)
+    r, w = rng.normal(size=n_ratings), rng.uniform(0.5, 2, n_ratings)
+    Y, base = rng.normal(size=(n, k)), rng.normal(size=n)
+    problem = RowProblem(
+        np.arange(m + 1) * n_ratings,
+        np.tile(items, m),
+        np.tile(r.astype(dtype), m),
+        np.empty(m * n_ratings, dtype),
+        pad_rows(Y.astype(dtype)),
+        base.astype(dtype),
+        np.ones(m, dtype),
+        None,
+    )
+    root = rng.normal(size=(k, k))
+    prior = Prior(rng.normal(size=k), root @ root.T + np.eye(k), 0.3, 2.0)
+    others = rng.uniform(0.5, 2, n)
+    noise = Noise(0.7, np.tile(w.astype(dtype), m), np.full(m, 1.5, dtype), others.astype(dtype))
+    rows, expected = (Rows(aligned_rows(m, k, np.dtype(dtype)), np.zeros(m, dtype)) for _ in range(2))
+    assert gibbs.find_sparse_rows(problem.indptr, problem.Y.shape).size == m
+    with ThreadEngine(2) as engine:
+        failed, products, _ = draw_rows(
+            problem, k, noise, prior, Stream(3, 4, 5, 1), rows, engine, expected=expected
+        )
+    assert not failed.any()
+    precision = np.zeros((k + 1, k + 1))
+    precision[:k, :k], precision[k, k] = prior.precision, prior.bias_precision
+    mean, weights = np.append(prior.mean, prior.bias_mean), w * 1.5 * others[:n_ratings]
+    given = Y[:n_ratings], base[:n_ratings], r, weights, (mean, precision), 0.7
+    units = [reference.gibbs_row(*given, unit) for unit in np.eye(k + 1)]
+    center = units[0][1]
+    root = np.array([draw - center for draw, _ in units])
+    tolerance = 1e-3 if dtype == np.float32 else 1e-9
+    np.testing.assert_allclose(
+        np.column_stack([expected.X[:, :k], expected.bias])[0], center, rtol=tolerance, atol=tolerance
+    )
+    draws = np.column_stack([rows.X[:, :k], rows.bias]).astype(np.float64)
+    variance = (root**2).sum(axis=0)
+    assert np.abs((draws.mean(axis=0) - center) / np.sqrt(variance / m)).max() < 4.5
+    scaled = np.cov((draws / np.sqrt(variance)).T)
+    correlation = (root.T @ root) / np.sqrt(np.outer(variance, variance))
+    assert np.abs(scaled - correlation).max() < 5 * np.sqrt(2 / m)
+    assert not rows.X[:, k:].any()
+    e = r - base[:n_ratings] - Y[:n_ratings] @ rows.X[5, :k] - rows.bias[5]
+    np.testing.assert_allclose(products.ee[5], weights @ e**2, rtol=1e-2, atol=1e-9)
+
+
+def test_sparse_rows__are_left_to_the_equations_where_these_are_faster():
+    def found(counts, n_items, K):
+        return gibbs.find_sparse_rows(np.concatenate([[0], np.cumsum(counts)]), (n_items, K)).tolist()
+
+    assert found([0, 3, 16, 17, 40] * 100, 10, 32)[:4] == [0, 1, 2, 5]
+    assert found([3] * 100, 10, 8) == []  # the rank is small
+    assert found([3] * 100, 10_000, 32) == []  # there are more items to map than rows
+    assert found([], 0, 32) == []
 
 
 def test_products__follow_the_scale(rng):
@@ -175,13 +242,15 @@ def test_slices__draw_from_the_density(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_all_draws__leave_the_joint_distribution_as_it_is(seed):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_all_draws__leave_the_joint_distribution_as_it_is(sparse, monkeypatch):
     """Draw parameters and ratings together, and one after the other: both must have the same distribution.
 
     Geweke, "Getting it right: joint distribution tests of posterior simulators", JASA 2004.
     """
-    rng = np.random.default_rng(seed)
+    if sparse:  # all rows have at most half as many ratings as coordinates, with padding
+        monkeypatch.setattr(gibbs, "find_sparse_rows", lambda indptr, shape: np.arange(indptr.size - 1))
+    rng = np.random.default_rng(1)
     chain = Joint(rng)
     direct = np.array([Joint(rng).statistics() for _ in range(6000)])
     in_turn = np.empty((20_000, direct.shape[1]))
@@ -198,7 +267,7 @@ def test_all_draws__leave_the_joint_distribution_as_it_is(seed):
 class Joint:
     """All that the model has, with ratings of every cell of a small table; the spread is 1."""
 
-    K, SHAPE = 2, (5, 4)
+    K, SHAPE = 2, (4, 4)
 
     def __init__(self, rng):
         self.rng, k = rng, self.K
@@ -248,7 +317,7 @@ class Joint:
                 )
                 prior = draw_prior(self.rows[side], self.K, 1.0, engine, self.rng)
                 stream = Stream(int(self.rng.integers(2**32)), 0, number, side)
-                _, products = draw_rows(problem, self.K, noise, prior, stream, self.rows[side], engine)
+                _, products, _ = draw_rows(problem, self.K, noise, prior, stream, self.rows[side], engine)
                 arguments = self.rows[side], self.K, prior, products, self.sigma, 1.0, self.rng
                 self.priors[side], products = rescale(*arguments)
                 old, counts = self.precisions[side], np.full(size, width)

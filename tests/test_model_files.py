@@ -101,7 +101,7 @@ def test_save_and_load__take_any_file_object(data, dtype, shape, ids, sink, sour
     assert zipfile.ZipFile(io.BytesIO(saved)).testzip() is None
 
 
-@pytest.mark.parametrize("method", ["sgd", "als", "implicit"])
+@pytest.mark.parametrize("method", ["sgd", "als", "implicit", "bayesian"])
 def test_save_and_load__keep_a_trained_model_in_memory(method):
     model, stream = fit(method), io.BytesIO()
     model.save(stream)
@@ -203,10 +203,10 @@ def is_mapped(array):
     return any(isinstance(owner, np.memmap) for owner in owners(array))
 
 
-@pytest.mark.parametrize("method", ["sgd", "als", "implicit"])
+@pytest.mark.parametrize("method", ["sgd", "als", "implicit", "bayesian"])
 @pytest.mark.parametrize("k", [5, 8])
 def test_mmap__gives_the_same_model(tmp_path, method, k):
-    options = {} if method == "implicit" else {"biases": True}
+    options = {"biases": True} if method in ("sgd", "als") else {}
     model = fit(method, k, **options)
     model.save(tmp_path / "model.npz")
     mapped = mf.load(tmp_path / "model.npz", mmap=True)

@@ -81,6 +81,9 @@ CASES = {
     "implicit": {"method": "implicit", "R": CLICKS},
     "implicit validation": {"method": "implicit", "R": CLICKS, "validation": 0.2, "patience": 2, "epochs": 9},
     "implicit subspace": {"method": "implicit", "R": CLICKS, "solver": "subspace"},
+    "bayesian": {"method": "bayesian", "samples": 3, "burn_in": 2},
+    "bayesian validation": {"method": "bayesian", "validation": 0.2, "patience": 3, "epochs": 9},
+    "bayesian scale": {"method": "bayesian", "R": R.with_values(R.values * 4.0**5 + 1e5)},
     "weights": {"sample_weight": np.linspace(0.5, 2, R.nnz)},
     "scale": {"R": R.with_values(R.values * 4.0**5 + 1e5), "biases": True},
     "generator": {"rng": np.random.SeedSequence(5)},
@@ -410,7 +413,7 @@ R = mf.datasets.synthetic(300, 200, 6000, rng=1)
 mf.factorize(R, 16, sys.argv[2], epochs=10**6, rng=0, n_threads=2, checkpoint=sys.argv[1], resume=True,
              callback=lambda record: print(record.epoch, flush=True), validation=0.1, patience=10**6)
 """
-KILL_METHODS = ("sgd", "als", "implicit")
+KILL_METHODS = ("sgd", "als", "implicit", "bayesian")
 
 
 @POSIX
@@ -421,7 +424,7 @@ def test_kill__leaves_a_whole_checkpoint_at_any_moment(tmp_path, kills):
     for n in range(kills):
         if n % 10 == 0:
             path.unlink(missing_ok=True)
-            method, last = KILL_METHODS[n // 10 % 3], 0
+            method, last = KILL_METHODS[n // 10 % 4], 0
         command = [sys.executable, "-c", FIT, str(path), method]
         with subprocess.Popen(command, cwd=ROOT, env=make_environment(), stdout=subprocess.PIPE) as process:
             first = int(process.stdout.readline())

@@ -95,8 +95,9 @@ def sample_span(
     expected_bias: NDArray[Any],
     failed: NDArray[np.bool_],
     products: NDArray[np.float64],
+    most_sparse: int,
 ) -> None:
-    """Draw rows ``first:last``, also those without ratings.
+    """Draw the rows ``first:last`` of more than ``most_sparse`` ratings.
 
     Parameters
     ----------
@@ -114,18 +115,19 @@ def sample_span(
     failed
         (n_rows,) set to True for rows whose equations are not positive definite.
     products
-        (n_rows, 6) overwritten with sums over the ratings of each row, at the draws, with the weights above:
-        Σ w e², Σ w e f, Σ w e d, Σ w f², Σ w f d and Σ w d². e is the residual, d the deviation of the bias,
-        and f the product of the factors' deviations and y.
+        (n_rows, 7) overwritten with sums over the ratings of each row, at the draws, with the weights above:
+        Σ w e², Σ w e f, Σ w e d, Σ w f², Σ w f d and Σ w d²; and Σ w e² without τ. e is the residual, d the
+        deviation of the bias, and f the product of the factors' deviations and y.
+    most_sparse
+        number of ratings up to which rows are left to ``sample_sparse_rows``; -1 for none.
     """
-    assert problem.weights is not None
     K = problem.Y.shape[1]
     work = new_workspace(problem, objective, K, max_row_length(first, last, problem))
     normals = np.zeros(K + 4, problem.scale.dtype)
     for u in range(first, last):
-        for n in range(problem.indptr[u], problem.indptr[u + 1]):
-            w = weight(noise.weights, n, problem.scale.dtype.type(1))
-            problem.weights[n] = w * noise.rows[u] * noise.others[problem.indices[n]]
+        if problem.indptr[u + 1] - problem.indptr[u] <= most_sparse:
+            continue
+        set_weights(u, problem, noise)
         work.x[:] = 0
         init_scores(u, problem, objective, work, False)
         normal_equations(u, ZERO, K, True, problem, objective, 0.0, work)
@@ -138,28 +140,40 @@ def sample_span(
         add_noise(work, objective.k, normals)
         back_substitute(work.G, K + 1, work.step)
         add_scores(u, ZERO, K, True, problem, work)
-        sum_products(u, problem, work, products[u])
+        sum_products(u, problem, noise, work, products[u])
         store_deviation(u, objective, mean, work, X, bias)
 
 
 @inlined
-def sum_products(u: int, problem: RowProblem, work: Workspace, sums: NDArray[np.float64]) -> None:
+def set_weights(u: int, problem: RowProblem, noise: Noise) -> None:
+    """Set the weights of row u to w τ_u τ_i."""
+    one = problem.scale.dtype.type(1)
+    for n in range(problem.indptr[u], problem.indptr[u + 1]):
+        tau = noise.rows[u] * noise.others[problem.indices[n]]
+        problem.weights[n] = weight(noise.weights, n, one) * tau  # type: ignore[index]
+
+
+@inlined
+def sum_products(
+    u: int, problem: RowProblem, noise: Noise, work: Workspace, sums: NDArray[np.float64]
+) -> None:
     """Sum the products of row u, see ``sample_span``, at the scores ``work.z`` of ``work.step``."""
     d = float(work.step[work.step.size - 1])
-    ee, ef, ed, ff, fd, dd = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    ee, ef, ed, ff, fd, dd, plain = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     start = problem.indptr[u]
     for n in range(start, problem.indptr[u + 1]):
         z, w = float(work.z[n - start]), float(weight(problem.weights, n, 1.0))
         e = float(problem.values[n]) - z
         f = z - d - float(base_score(problem.base, problem.indices[n], 0.0))
         ee += w * e * e
+        plain += float(weight(noise.weights, n, 1.0)) * e * e
         ef += w * e * f
         ed += w * e
         ff += w * f * f
         fd += w * f
         dd += w
     sums[0], sums[1], sums[2] = ee, ef, ed * d
-    sums[3], sums[4], sums[5] = ff, fd * d, dd * d * d
+    sums[3], sums[4], sums[5], sums[6] = ff, fd * d, dd * d * d, plain
 
 
 @inlined

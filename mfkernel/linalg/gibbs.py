@@ -13,6 +13,7 @@ from mfkernel.linalg.normal import Penalty, balanced_spans, gram, make_objective
 
 if TYPE_CHECKING:
     from mfkernel.kernels.gibbs import Noise, Stream
+    from mfkernel.kernels.gibbs_sparse import White
     from mfkernel.kernels.row_problem import Objective, RowProblem
 
 Vector = NDArray[np.float64]
@@ -21,6 +22,8 @@ Vector = NDArray[np.float64]
 PRIOR_MEAN_COUNT = 2.0  # β₀: rows of mean zero that the prior counts as seen
 NOISE_COUNT = 1.0  # residuals of one standard deviation that the priors of noise and biases count as seen
 MIN_NOISE = 1e-5  # standard deviations of the ratings: less noise is beyond the precision of float32
+MIN_SPARSE_RANK = 16  # rank from which rows with few ratings are drawn by themselves
+ROWS_PER_TASK = 2**10  # rows with few ratings per task
 MIN_PRECISION = 1e-4  # of a row, relative to all: less would make its ratings worthless
 START_DEGREES = 8.0  # degrees of freedom: precisions vary by a half
 BIAS_SHARE = 0.1  # share of the variance of the ratings: what the prior expects of the biases
@@ -277,7 +280,7 @@ def draw_rows(
     engine: ThreadEngine,
     *,
     expected: Rows | None = None,
-) -> tuple[NDArray[np.bool_], Products]:
+) -> tuple[NDArray[np.bool_], Products, float]:
     """Draw all rows of one side in place, given the other side.
 
     The result is the same, bit by bit, on any number of threads.
@@ -300,22 +303,68 @@ def draw_rows(
 
     Returns
     -------
-    failed, products
-        (n_rows,) rows whose equations were singular in this arithmetic; sums over the ratings at the draws.
+    failed, products, loss
+        (n_rows,) rows whose equations were singular in this arithmetic; sums over the ratings at the draws,
+        with all precisions; and Σ w e² without those of rows.
     """
     from mfkernel.kernels.gibbs import sample_span
 
-    problem, objective, mean = _with_prior(problem, k, noise.sigma, prior)
-    failed, products = np.zeros(len(rows.X), np.bool_), np.zeros((len(rows.X), 6))
-    nothing = Rows(np.zeros((0, 0), rows.X.dtype), rows.bias[:0])
+    full, objective, mean = _with_prior(problem, k, noise.sigma, prior)
+    failed, products = np.zeros(len(rows.X), np.bool_), np.zeros((len(rows.X), 7))
+    targets = *rows, *(expected or Rows(np.zeros((0, 0), rows.X.dtype), rows.bias[:0])), failed, products
+    sparse = find_sparse_rows(problem.indptr, problem.Y.shape)
+    most = problem.Y.shape[1] // 2 if sparse.size else -1
 
     def draw(span: tuple[int, int], cancelled: Callable[[], bool]) -> None:
-        results = *rows, *(expected or nothing), failed, products
-        sample_span(*span, problem, objective, noise, mean, stream, *results)
+        sample_span(*span, full, objective, noise, mean, stream, *targets, most)
 
     work = multiply_adds(make_solver("cholesky", k), k + 1, True)
     engine.run(draw, [Task(span) for span in balanced_spans(problem.indptr, *work, 1)])
-    return failed, Products(*products.T)
+    if sparse.size:
+        from mfkernel.kernels.gibbs_sparse import sample_sparse_rows
+
+        white = _whiten(problem.Y, k, prior, engine)
+
+        def draw_sparse(span: tuple[int, int], cancelled: Callable[[], bool]) -> None:
+            sample_sparse_rows(*span, sparse, most, full, objective, noise, mean, white, stream, *targets)
+
+        engine.run(draw_sparse, _row_tasks(sparse.size))
+    return failed, Products(*products[:, :6].T), float(products[:, 6].sum())
+
+
+def find_sparse_rows(indptr: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the rows of at most K/2 ratings, if :mod:`mfkernel.kernels.gibbs_sparse` draws them sooner.
+
+    ``shape`` is that of the other side, (n_items, K), all of whose rows would be mapped.
+    """
+    n_items, K = shape
+    counts = np.diff(indptr)
+    rows = np.flatnonzero(counts <= K // 2)
+    n = counts[rows].astype(np.float64)
+    # multiply-adds per row: factors of the equations, against factors of S and two maps
+    saved = K**3 / 6 + n * K**2 / 2 - n**2 * K / 2 - n**3 / 6 - 2 * K**2
+    return rows if K >= MIN_SPARSE_RANK and saved.sum() > n_items * K**2 else rows[:0]
+
+
+def _whiten(Y: NDArray[Any], k: int, prior: Prior, engine: ThreadEngine) -> "White":
+    """Return the prior as a map from standard normals, and the items in their coordinates."""
+    from mfkernel.kernels.gibbs_sparse import White, map_rows
+
+    K = Y.shape[1]
+    M = np.zeros((K, K), Y.dtype)
+    M[:k, :k] = np.linalg.inv(np.linalg.cholesky(prior.precision))
+    T, V, given = readonly(np.ascontiguousarray(M.T)), np.zeros_like(Y), readonly(Y)
+
+    def map_span(span: tuple[int, int], cancelled: Callable[[], bool]) -> None:
+        map_rows(*span, given, T, V)
+
+    engine.run(map_span, _row_tasks(len(Y)))
+    return White(readonly(M), readonly(V), 1 / math.sqrt(prior.bias_precision))
+
+
+def _row_tasks(n_rows: int) -> list[Task]:
+    starts = range(0, n_rows, ROWS_PER_TASK)
+    return [Task((start, min(start + ROWS_PER_TASK, n_rows))) for start in starts]
 
 
 def compile_sampler(problem: "RowProblem", k: int, noise: "Noise", stream: "Stream", rows: Rows) -> None:
@@ -323,9 +372,16 @@ def compile_sampler(problem: "RowProblem", k: int, noise: "Noise", stream: "Stre
     from mfkernel.kernels.gibbs import sample_span
 
     prior = Prior(np.zeros(k), np.eye(k), 0.0, 1.0)
-    problem, objective, mean = _with_prior(problem, k, noise.sigma, prior)
-    results = *rows, *rows, np.zeros(0, np.bool_), np.zeros((0, 6))
-    sample_span(0, 0, problem, objective, noise, mean, stream, *results)
+    full, objective, mean = _with_prior(problem, k, noise.sigma, prior)
+    results = *rows, *rows, np.zeros(0, np.bool_), np.zeros((0, 7))
+    sample_span(0, 0, full, objective, noise, mean, stream, *results, -1)
+    sparse = find_sparse_rows(problem.indptr, problem.Y.shape)
+    if sparse.size:
+        from mfkernel.kernels.gibbs_sparse import sample_sparse_rows
+
+        with ThreadEngine(1) as engine:
+            white = _whiten(problem.Y[:0], k, prior, engine)
+        sample_sparse_rows(0, 0, sparse, 0, full, objective, noise, mean, white, stream, *results)
 
 
 def _with_prior(

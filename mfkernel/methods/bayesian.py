@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mfkernel._support.arrays import readonly
 from mfkernel.data.ratings import Ratings
@@ -160,10 +159,9 @@ class BayesianTrainer(Trainer[Bayesian]):
 
     def run_epoch(self, epoch: int, engine: ThreadEngine) -> EpochResult:
         """Draw everything once, and add the draw to the mean."""
-        users, _ = self._draw_side(USERS, epoch, engine)
-        items, squares = self._draw_side(ITEMS, epoch, engine)
-        loss = float(squares.sum())
-        self._sigma = draw_sigma(loss, self.ratings.nnz, self._spread, self._generator(epoch, SIGMA))
+        users, _, _ = self._draw_side(USERS, epoch, engine)
+        items, squares, loss = self._draw_side(ITEMS, epoch, engine)
+        self._sigma = draw_sigma(squares, self.ratings.nnz, self._spread, self._generator(epoch, SIGMA))
         self._priors = users, items
         self._average(epoch, self._priors, engine)
         return EpochResult(math.sqrt(loss / self._total_weight))
@@ -202,18 +200,18 @@ class BayesianTrainer(Trainer[Bayesian]):
 
         return Stream(self._seed & 0xFFFFFFFF, self._seed >> 32, epoch, side)
 
-    def _draw_side(self, side: int, epoch: int, engine: ThreadEngine) -> tuple[Prior, NDArray[np.float64]]:
+    def _draw_side(self, side: int, epoch: int, engine: ThreadEngine) -> tuple[Prior, float, float]:
         """Draw the prior, the rows, their size and their precisions of one side.
 
         Returns
         -------
         tuple
-            The prior, and Σ w e² of each row with the new precisions.
+            The prior, and Σ w e² with the new precisions and, before the draw of the size, without any.
         """
         rows, stream, rng = self._rows[side], self._stream(epoch, side), self._generator(epoch, side)
         prior = draw_prior(rows, self._k, self._spread, engine, rng)
         while True:
-            failed, products = draw_rows(
+            failed, products, loss = draw_rows(
                 *(self._problem(side), self._k, self._noise(side), prior, stream, rows, engine),
                 expected=self._expected_items if side == ITEMS else None,
             )
@@ -229,7 +227,7 @@ class BayesianTrainer(Trainer[Bayesian]):
         old = self._precisions[side]
         new = draw_precisions(old, products.ee, self._counts[side], self._sigma, rng)
         self._precisions[side] = new
-        return prior, products.ee * (new.values.astype(np.float64) / old.values)
+        return prior, float(products.ee @ (new.values.astype(np.float64) / old.values)), loss
 
     def _noise(self, side: int) -> "Noise":
         """Return the noise of the ratings of one side."""

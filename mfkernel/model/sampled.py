@@ -151,7 +151,9 @@ def _draw_sample(
                 *(readonly(other_bias.astype(number)), readonly(np.ones(count, number)), None),
             )
             prior = prior_of(posterior, side, s)
-            failed, products = draw_rows(problem, k, noise, prior, stream, drawn, engine, expected=expected)
+            failed, products, _ = draw_rows(
+                problem, k, noise, prior, stream, drawn, engine, expected=expected
+            )
             if not failed.any():
                 break
         rng = np.random.Generator(np.random.Philox(key=step, counter=[0, 0, side, s]))
