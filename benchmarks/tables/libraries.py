@@ -153,10 +153,10 @@ LABELS: dict[tuple[str, str, str], tuple[str, tuple[float, float], str]] = {
     ("mfkernel", "ALS", "method='als'"): ("mfkernel ALS", (16, -8), "left"),
     ("mfkernel", "Gibbs sampling, with biases", "method='bayesian'"): (
         "mfkernel Bayesian",
-        (0, 12),
+        (0, -26),
         "center",
     ),
-    ("myfm", "Gibbs sampling, with biases", "n_iter=100"): ("myFM", (-10, 10), "right"),
+    ("myfm", "Gibbs sampling, with biases", "n_iter=100"): ("myFM", (0, 12), "center"),
     ("libmf", "SGD", "nr_iters=20, lambda_p1=0, lambda_q1=0, lambda_p2=0.04, lambda_q2=0.04"): (
         *("LIBMF, wheel", (10, -4)),
         "left",
@@ -167,7 +167,7 @@ LABELS: dict[tuple[str, str, str], tuple[str, tuple[float, float], str]] = {
         "ALS",
         "niter=10, lambda_=0.05, scale_lam=True, user_bias=False, item_bias=False, finalize_chol=False, "
         "precompute_for_predictions=False",
-    ): ("cmfrec ALS", (0, 12), "center"),
+    ): ("cmfrec ALS", (-10, -2), "right"),
     ("scikit-surprise", "SGD, with biases", "n_epochs=20"): ("Surprise, biases", (10, -4), "left"),
     ("matrix-factorization", "SGD, with biases", "n_epochs=20, lr=0.001, reg=0.005"): (
         *("matrix-factorization", (0, -22)),
