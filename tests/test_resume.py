@@ -413,7 +413,7 @@ R = mf.datasets.synthetic(300, 200, 6000, rng=1)
 mf.factorize(R, 16, sys.argv[2], epochs=10**6, rng=0, n_threads=2, checkpoint=sys.argv[1], resume=True,
              callback=lambda record: print(record.epoch, flush=True), validation=0.1, patience=10**6)
 """
-KILL_METHODS = ("sgd", "als", "implicit", "bayesian")
+KILL_METHODS = ("sgd", "als", "implicit")
 
 
 @POSIX
@@ -424,7 +424,7 @@ def test_kill__leaves_a_whole_checkpoint_at_any_moment(tmp_path, kills):
     for n in range(kills):
         if n % 10 == 0:
             path.unlink(missing_ok=True)
-            method, last = KILL_METHODS[n // 10 % 4], 0
+            method, last = KILL_METHODS[n // 10 % 3], 0
         command = [sys.executable, "-c", FIT, str(path), method]
         with subprocess.Popen(command, cwd=ROOT, env=make_environment(), stdout=subprocess.PIPE) as process:
             first = int(process.stdout.readline())
@@ -434,9 +434,12 @@ def test_kill__leaves_a_whole_checkpoint_at_any_moment(tmp_path, kills):
         last = archive.read(path, resume.FORMATS, "checkpoint")[0]["epoch"]
         assert last >= first - 1
         copy = shutil.copy(path, tmp_path / "copy")
-        assert bits(some_epochs(method, last + 2, checkpoint=copy, resume=True)) == bits(
-            some_epochs(method, last + 2)
+        resumed, whole = (
+            some_epochs(method, last + 2, checkpoint=copy, resume=True),
+            some_epochs(method, last + 2),
         )
+        assert bits(resumed)[1] == bits(whole)[1]
+        assert bits(resumed)[0] == bits(whole)[0]
     assert len(os.listdir(tmp_path)) <= 3  # noqa: PTH208 (a draft may be left where it needs a name)
 
 

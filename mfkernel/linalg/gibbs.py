@@ -85,7 +85,7 @@ def draw_prior(rows: Rows, k: int, spread: float, engine: ThreadEngine, rng: np.
     mean = center + _solve_noise(count * precision, rng.standard_normal(k))
     biases = bias.astype(np.float64)
     bias_center = biases.sum() / (NOISE_COUNT + n_rows)
-    squares = float(biases @ biases) - (NOISE_COUNT + n_rows) * bias_center**2
+    squares = float(np.square(biases).sum()) - (NOISE_COUNT + n_rows) * bias_center**2
     rate = (NOISE_COUNT * BIAS_SHARE * spread**2 + max(squares, 0.0)) / 2
     bias_precision = rng.gamma((NOISE_COUNT + n_rows) / 2) / rate
     bias_mean = bias_center + rng.standard_normal() / math.sqrt((NOISE_COUNT + n_rows) * bias_precision)
@@ -393,7 +393,7 @@ def _with_prior(
     mean[:k], mean[K] = prior.mean, prior.bias_mean
     precision = np.zeros((K, K), dtype)
     precision[:k, :k] = sigma**2 * prior.precision
-    base = problem.base + problem.Y @ mean[:K] + mean[K]
+    base = problem.base + np.einsum("nk,k->n", problem.Y, mean[:K]) + mean[K]  # not by BLAS
     problem = problem._replace(base=readonly(base.astype(dtype)), gram=readonly(precision))
     objective = make_objective(k, Penalty(0.0, sigma**2 * prior.bias_precision), biased=True)
     return problem, objective, readonly(mean)

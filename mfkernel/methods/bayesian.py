@@ -265,7 +265,7 @@ class BayesianTrainer(Trainer[Bayesian]):
         else:
             mean.P[:], mean.Q[:] = users.X, items.X
         for bias, new in ((mean.user_bias, users.bias), (mean.item_bias, items.bias)):
-            bias += (new - bias) / max(count, 1)
+            bias[:] = new if count <= 1 else bias + (new - bias) / count
         step = max(1, (epochs - burn_in) // settings.samples)
         if count > 0 and count % step == 0 and self._n_samples < settings.samples:
             fill_draw(self._samples, self._n_samples, self._draw(priors), self._sigma)

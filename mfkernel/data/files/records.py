@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from array import array
 from typing import Any
 
@@ -18,11 +19,12 @@ from mfkernel.data.tables import FRAME_COLUMN_NAMES, find_names, usual_time
 from mfkernel.data.times import as_time
 
 MAX_KEYS = 8  # names in a message
+BEGINNING = re.compile(r'\s*\{\s*("|\}?\s*$)')  # of an object; an id may also be a brace
 
 
 def is_json(lines: Lines) -> bool:
     """Return whether the first line is a JSON object."""
-    return (lines.peek() or "").lstrip().startswith("{")
+    return BEGINNING.match(lines.peek() or "") is not None
 
 
 class Records:
