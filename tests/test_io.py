@@ -314,6 +314,7 @@ RATINGS = st.dictionaries(st.tuples(IDS, IDS), FINITE, min_size=1, max_size=12)
 
 @given(rated=RATINGS, form=st.sampled_from([" ", "\t", "::", "csv"]), zipped=st.booleans())
 @example(rated={("a", "b"): 1e300}, form=" ", zipped=False)
+@example(rated={("{", "}"): 0.0}, form=" ", zipped=False)
 def test_read_ratings__reads_back_what_was_written(tmp_path_factory, rated, form, zipped):
     text = io.StringIO()
     if form == "csv":
