@@ -186,6 +186,14 @@ def store_deviation(
     store_row(u, objective, work.x, X, bias)
 
 
+@inlined
+def add_product(out: NDArray[Any], v: NDArray[Any], T: NDArray[Any]) -> None:
+    """Add v T to ``out``, for T (K, K) and the first K numbers of v."""
+    K = T.shape[1]
+    for f in range(0, K, 4):
+        add_rows(out, T, (f, f + 1, f + 2, f + 3), 0, K, (v[f], v[f + 1], v[f + 2], v[f + 3]))
+
+
 @jit
 def multiply_span(first: int, last: int, A: NDArray[Any], B: NDArray[Any], T: NDArray[Any]) -> None:
     """Replace rows ``first:last`` of A (n, K) by those of [A, B] T, for T (2K, K)."""
@@ -194,10 +202,8 @@ def multiply_span(first: int, last: int, A: NDArray[Any], B: NDArray[Any], T: ND
     for u in range(first, last):
         a, b = A[u], B[u]
         out[:] = 0
-        for f in range(0, K, 4):
-            add_rows(out, T, (f, f + 1, f + 2, f + 3), 0, K, (a[f], a[f + 1], a[f + 2], a[f + 3]))
-            rows = K + f, K + f + 1, K + f + 2, K + f + 3
-            add_rows(out, T, rows, 0, K, (b[f], b[f + 1], b[f + 2], b[f + 3]))
+        add_product(out, a, T[:K])
+        add_product(out, b, T[K:])
         for f in range(K):
             a[f] = out[f]
 

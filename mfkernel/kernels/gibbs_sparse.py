@@ -23,6 +23,7 @@ from mfkernel.kernels.cholesky import back_substitute, cholesky
 from mfkernel.kernels.gibbs import (
     Noise,
     Stream,
+    add_product,
     draw_normals,
     set_weights,
     store_deviation,
@@ -91,8 +92,7 @@ def sample_sparse_rows(
         n = problem.indptr[u + 1] - problem.indptr[u]
         set_weights(u, problem, noise)
         init_scores(u, problem, objective, work, False)
-        definite = covariance_factor(u, n, problem, noise.sigma, white, work)
-        if not definite:
+        if not covariance_factor(u, n, problem, noise.sigma, white, work):
             failed[u] = True
         size = round_up(n, 4)
         if expected.size:
@@ -120,12 +120,9 @@ def sample_sparse_rows(
 
 @jit
 def map_rows(first: int, last: int, Y: NDArray[Any], T: NDArray[Any], out: NDArray[Any]) -> None:
-    """Set rows ``first:last`` of ``out`` to those of Y T, for T (K, K)."""
-    K = Y.shape[1]
+    """Add rows ``first:last`` of Y T to those of ``out``, for T (K, K)."""
     for i in range(first, last):
-        y, row = Y[i], out[i]
-        for f in range(0, K, 4):
-            add_rows(row, T, (f, f + 1, f + 2, f + 3), 0, K, (y[f], y[f + 1], y[f + 2], y[f + 3]))
+        add_product(out[i], Y[i], T)
 
 
 @inlined
@@ -210,6 +207,5 @@ def map_to_factors(white: White, z: NDArray[Any], work: Workspace) -> None:
     K = z.size - 1
     for f in range(K):
         work.step[f] = 0
-    for f in range(0, K, 4):
-        add_rows(work.step, white.M, (f, f + 1, f + 2, f + 3), 0, K, (z[f], z[f + 1], z[f + 2], z[f + 3]))
+    add_product(work.step, z, white.M)
     work.step[K] = z[K] * white.bias_scale

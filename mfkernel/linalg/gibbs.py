@@ -1,4 +1,4 @@
-"""Gibbs sampling of factors: priors, noise and rows, each given the rest; means of products."""
+"""Gibbs sampling of factors: priors, noise and rows, each given the rest."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mfkernel._support.arrays import readonly
 from mfkernel.engines.threads import Task, ThreadEngine
 from mfkernel.linalg.normal import Penalty, balanced_spans, gram, make_objective, make_solver, multiply_adds
+from mfkernel.linalg.rows import row_tasks
 
 if TYPE_CHECKING:
     from mfkernel.kernels.gibbs import Noise, Stream
@@ -328,7 +329,7 @@ def draw_rows(
         def draw_sparse(span: tuple[int, int], cancelled: Callable[[], bool]) -> None:
             sample_sparse_rows(*span, sparse, most, full, objective, noise, mean, white, stream, *targets)
 
-        engine.run(draw_sparse, _row_tasks(sparse.size))
+        engine.run(draw_sparse, row_tasks(sparse.size, ROWS_PER_TASK))
     return failed, Products(*products[:, :6].T), float(products[:, 6].sum())
 
 
@@ -358,13 +359,8 @@ def _whiten(Y: NDArray[Any], k: int, prior: Prior, engine: ThreadEngine) -> "Whi
     def map_span(span: tuple[int, int], cancelled: Callable[[], bool]) -> None:
         map_rows(*span, given, T, V)
 
-    engine.run(map_span, _row_tasks(len(Y)))
+    engine.run(map_span, row_tasks(len(Y), ROWS_PER_TASK))
     return White(readonly(M), readonly(V), 1 / math.sqrt(prior.bias_precision))
-
-
-def _row_tasks(n_rows: int) -> list[Task]:
-    starts = range(0, n_rows, ROWS_PER_TASK)
-    return [Task((start, min(start + ROWS_PER_TASK, n_rows))) for start in starts]
 
 
 def compile_sampler(problem: "RowProblem", k: int, noise: "Noise", stream: "Stream", rows: Rows) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfkernel._support.arrays import readonly
-from mfkernel.engines.threads import Task, ThreadEngine
+from mfkernel.engines.threads import ThreadEngine
 from mfkernel.linalg.normal import gram
-from mfkernel.linalg.rows import padded_rank
+from mfkernel.linalg.rows import padded_rank, row_tasks
 
 MIN_RIDGE = 1e-9  # relative to the mean square of a factor
 ROWS_PER_TASK = 2**12  # rows of a product per task
@@ -90,8 +90,7 @@ def _multiply(A: NDArray[Any], B: NDArray[Any], T: NDArray[Any], engine: ThreadE
     def multiply(rows: tuple[int, int], cancelled: Callable[[], bool]) -> None:
         multiply_span(*rows, A, B, T)
 
-    starts = range(0, len(A), ROWS_PER_TASK)
-    engine.run(multiply, [Task((start, min(start + ROWS_PER_TASK, len(A)))) for start in starts])
+    engine.run(multiply, row_tasks(len(A), ROWS_PER_TASK))
 
 
 def compile_means(K: int, dtype: np.dtype[Any]) -> None:

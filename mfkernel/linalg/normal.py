@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mfkernel._support.arrays import readonly
 from mfkernel.engines.threads import Task, ThreadEngine
-from mfkernel.linalg.rows import pad_rows, padded_rank
+from mfkernel.linalg.rows import pad_rows, padded_rank, row_tasks
 
 if TYPE_CHECKING:
     from mfkernel.kernels.row_problem import Objective, RowProblem, Solver
@@ -294,11 +294,8 @@ def gram(Y: NDArray[Any], engine: ThreadEngine, dtype: np.dtype[Any]) -> NDArray
     def part(rows: tuple[int, int], cancelled: Callable[[], bool]) -> NDArray[Any]:
         return gram_span(*rows, readonly(Y), dtype.type(1))
 
-    starts = range(0, len(Y), GRAM_ROWS_PER_TASK)
     total = np.zeros((K, K))
-    for upper in engine.run(
-        part, [Task((start, min(start + GRAM_ROWS_PER_TASK, len(Y)))) for start in starts]
-    ):
+    for upper in engine.run(part, row_tasks(len(Y), GRAM_ROWS_PER_TASK)):
         total += upper
     upper = np.triu(total)
     result: NDArray[np.float64] = upper + np.triu(upper, 1).T

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mfkernel.engines.threads import Task
 from mfkernel.kernels import ROW_MULTIPLE
 
 ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register
@@ -25,6 +26,12 @@ def aligned_rows(n_rows: int, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     buffer = np.zeros(size + spare, dtype)
     offset = -buffer.ctypes.data % ALIGNMENT_BYTES // dtype.itemsize
     return buffer[offset : offset + size].reshape(n_rows, padded_rank(k))
+
+
+def row_tasks(n_rows: int, rows_per_task: int) -> list[Task]:
+    """Cut rows into tasks ``(first, last)`` of equally many."""
+    starts = range(0, n_rows, rows_per_task)
+    return [Task((start, min(start + rows_per_task, n_rows))) for start in starts]
 
 
 def pad_rows(X: NDArray[Any]) -> NDArray[Any]:

@@ -41,8 +41,7 @@ class Drawn(NamedTuple):
 
 def fold_in_samples(state: State, ratings: Ratings, engine: ThreadEngine) -> State:
     """Return a state of new users with the same items; a user without ratings comes from the prior."""
-    posterior = _posterior(state)
-    drawn = draw_side(state, posterior, USERS, ratings, engine)
+    drawn = draw_side(state, USERS, ratings, engine)
     return replace(
         state,
         P=drawn.mean_factors,
@@ -52,7 +51,7 @@ def fold_in_samples(state: State, ratings: Ratings, engine: ThreadEngine) -> Sta
         stop_reason="",
         ratings=ratings,
         users=ratings.users_by_id,
-        posterior=_with_rows(posterior, USERS, slice(None), drawn, anew=True),
+        posterior=_with_rows(_posterior(state), USERS, None, drawn),
     )
 
 
@@ -77,31 +76,31 @@ def update_samples(
         items=known.items_by_id,
         posterior=posterior,
     )
+    sides = (USERS, users, known.take_rows(users)), (ITEMS, items, known.T.take_rows(items))
     for _ in range(PARTIAL_FIT_SWEEPS):
-        for side, rows in ((USERS, users), (ITEMS, items)):
-            ratings = (known, known.T)[side].take_rows(rows)
-            state = _with_drawn(state, side, rows, draw_side(state, _posterior(state), side, ratings, engine))
+        for side, rows, ratings in sides:
+            state = _with_drawn(state, side, rows, draw_side(state, side, ratings, engine))
     return state
 
 
 def redrawn_from_prior(state: State, side: int, rows: NDArray[Any], engine: ThreadEngine) -> State:
     """Return a state where some rows of one side are as if they had no ratings."""
-    posterior, width = _posterior(state), state.shape[1 - side]
     empty = np.zeros(rows.size + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, state.P.dtype)
-    nothing = Ratings.of_csr(*empty, shape=(rows.size, width))
-    return _with_drawn(state, side, rows, draw_side(state, posterior, side, nothing, engine))
+    nothing = Ratings.of_csr(*empty, shape=(rows.size, state.shape[1 - side]))
+    return _with_drawn(state, side, rows, draw_side(state, side, nothing, engine))
 
 
-def draw_side(state: State, posterior: Posterior, side: int, ratings: Ratings, engine: ThreadEngine) -> Drawn:
+def draw_side(state: State, side: int, ratings: Ratings, engine: ThreadEngine) -> Drawn:
     """Draw users (side 0) or items (side 1) in every sample, given their ratings and the other side.
 
     Their rows in the factors of the model are those whose scores are nearest to the mean of the expected
     scores in each sample. A row of the other side counts as often as it has ratings, and once more.
     """
+    posterior = _posterior(state)
     shape, dtype = (ratings.n_users, posterior.size), state.P.dtype
     factors = np.zeros((*shape, posterior.k), dtype)
     bias, precision = np.zeros(shape, dtype), np.zeros(shape, dtype)
-    projections = _projections(state, posterior, side)
+    projections = _projections(state, side)
     total, total_bias = np.zeros((shape[0], posterior.k)), np.zeros(shape[0])
     values = (ratings.values.astype(np.float64) - state.mean).astype(dtype)
     used, places = np.unique(ratings.indices, return_inverse=True)
@@ -141,7 +140,7 @@ def _draw_sample(
     precisions = precisions._replace(degrees=float(getattr(posterior, f"{SIDES[side]}_degrees")[s]))
     drawn = Rows(aligned_rows(count, k, dtype), np.zeros(count, dtype))
     expected = Rows(np.zeros_like(drawn.X), np.zeros_like(drawn.bias))
-    usual = 1 / MAX_UNIT < sigma < MAX_UNIT
+    prior, usual = prior_of(posterior, side, s), 1 / MAX_UNIT < sigma < MAX_UNIT
     for step in range(INNER_SWEEPS):  # rows and precisions, given each other
         noise = Noise(sigma, weights, readonly(precisions.values), readonly(np.ascontiguousarray(others)))
         stream = Stream(step, 0, s, side)
@@ -150,7 +149,6 @@ def _draw_sample(
                 *(indptr, indices, values, np.empty(values.size, dtype), readonly(Y)),
                 *(readonly(other_bias.astype(number)), readonly(np.ones(count, number)), None),
             )
-            prior = prior_of(posterior, side, s)
             failed, products, _ = draw_rows(
                 problem, k, noise, prior, stream, drawn, engine, expected=expected
             )
@@ -162,11 +160,11 @@ def _draw_sample(
     return drawn, expected, precisions.values
 
 
-def _projections(state: State, posterior: Posterior, side: int) -> NDArray[np.float64]:
+def _projections(state: State, side: int) -> NDArray[np.float64]:
     """Return (S, k, k) maps from factors of each sample to those of the model; computed once."""
     name = f"_projections_{side}"
     if name not in state.__dict__:
-        samples = posterior.item_factors if side == USERS else posterior.user_factors
+        samples = getattr(_posterior(state), f"{SIDES[1 - side]}_factors")
         Y = (state.Q.T if side == USERS else state.P).astype(np.float64)
         weights = np.ones(len(Y))
         if state.ratings is not None and state.ratings.shape == state.shape:
@@ -181,7 +179,7 @@ def _projections(state: State, posterior: Posterior, side: int) -> NDArray[np.fl
 
 def user_penalty(state: State) -> NDArray[np.float64]:
     """Return the noise variance times the prior precision of a user, in the factors of the model, (k, k)."""
-    posterior, maps = _posterior(state), _projections(state, _posterior(state), USERS)
+    posterior, maps = _posterior(state), _projections(state, USERS)
     covariances = np.linalg.inv(posterior.user_prior_precision[:, :-1, :-1])
     covariance = np.einsum("sab,sac,scd->bd", maps, covariances, maps) / posterior.size
     return np.asarray(np.mean(posterior.noise**2) * np.linalg.pinv(covariance, hermitian=True))
@@ -208,16 +206,15 @@ def _with_drawn(state: State, side: int, rows: NDArray[Any], drawn: Drawn) -> St
     return replace(state, Q=X.T, item_bias=bias, posterior=posterior)
 
 
-def _with_rows(posterior: Posterior, side: int, rows: Any, drawn: Drawn, *, anew: bool = False) -> Posterior:
-    """Return samples with some rows of one side replaced, or with ``anew`` with no others."""
-    name = SIDES[side]
+def _with_rows(posterior: Posterior, side: int, rows: NDArray[Any] | None, drawn: Drawn) -> Posterior:
+    """Return samples with some rows of one side replaced, or for None all of them."""
     changed = {}
     for part in PER_ROW:
-        array = values = getattr(drawn, part)
-        if not anew:
-            array = getattr(posterior, f"{name}_{part}").copy()
+        name, array = f"{SIDES[side]}_{part}", getattr(drawn, part)
+        if rows is not None:
+            values, array = array, getattr(posterior, name).copy()
             array[rows] = values
-        changed[f"{name}_{part}"] = immutable(array)
+        changed[name] = immutable(array)
     return replace(posterior, **changed)
 
 

@@ -77,25 +77,35 @@ def rating_variances(
     """
     variance, noise = np.empty(users.size), np.empty(users.size)
     step = max(1, NUMBERS_PER_BLOCK // (posterior.size * posterior.k))
-    priors = _covariances(posterior)
-    inverse = _inverse_precisions(posterior)
+    m, n = len(posterior.user_bias), len(posterior.item_bias)
+    has_new = users.size > 0 and (users.max() >= m or items.max() >= n)
+    priors = _covariances(posterior) if has_new else None  # only new rows need the means and inverses of all
+    precisions = posterior.user_precision, posterior.item_precision
+    usual = [_mean_inverse(x) if has_new else None for x in precisions]
     for start in range(0, users.size, step):
         part = slice(start, start + step)
         variance[part] = _variance(posterior, users[part], items[part], priors)
-        of_user, of_item = (
-            x[np.minimum(rows[part], len(x) - 1)] for x, rows in zip(inverse, (users, items), strict=True)
-        )
+        of_user = _inverse_precisions(precisions[0], users[part], usual[0])
+        of_item = _inverse_precisions(precisions[1], items[part], usual[1])
         noise[part] = np.mean(posterior.noise**2 * of_user * of_item, axis=1)
     return variance, noise
 
 
-def _inverse_precisions(posterior: Posterior) -> list[NDArray[Any]]:
-    """Return the inverse precisions of both sides, (m + 1, S) and (n + 1, S), those of new rows last."""
-    result = []
-    for precision in (posterior.user_precision, posterior.item_precision):
-        inverse = 1 / precision.astype(np.float64)
-        usual = inverse.mean(axis=0, keepdims=True) if len(inverse) else np.ones((1, posterior.size))
-        result.append(np.concatenate([inverse, usual]))
+def _mean_inverse(precision: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean inverse precision of all rows in each sample, (S,)."""
+    inverse = 1 / precision.astype(np.float64)
+    return np.asarray(inverse.mean(axis=0)) if len(inverse) else np.ones(precision.shape[1])
+
+
+def _inverse_precisions(
+    precision: NDArray[Any], rows: NDArray[Any], usual: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Return the inverse precisions of some rows, (n, S); new rows have the ``usual`` ones."""
+    if usual is None:
+        return np.asarray(1 / precision[rows].astype(np.float64))
+    new = rows >= len(precision)
+    result = np.empty((rows.size, precision.shape[1]))
+    result[~new], result[new] = 1 / precision[rows[~new]].astype(np.float64), usual
     return result
 
 
@@ -108,7 +118,7 @@ def _covariances(posterior: Posterior) -> Covariances:
 
 
 def _variance(
-    posterior: Posterior, users: NDArray[Any], items: NDArray[Any], priors: Covariances
+    posterior: Posterior, users: NDArray[Any], items: NDArray[Any], priors: Covariances | None
 ) -> NDArray[np.float64]:
     P, user_bias, new_user = _rows(
         posterior.user_factors, posterior.user_bias, posterior.user_prior_mean, users
@@ -118,6 +128,8 @@ def _variance(
     )
     scores = np.einsum("nsk,nsk->ns", P, Q, dtype=np.float64) + user_bias + item_bias
     variance = scores.var(axis=1, ddof=min(1, posterior.size - 1))
+    if priors is None:
+        return np.asarray(variance)
     # a new row adds the variance of its prior to each sample
     for new, other, covariance in ((new_user, Q, priors[0]), (new_item, P, priors[1])):
         if new.any():
